@@ -1,0 +1,373 @@
+"""What a method tells the trainer: its nets, optimisers, phases and edit.
+
+A recipe is a value. It builds no state of its own, and everything that changes
+while training is in the state or a function of the step.
+"""
+
+import abc
+import dataclasses
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import struct
+
+from faceedit_jax.core import rng as rng_lib
+from faceedit_jax.core.typing import Array, Params, PyTree, Variables
+
+# Rounding in resizing and normalising may leave a range by this much.
+_RANGE_SLACK = 1e-3
+
+
+@dataclasses.dataclass(frozen=True)
+class Field:
+  """One array of a batch.
+
+  Attributes:
+    shape: shape without the batch axis.
+    dtype: name of its dtype.
+    range: inclusive (lowest, highest) value, or None for any.
+  """
+
+  shape: tuple[int, ...]
+  dtype: str = "float32"
+  range: tuple[float, float] | None = None
+
+
+BatchSpec = Mapping[str, Field]
+
+
+def check_batch(
+  spec: BatchSpec, batch: Mapping[str, Any], where: str
+) -> dict[str, Any]:
+  """Checks that a batch is what the recipe asked for.
+
+  Args:
+    spec: the recipe's fields.
+    batch: {name: array (b, *shape)}; NumPy arrays have their range checked too.
+    where: where the batch comes from, for the error ("stage.ldm.data").
+
+  Returns:
+    The batch without the arrays that the recipe does not read.
+
+  Raises:
+    ValueError: a field is missing, has another shape, dtype or range, or the
+      fields disagree about the batch size.
+  """
+  missing = [name for name in spec if name not in batch]
+  if missing:
+    raise ValueError(
+      f"{where}: batch lacks {', '.join(missing)}; it has "
+      f"{', '.join(sorted(batch))} (Recipe.batch_spec)"
+    )
+  size = None
+  for name, field in spec.items():
+    value = batch[name]
+    shape, dtype = tuple(np.shape(value)), jnp.dtype(value.dtype)
+    if shape[1:] != tuple(field.shape) or not shape:
+      wanted = ", ".join(["b", *map(str, field.shape)])
+      raise ValueError(f"{where}: {name} has shape {shape}, wanted ({wanted})")
+    if dtype != jnp.dtype(field.dtype):
+      raise ValueError(f"{where}: {name} is {dtype}, wanted {field.dtype}")
+    size = shape[0] if size is None else size
+    if shape[0] != size:
+      raise ValueError(
+        f"{where}: {name} holds {shape[0]} examples, {next(iter(spec))} holds "
+        f"{size}"
+      )
+    _check_range(field, value, f"{where}: {name}")
+  return {name: batch[name] for name in spec}
+
+
+def _check_range(field: Field, value: Any, what: str) -> None:
+  """Raises if a NumPy array leaves its range or holds a NaN."""
+  if field.range is None or not isinstance(value, np.ndarray) or not value.size:
+    return
+  low, high = field.range
+  least, most = float(value.min()), float(value.max())
+  # Written so that NaN fails too.
+  if not (least >= low - _RANGE_SLACK and most <= high + _RANGE_SLACK):
+    raise ValueError(
+      f"{what} spans [{least:.4g}, {most:.4g}], wanted [{low:g}, {high:g}]"
+    )
+
+
+def abstract_batch(spec: BatchSpec, n: int) -> dict[str, jax.ShapeDtypeStruct]:
+  """Shapes and dtypes of a batch of `n`, for tracing without data."""
+  return {
+    name: jax.ShapeDtypeStruct((n, *field.shape), jnp.dtype(field.dtype))
+    for name, field in spec.items()
+  }
+
+
+def example_batch(spec: BatchSpec, n: int, seed: int) -> dict[str, np.ndarray]:
+  """A random batch of `n` within the fields' ranges, for tests and compiling.
+
+  Args:
+    spec: the recipe's fields.
+    n: batch size.
+    seed: the same seed gives the same arrays.
+
+  Returns:
+    {name: array (n, *shape)}. Floats without a range are normal, whole numbers
+    without a range are 0 or 1 (uint8: 0 to 255).
+  """
+  batch = {}
+  for name, field in spec.items():
+    draw = np.random.default_rng([seed, rng_lib.name_hash(name)])
+    shape, dtype = (n, *field.shape), jnp.dtype(field.dtype)
+    if jnp.issubdtype(dtype, jnp.floating):
+      if field.range is None:
+        value = draw.standard_normal(shape)
+      else:
+        value = draw.uniform(*field.range, shape)
+    else:
+      low, high = field.range or (0, 255 if dtype == np.uint8 else 1)
+      value = draw.integers(int(low), int(high), shape, endpoint=True)
+    batch[name] = np.asarray(value).astype(dtype)
+  return batch
+
+
+@struct.dataclass
+class Aux:
+  """What a loss returns beside its value.
+
+  Attributes:
+    metrics: {term: scalar}, logged as `phase/term`.
+    stats: {net: {collection: tree}}; what is left out stays as it was.
+    images: {name: (b, h, w, 3) in [-1, 1]}.
+  """
+
+  metrics: Mapping[str, Any] = struct.field(default_factory=dict)
+  stats: Mapping[str, PyTree] = struct.field(default_factory=dict)
+  images: Mapping[str, Any] = struct.field(default_factory=dict)
+
+
+@struct.dataclass
+class Ctx:
+  """What a loss may read beside the parameters.
+
+  Attributes:
+    batch: {name: array}.
+    frozen: {net: variables} of the pretrained nets.
+    stats: {net: {collection: tree}}, as earlier phases of this step left it.
+    ema: {EMA name: {net: tree}} at the start of the step.
+    step: () int32.
+    rng: root key; use `key`.
+  """
+
+  batch: Mapping[str, Any]
+  frozen: Mapping[str, Variables]
+  stats: Mapping[str, PyTree]
+  ema: Mapping[str, Mapping[str, PyTree]]
+  step: Any
+  rng: Any
+
+  def key(self, name: str) -> Array:
+    """The key of stream `name` at this step.
+
+    Two phases that ask for one name get one key: name streams "d/noise" and
+    "g/noise" where they must differ.
+    """
+    return rng_lib.key(self.rng, self.step, name)
+
+
+LossFn = Callable[[Params, Ctx], tuple[Any, Aux]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+  """Nets that one optimiser updates together.
+
+  Attributes:
+    nets: names of nets; every net is in exactly one group.
+    tx: their optimiser.
+  """
+
+  nets: tuple[str, ...]
+  tx: optax.GradientTransformation
+
+
+@dataclasses.dataclass(frozen=True)
+class Phase:
+  """One gradient and one update of some groups.
+
+  Attributes:
+    name: prefix of its metrics.
+    groups: groups that it updates; all other nets get no gradient.
+    loss: (params, ctx) -> (scalar, Aux).
+    every: runs at steps divisible by this. A lazy regulariser also multiplies
+      its loss by it; see `optim.lazy` for the optimiser's side.
+    start: first step at which it may run.
+    stop: first step at which it no longer runs; None for never.
+  """
+
+  name: str
+  groups: tuple[str, ...]
+  loss: LossFn
+  every: int = 1
+  start: int = 0
+  stop: int | None = None
+
+  def __post_init__(self):
+    if self.every < 1 or self.start < 0:
+      raise ValueError(
+        f"phase {self.name!r}: every={self.every}, start={self.start}; wanted "
+        "every >= 1 and start >= 0"
+      )
+    if self.stop is not None and self.stop <= self.start:
+      raise ValueError(
+        f"phase {self.name!r}: start={self.start}, stop={self.stop}; wanted "
+        "stop > start"
+      )
+
+
+@dataclasses.dataclass(frozen=True)
+class Ema:
+  """A running average of some nets' parameters.
+
+  Attributes:
+    nets: names of nets.
+    decay: number in [0, 1), or a function of the step.
+  """
+
+  nets: tuple[str, ...]
+  decay: float | Callable[[Any], Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class WeightSource:
+  """Where a pretrained part comes from: an earlier stage, or a path.
+
+  Attributes:
+    stage: name of the stage whose checkpoint holds the net.
+    net: its name there; "" for the same name.
+    ema: name of the average to take; "" for the raw parameters.
+    path: checkpoint or weight file outside this workdir, in place of `stage`.
+  """
+
+  stage: str = ""
+  net: str = ""
+  ema: str = "ema"
+  path: str = ""
+
+  def __post_init__(self):
+    if self.stage and self.path:
+      raise ValueError(
+        f"WeightSource: got stage={self.stage!r} and path={self.path!r}, "
+        "wanted one of them (Recipe.frozen, Recipe.init_from)"
+      )
+
+
+class Evaluator(Protocol):
+  """Scores `recipe.edit` or a net of the recipe.
+
+  One that needs nets of its own for scoring also has `scoring()`, {net:
+  WeightSource}, and `init_scoring(rng)`, {net: variables} for their structure.
+  """
+
+  def run(
+    self,
+    recipe: "Recipe",
+    variables: Mapping[str, Variables],
+    frozen: Mapping[str, Variables],
+    data_dir: pathlib.Path,
+    out_dir: pathlib.Path,
+    log: Callable[[str], None],
+    scoring: Mapping[str, Variables] | None,
+    quick: bool,
+  ) -> Mapping[str, float]:
+    """Writes picture sheets and JSON to `out_dir`; returns {metric: value}.
+
+    `scoring` is None where the scoring nets are not trained yet; `quick` asks
+    for a short look, as at the end of training.
+    """
+    ...
+
+
+class Recipe(abc.ABC):
+  """One method, or one of the nets that methods stand on.
+
+  Concrete recipes are frozen dataclasses with a class method
+  `from_config(nets, options, image_size, dtype)`, which is the last reader of
+  the config.
+  """
+
+  @abc.abstractmethod
+  def init(self, rng: Array) -> Mapping[str, Variables]:
+    """{net: {"params": tree, collection: tree}}; pure, runs under jit."""
+
+  @abc.abstractmethod
+  def groups(self) -> Mapping[str, Group]:
+    """{group: Group}: who is optimised by what."""
+
+  @abc.abstractmethod
+  def phases(self) -> Sequence[Phase]:
+    """What happens in a step, in order."""
+
+  @abc.abstractmethod
+  def batch_spec(self) -> BatchSpec:
+    """The arrays that the data must supply."""
+
+  def ema(self) -> Mapping[str, Ema]:
+    """{name: Ema}: the averages to keep."""
+    return {}
+
+  def frozen(self) -> Mapping[str, WeightSource]:
+    """{net: where it comes from} of nets that are read and never trained."""
+    return {}
+
+  def init_frozen(self, rng: Array) -> Mapping[str, Variables]:
+    """{net: variables} with the structure of the frozen nets.
+
+    Loaded weights are checked against it; tests run on its random values.
+    """
+    del rng
+    return {}
+
+  def init_from(self) -> Mapping[str, WeightSource]:
+    """{net: where it starts from} of trained nets with a pretrained start."""
+    return {}
+
+  def preview(
+    self,
+    variables: Mapping[str, Variables],
+    frozen: Mapping[str, Variables],
+    batch: Mapping[str, Array],
+    rng: Array,
+  ) -> Mapping[str, Array]:
+    """{name: pictures (n, h, w, 3) in [-1, 1]} to look at while training."""
+    del variables, frozen, batch, rng
+    return {}
+
+  def edit(
+    self,
+    variables: Mapping[str, Variables],
+    frozen: Mapping[str, Variables],
+    inputs: Mapping[str, Array],
+    rng: Array,
+    **knobs: Any,
+  ) -> Mapping[str, Array]:
+    """The inference path: {"image": (b, h, w, 3) in [-1, 1], ...}.
+
+    Raises:
+      TypeError: this recipe trains a net that others stand on.
+    """
+    del variables, frozen, inputs, rng, knobs
+    raise TypeError(
+      f"{type(self).__name__} edits no pictures: it trains a net for later "
+      "stages. Edit with the last stage of the config (--stage)"
+    )
+
+  def evaluators(self) -> Mapping[str, Evaluator]:
+    """{name: Evaluator}, run after training and by --mode=evaluate."""
+    return {}
+
+
+def at(value: Any, step: Any) -> Any:
+  """A loss weight at a step: `value(step)` for a schedule, else `value`."""
+  return value(step) if callable(value) else value

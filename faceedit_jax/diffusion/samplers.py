@@ -1,0 +1,346 @@
+"""DDPM, DDIM, DDIM inversion and DPM-Solver++ (DiffFAE appendix E).
+
+A denoiser is a function `denoise(x, t) -> prediction` with x (b, ...) and t
+(b,) float32; samplers know no network. Every loop is a `lax.scan` over a
+host-side table of coefficients, and no example looks at another one.
+"""
+
+from collections.abc import Callable
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from faceedit_jax.core.typing import Array
+from faceedit_jax.diffusion import grids, predictions
+from faceedit_jax.diffusion.schedules import Schedule
+
+Denoise = Callable[[Array, Array], Array]
+Transform = Callable[[Array], Array]
+
+
+@flax.struct.dataclass
+class Trace:
+  """What happened at each of S steps.
+
+  Attributes:
+    x: (S, b, ...) state after each step.
+    x0: (S, b, ...) clean estimate used by each step.
+    t: (S,) timestep handed to the net.
+  """
+
+  x: Array
+  x0: Array
+  t: Array
+
+
+def _rows(**columns: np.ndarray) -> dict[str, Array]:
+  return {k: jnp.asarray(v, jnp.float32) for k, v in columns.items()}
+
+
+def _full_precision(x: Array) -> Array:
+  # Sampling states lose too much in bfloat16, whatever the net computes in.
+  return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def _estimate(denoise, x, row, kind, x0_transform, rederive):
+  """Clean and noise estimates at one step, after the caller's transform."""
+  t = jnp.broadcast_to(row["t"], x.shape[:1])
+  prediction = denoise(x, t).astype(x.dtype)
+  if prediction.shape != x.shape:
+    raise ValueError(
+      f"the denoiser returned shape {prediction.shape} for an input of shape "
+      f"{x.shape}; it must return the prediction alone"
+    )
+  x0 = predictions.to_x0(prediction, x, row["a"], row["s"], kind)
+  eps = predictions.to_eps(prediction, x, row["a"], row["s"], kind)
+  if x0_transform is not None:
+    x0 = x0_transform(x0)
+    if rederive:
+      eps = (x - row["a"] * x0) / row["s"]
+  return x0, eps
+
+
+def _noise(rng: Array, index: Array, x: Array) -> Array:
+  """Normal noise of one step; example i never depends on the batch size."""
+  step = jax.random.fold_in(rng, index)
+  keys = jax.vmap(lambda i: jax.random.fold_in(step, i))(jnp.arange(x.shape[0]))
+  return jax.vmap(lambda k: jax.random.normal(k, x.shape[1:], x.dtype))(keys)
+
+
+def _scan(step, x: Array, rows: dict[str, Array], trace: bool):
+  def body(carry, row):
+    carry, x0 = step(carry, row)
+    state = carry[0] if isinstance(carry, tuple) else carry
+    return carry, Trace(state, x0, row["t"]) if trace else None
+
+  carry, history = jax.lax.scan(body, x, rows)
+  x = carry[0] if isinstance(carry, tuple) else carry
+  return (x, history) if trace else x
+
+
+def ddim(
+  denoise: Denoise,
+  x: Array,
+  schedule: Schedule,
+  steps: int,
+  *,
+  kind: str = "eps",
+  eta: float = 0.0,
+  rng: Array | None = None,
+  spacing: str = "ldm",
+  final: str = "first",
+  x0_transform: Transform | None = None,
+  rederive: bool = False,
+  trace: bool = False,
+):
+  """DDIM sampling, Eq. (12) of the DDIM paper.
+
+  Args:
+    denoise: (x, t) -> prediction.
+    x: (b, ...) normal noise.
+    schedule: noise schedule.
+    steps: number of evaluations.
+    kind: what the net predicts, "eps", "x0" or "v".
+    eta: 0 deterministic, 1 ancestral.
+    rng: key, needed when eta is not 0.
+    spacing: see `grids.timesteps`.
+    final: see `grids.ddim_grid`.
+    x0_transform: applied to the clean estimate of every step, e.g. clipping
+      or quantisation.
+    rederive: recomputes the noise estimate from the transformed clean one
+      (DiffAE) instead of keeping the net's (latent diffusion).
+    trace: also returns a `Trace`.
+
+  Returns:
+    (b, ...) samples, or (samples, Trace).
+  """
+  if eta and rng is None:
+    raise ValueError(f"ddim with eta={eta} draws noise: pass rng=")
+  grid = grids.ddim_grid(schedule, steps, spacing, final)
+  a, s = grid.alpha[:-1], grid.sigma[:-1]
+  a_next, s_next = grid.alpha[1:], grid.sigma[1:]
+  # The last level may equal the current one, hence the clip at 0.
+  kept = np.maximum(1 - (a / a_next) ** 2, 0)
+  fresh = eta * s_next / s * np.sqrt(kept)
+  rows = _rows(
+    t=grid.t,
+    a=a,
+    s=s,
+    to_x0=a_next,
+    to_eps=np.sqrt(np.maximum(s_next**2 - fresh**2, 0)),
+    fresh=fresh,
+    index=np.arange(len(grid.t)),
+  )
+
+  def step(x, row):
+    x0, eps = _estimate(denoise, x, row, kind, x0_transform, rederive)
+    x_next = row["to_x0"] * x0 + row["to_eps"] * eps
+    if eta:
+      index = row["index"].astype(jnp.int32)
+      x_next = x_next + row["fresh"] * _noise(rng, index, x)
+    return x_next, x0
+
+  return _scan(step, _full_precision(x), rows, trace)
+
+
+def ddim_invert(
+  denoise: Denoise,
+  x0: Array,
+  schedule: Schedule,
+  steps: int,
+  *,
+  kind: str = "eps",
+  spacing: str = "respaced",
+  last: str = "zero",
+  x0_transform: Transform | None = None,
+  rederive: bool = True,
+  trace: bool = False,
+):
+  """Runs DDIM backwards, from a clean example to its noise (DiffAE Eq. 8).
+
+  Args:
+    denoise: (x, t) -> prediction.
+    x0: (b, ...) clean examples.
+    schedule: noise schedule.
+    steps: number of evaluations.
+    kind: what the net predicts.
+    spacing: see `grids.timesteps`.
+    last: the level reached: "zero" pure noise (DiffAE) or "last" the last
+      visited step, which is where `ddim` starts; "last" needs one evaluation
+      less.
+    x0_transform: applied to the clean estimate of every step.
+    rederive: recomputes the noise estimate after the transform.
+    trace: also returns a `Trace`.
+
+  Returns:
+    (b, ...) noise, or (noise, Trace).
+  """
+  if last not in ("zero", "last"):
+    raise ValueError(f"last {last!r} is not 'zero' or 'last'")
+  t = grids.timesteps(schedule.steps, steps, spacing)
+  alpha_bar = schedule.alpha_bar[t]
+  reached = np.append(alpha_bar[1:], 0.0)
+  if last == "last":
+    t, alpha_bar, reached = t[:-1], alpha_bar[:-1], reached[:-1]
+  rows = _rows(
+    t=t,
+    a=np.sqrt(alpha_bar),
+    s=np.sqrt(1 - alpha_bar),
+    to_x0=np.sqrt(reached),
+    to_eps=np.sqrt(1 - reached),
+  )
+
+  def step(x, row):
+    clean, eps = _estimate(denoise, x, row, kind, x0_transform, rederive)
+    return row["to_x0"] * clean + row["to_eps"] * eps, clean
+
+  return _scan(step, _full_precision(x0), rows, trace)
+
+
+def ddpm(
+  denoise: Denoise,
+  x: Array,
+  schedule: Schedule,
+  rng: Array,
+  steps: int | None = None,
+  *,
+  kind: str = "eps",
+  variance: str = "posterior",
+  x0_transform: Transform | None = None,
+  trace: bool = False,
+):
+  """Ancestral sampling, DDPM Algorithm 2, on all or on respaced steps.
+
+  Args:
+    denoise: (x, t) -> prediction.
+    x: (b, ...) normal noise.
+    schedule: noise schedule.
+    rng: key of the noise added at every step but the last.
+    steps: number of evaluations with an integer stride; all T when None.
+    kind: what the net predicts.
+    variance: "posterior" (exact for one point) or "beta" (exact for normal
+      data), the two choices of DDPM section 3.2.
+    x0_transform: applied to the clean estimate of every step.
+    trace: also returns a `Trace`.
+
+  Returns:
+    (b, ...) samples, or (samples, Trace).
+  """
+  if variance not in ("posterior", "beta"):
+    raise ValueError(f"variance {variance!r} is not 'posterior' or 'beta'")
+  steps = steps or schedule.steps
+  t = grids.timesteps(schedule.steps, steps, "respaced")
+  alpha_bar = schedule.alpha_bar[t]
+  previous = np.append(1.0, alpha_bar[:-1])
+  beta = 1 - alpha_bar / previous
+  spread = beta * (1 - previous) / (1 - alpha_bar)
+  noise = beta if variance == "beta" else spread
+  noise = np.where(np.arange(len(t)) == 0, 0.0, noise)
+  rows = _rows(
+    t=t[::-1],
+    a=np.sqrt(alpha_bar)[::-1],
+    s=np.sqrt(1 - alpha_bar)[::-1],
+    from_x0=(beta * np.sqrt(previous) / (1 - alpha_bar))[::-1],
+    from_x=(np.sqrt(1 - beta) * (1 - previous) / (1 - alpha_bar))[::-1],
+    fresh=np.sqrt(noise)[::-1],
+    index=np.arange(len(t)),
+  )
+
+  def step(x, row):
+    x0, _ = _estimate(denoise, x, row, kind, x0_transform, False)
+    fresh = row["fresh"] * _noise(rng, row["index"].astype(jnp.int32), x)
+    return row["from_x0"] * x0 + row["from_x"] * x + fresh, x0
+
+  return _scan(step, _full_precision(x), rows, trace)
+
+
+def dpm_solver_pp(
+  denoise: Denoise,
+  x: Array,
+  schedule: Schedule,
+  steps: int,
+  *,
+  kind: str = "eps",
+  order: int = 2,
+  spacing: str = "time_uniform",
+  final: str | None = None,
+  lower_order_final: bool | None = None,
+  x0_transform: Transform | None = None,
+  trace: bool = False,
+):
+  """DPM-Solver++(2M), Algorithm 2 of the DPM-Solver++ paper.
+
+  Args:
+    denoise: (x, t) -> prediction; t is fractional on continuous grids.
+    x: (b, ...) normal noise.
+    schedule: noise schedule.
+    steps: number of evaluations.
+    kind: what the net predicts.
+    order: 2, or 1, which equals deterministic DDIM on the same grid.
+    spacing: see `grids.dpm_grid`.
+    final: see `grids.dpm_grid`.
+    lower_order_final: takes the last step with order 1; by default below 10
+      steps, and always when the last level has no noise.
+    x0_transform: applied to the clean estimate of every step.
+    trace: also returns a `Trace`.
+
+  Returns:
+    (b, ...) samples, or (samples, Trace).
+  """
+  if order not in (1, 2):
+    raise ValueError(f"order {order} is not 1 or 2")
+  grid = grids.dpm_grid(schedule, steps, spacing, final)
+  if lower_order_final is None:
+    lower_order_final = steps < 10
+  lower_order_final = lower_order_final or grid.sigma[-1] == 0
+  with np.errstate(divide="ignore"):
+    level = np.log(grid.alpha) - np.log(grid.sigma)
+  h = np.diff(level)
+  # D = m + (m - m_previous) / (2 r) with r = h_previous / h.
+  slope = np.zeros(steps)
+  if order == 2:
+    slope[1:] = h[1:] / (2 * h[:-1])
+    if lower_order_final:
+      slope[-1] = 0.0
+  rows = _rows(
+    t=grid.t,
+    a=grid.alpha[:-1],
+    s=grid.sigma[:-1],
+    keep=grid.sigma[1:] / grid.sigma[:-1],
+    add=-grid.alpha[1:] * np.expm1(-h),
+    slope=slope,
+  )
+
+  def step(carry, row):
+    x, previous = carry
+    x0, _ = _estimate(denoise, x, row, kind, x0_transform, False)
+    direction = x0 + row["slope"] * (x0 - previous)
+    return (row["keep"] * x + row["add"] * direction, x0), x0
+
+  x = _full_precision(x)
+  return _scan(step, (x, jnp.zeros_like(x)), rows, trace)
+
+
+def sample(
+  name: str,
+  denoise: Denoise,
+  x: Array,
+  schedule: Schedule,
+  steps: int,
+  rng: Array | None = None,
+  **options,
+):
+  """Runs the sampler called `name`: "ddim", "ddpm" or "dpm_solver_pp"."""
+  if name == "ddim":
+    return ddim(denoise, x, schedule, steps, rng=rng, **options)
+  if name == "dpm_solver_pp":
+    return dpm_solver_pp(denoise, x, schedule, steps, **options)
+  if name == "ddpm":
+    if rng is None:
+      raise ValueError("ddpm draws noise at every step: pass rng=")
+    return ddpm(denoise, x, schedule, rng, steps, **options)
+  raise ValueError(
+    f"sampler {name!r} is not one of 'ddim', 'ddpm', 'dpm_solver_pp'"
+  )

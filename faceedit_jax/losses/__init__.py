@@ -1,0 +1,1 @@
+"""Losses as plain functions; per example wherever that has a meaning."""

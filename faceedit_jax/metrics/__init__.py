@@ -1,0 +1,1 @@
+"""Measures of pictures, masks, embeddings and feature sets."""

@@ -1,0 +1,325 @@
+"""Convolutions, norms, embeddings and resampling shared by the networks.
+
+Compute runs in the `dtype` of each layer; norms run in float32 whatever the
+input, so bfloat16 activations lose no precision in their statistics.
+"""
+
+import math
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from faceedit_jax.core.typing import Array, Float, Image, typechecked
+
+# A feature map whose size and channels may differ from those of the input.
+Features = Float[Array, "b _ _ _"]
+
+# uniform(-1/sqrt(fan_in), 1/sqrt(fan_in)), with which the published networks
+# start their convolutions and dense layers.
+fan_in_uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+zeros = nn.initializers.zeros_init()
+
+
+def conv(
+  features: int,
+  kernel: int = 3,
+  stride: int = 1,
+  *,
+  bias: bool = True,
+  padding: int | None = None,
+  init: Any = fan_in_uniform,
+  dtype: Any = jnp.float32,
+  name: str | None = None,
+) -> nn.Conv:
+  """A square convolution with symmetric zero padding.
+
+  Args:
+    features: output channels.
+    kernel: side of the kernel in pixels.
+    stride: step in pixels.
+    bias: whether a bias is added.
+    padding: pixels on every side; `kernel // 2` when None.
+    init: kernel initialiser.
+    dtype: compute dtype.
+    name: parameter name.
+
+  Returns:
+    A Linen module from (b, h, w, c) to (b, h', w', features). The padding is
+    symmetric with a stride too, unlike "SAME", as in the published networks.
+  """
+  pad = kernel // 2 if padding is None else padding
+  return nn.Conv(
+    features,
+    (kernel, kernel),
+    (stride, stride),
+    padding=((pad, pad), (pad, pad)),
+    use_bias=bias,
+    kernel_init=init,
+    dtype=dtype,
+    name=name,
+  )
+
+
+def dense(
+  features: int,
+  *,
+  bias: bool = True,
+  init: Any = fan_in_uniform,
+  bias_init: Any = zeros,
+  dtype: Any = jnp.float32,
+  name: str | None = None,
+) -> nn.Dense:
+  """A linear layer with the initialiser of the published networks.
+
+  Args:
+    features: output features.
+    bias: whether a bias is added.
+    init: kernel initialiser.
+    bias_init: bias initialiser.
+    dtype: compute dtype.
+    name: parameter name.
+
+  Returns:
+    A Linen module from (..., c) to (..., features).
+  """
+  return nn.Dense(
+    features,
+    use_bias=bias,
+    kernel_init=init,
+    bias_init=bias_init,
+    dtype=dtype,
+    name=name,
+  )
+
+
+class GroupNorm(nn.Module):
+  """Group normalisation with affine parameters, in float32.
+
+  Attributes:
+    groups: number of groups; must divide the channels.
+    eps: added to the variance.
+  """
+
+  groups: int = 32
+  eps: float = 1e-5
+
+  @nn.compact
+  @typechecked
+  def __call__(self, x: Float[Array, "b *space c"]) -> Float[Array, "..."]:
+    """Normalises each group over space; keeps shape and dtype of `x`.
+
+    Raises:
+      ValueError: the channels are not a multiple of `groups`.
+    """
+    channels = x.shape[-1]
+    if channels % self.groups:
+      raise ValueError(
+        f"GroupNorm {self.name}: got {channels} channels, wanted a multiple of "
+        f"{self.groups}; change `groups` or the channels of the net"
+      )
+    scale = self.param("scale", nn.initializers.ones_init(), (channels,))
+    bias = self.param("bias", zeros, (channels,))
+    y = x.astype(jnp.float32).reshape(x.shape[0], -1, channels)
+    # Space is reduced channel by channel, and groups only then, on (b, c):
+    # the large arrays keep their channels innermost, which CPUs vectorise.
+    mean = self._over_groups(y.mean(1, keepdims=True))
+    centred = y - mean
+    variance = self._over_groups(jnp.square(centred).mean(1, keepdims=True))
+    y = centred * (scale * jax.lax.rsqrt(variance + self.eps)) + bias
+    return y.reshape(x.shape).astype(x.dtype)
+
+  def _over_groups(self, x: Array) -> Array:
+    """Mean over the channels of each group, given back to its channels."""
+    b, one, channels = x.shape
+    grouped = x.reshape(b, one, self.groups, channels // self.groups)
+    mean = grouped.mean(3, keepdims=True)
+    return jnp.broadcast_to(mean, grouped.shape).reshape(x.shape)
+
+
+class LayerNorm(nn.Module):
+  """Layer normalisation over the last axis, in float32.
+
+  Attributes:
+    eps: added to the variance.
+  """
+
+  eps: float = 1e-5
+
+  @nn.compact
+  @typechecked
+  def __call__(self, x: Float[Array, "*shape c"]) -> Float[Array, "..."]:
+    """Normalises the last axis; keeps shape and dtype of `x`."""
+    scale = self.param("scale", nn.initializers.ones_init(), (x.shape[-1],))
+    bias = self.param("bias", zeros, (x.shape[-1],))
+    y = x.astype(jnp.float32)
+    mean = y.mean(-1, keepdims=True)
+    variance = jnp.square(y - mean).mean(-1, keepdims=True)
+    y = (y - mean) * jax.lax.rsqrt(variance + self.eps)
+    return (y * scale + bias).astype(x.dtype)
+
+
+def batch_norm(
+  x: Array,
+  train: bool,
+  name: str,
+  eps: float = 1e-5,
+  momentum: float = 0.98,
+  start: float = 1.0,
+) -> Array:
+  """Batch normalisation in float32; call inside a compact method.
+
+  Args:
+    x: (b, ..., c).
+    train: whether batch statistics are used, and stored in "batch_stats".
+    name: parameter name.
+    eps: added to the variance.
+    momentum: share of the old running statistics kept at each update.
+    start: scale at initialisation; 0 lets a residual block start as identity,
+      which trains deep nets faster (Goyal et al. 2017, section 5.1).
+
+  Returns:
+    The normalised array, with the dtype of `x`.
+  """
+  norm = nn.BatchNorm(
+    use_running_average=not train,
+    epsilon=eps,
+    momentum=momentum,
+    dtype=jnp.float32,
+    use_fast_variance=False,
+    scale_init=nn.initializers.constant(start),
+    name=name,
+  )
+  return norm(x.astype(jnp.float32)).astype(x.dtype)
+
+
+@typechecked
+def instance_norm(x: Image, eps: float = 1e-5) -> Image:
+  """Normalises every channel over height and width, without parameters.
+
+  Args:
+    x: (b, h, w, c).
+    eps: added to the variance.
+
+  Returns:
+    The normalised array, with the dtype of `x`.
+  """
+  y = x.astype(jnp.float32)
+  mean = y.mean((1, 2), keepdims=True)
+  variance = jnp.square(y - mean).mean((1, 2), keepdims=True)
+  return ((y - mean) * jax.lax.rsqrt(variance + eps)).astype(x.dtype)
+
+
+class PReLU(nn.Module):
+  """Leaky ReLU with one learned slope per channel."""
+
+  @nn.compact
+  @typechecked
+  def __call__(self, x: Float[Array, "*shape c"]) -> Float[Array, "..."]:
+    """Applies max(x, 0) + slope * min(x, 0)."""
+    init = nn.initializers.constant(0.25)
+    slope = self.param("scale", init, (x.shape[-1],)).astype(x.dtype)
+    return jnp.where(x >= 0, x, slope * x)
+
+
+@typechecked
+def timestep_embedding(
+  t: Float[Array, "b"], dim: int, max_period: float = 1e4
+) -> Float[Array, "b d"]:
+  """Sinusoids of a diffusion time: cosines, then sines.
+
+  Args:
+    t: (b,) times, in steps of the training schedule.
+    dim: number of features; even.
+    max_period: longest period, in steps.
+
+  Returns:
+    (b, dim) float32.
+
+  Source: openaimodel.py of CompVis/latent-diffusion.
+  """
+  half = dim // 2
+  rates = jnp.exp(-math.log(max_period) * jnp.arange(half) / half)
+  angles = t.astype(jnp.float32)[:, None] * rates[None]
+  return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], -1)
+
+
+class ConvTranspose(nn.Module):
+  """Transposed convolution, "SAME" padding, with Linen's parameters.
+
+  Equal to `nn.ConvTranspose`. The zeros between pixels are put in by hand:
+  XLA has no fast path for dilated inputs on CPUs, and this form is about
+  three times faster there, forward and backward.
+
+  Attributes:
+    features: output channels.
+    kernel: side of the kernel in pixels.
+    stride: factor by which the map grows.
+    dtype: compute dtype.
+  """
+
+  features: int
+  kernel: int
+  stride: int
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  @typechecked
+  def __call__(self, x: Image) -> Features:
+    k, s = self.kernel, self.stride
+    weight = self.param(
+      "kernel",
+      nn.initializers.lecun_normal(),
+      (k, k, x.shape[-1], self.features),
+    )
+    bias = self.param("bias", zeros, (self.features,))
+    x, weight, bias = (a.astype(self.dtype) for a in (x, weight, bias))
+    b, h, w, c = x.shape
+    gaps = ((0, 0), (0, 0), (0, s - 1), (0, 0), (0, s - 1), (0, 0))
+    x = jnp.pad(x[:, :, None, :, None], gaps).reshape(b, h * s, w * s, c)
+    # The padding of lax.conv_transpose; s - 1 zeros are there already.
+    total = k + s - 2
+    before = k - 1 if s > k - 1 else -(-total // 2)
+    padding = (before, total - before - (s - 1))
+    x = jax.lax.conv_general_dilated(
+      x,
+      weight,
+      (1, 1),
+      (padding, padding),
+      dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+    return x + bias
+
+
+@typechecked
+def upsample2(x: Image) -> Features:
+  """Doubles height and width by repeating pixels."""
+  return x.repeat(2, 1).repeat(2, 2)
+
+
+@typechecked
+def average_pool2(x: Image) -> Features:
+  """Halves height and width by averaging 2 x 2 pixels."""
+  return nn.avg_pool(x, (2, 2), (2, 2))
+
+
+@typechecked
+def resize(
+  x: Image, height: int, width: int, antialias: bool = True
+) -> Features:
+  """Bilinear resize, pixel centres at half integers.
+
+  Args:
+    x: (b, h, w, c).
+    height: pixels.
+    width: pixels.
+    antialias: whether the kernel widens when shrinking.
+
+  Returns:
+    (b, height, width, c).
+  """
+  shape = (x.shape[0], height, width, x.shape[3])
+  if shape == x.shape:
+    return x
+  return jax.image.resize(x, shape, "bilinear", antialias=antialias)
