@@ -1,0 +1,1 @@
+"""Data: reading, aligning, drawing, storing and feeding face pictures."""

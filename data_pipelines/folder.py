@@ -1,0 +1,180 @@
+"""Turns folders of portraits into aligned records; bad pictures are skipped."""
+
+import dataclasses
+import json
+import os
+import pathlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import tqdm
+
+from data_pipelines import align, images, landmarks, records, sources
+
+# image (h, w, 3) uint8 -> (5, 2) in pixels, or None where no face is found.
+Detector = Callable[[np.ndarray], np.ndarray | None]
+# aligned image (s, s, 3) uint8, landmarks5 (5, 2) unit -> more fields.
+Annotator = Callable[[np.ndarray, np.ndarray], dict[str, Any]]
+
+_SHARD_PICTURES = 256
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+  """What became of a folder.
+
+  Attributes:
+    written: number of examples.
+    skipped: (file, reason) of every picture left out.
+    metadata: of the set, see `records.finish`.
+  """
+
+  written: int
+  skipped: tuple[tuple[str, str], ...]
+  metadata: dict[str, Any]
+
+
+def _align(
+  image: np.ndarray,
+  file: pathlib.PurePath,
+  size: int,
+  table: dict[str, np.ndarray] | None,
+  detector: Detector | None,
+) -> align.Aligned:
+  if table is not None:
+    points = landmarks.find(table, file)
+    if points is None:
+      raise align.AlignError(f"{file}: not in the landmarks file")
+  elif detector is not None:
+    points = detector(image)
+    if points is None:
+      raise align.AlignError(f"{file}: no face found")
+    points = align.check_points(points, str(file))
+  else:
+    return align.centre_square(image, size)
+  return align.align(image, points, size)
+
+
+def prepare_folder(
+  input_dir: str | os.PathLike,
+  output_dir: str | os.PathLike,
+  size: int,
+  split: str = "train",
+  holdout: float = 0.1,
+  landmarks_file: str | os.PathLike | None = None,
+  detector: Detector | None = None,
+  annotate: Annotator | None = None,
+  progress: bool = True,
+) -> Report:
+  """Writes one split of a folder of people as aligned records.
+
+  Pictures that cannot be read or aligned are left out and listed in
+  `skipped.json`; a run that was stopped continues with the missing shards.
+
+  Args:
+    input_dir: one sub-folder per person, or files `who_what.jpg`.
+    output_dir: the set goes to `output_dir/split`.
+    size: side of the aligned pictures in pixels.
+    split: see `sources.FolderIndex`.
+    holdout: share of people kept out of training.
+    landmarks_file: five points per picture, in pixels.
+    detector: finds the points where there is no file. Without either, the
+      pictures count as aligned and are cut square.
+    annotate: adds fields to every example, such as codes found by a net.
+    progress: show a progress bar.
+
+  Returns:
+    What was written and what was skipped.
+
+  Raises:
+    ImageError, SourceError, RecordError: the folders cannot be used, or not
+      one picture can.
+  """
+  index = sources.FolderIndex(input_dir, split, holdout)
+  frames = index.frame_numbers()
+  table = None
+  if landmarks_file is not None:
+    table = landmarks.read_landmarks(landmarks_file)
+  shards = -(-len(frames) // _SHARD_PICTURES)
+  how = "file" if table is not None else "detector" if detector else "centre"
+  settings = {
+    "generator": "image_folder",
+    "input": str(pathlib.Path(input_dir).resolve()),
+    "pictures": len(frames),
+    "size": size,
+    "split": split,
+    "holdout": holdout,
+    "landmarks": how,
+    "annotated": annotate is not None,
+  }
+  path = pathlib.Path(output_dir) / split
+  todo = records.begin(path, shards, settings)
+  bar = tqdm.tqdm(
+    total=len(frames),
+    initial=min(len(frames), (shards - len(todo)) * _SHARD_PICTURES),
+    desc=f"{pathlib.Path(input_dir).name}, {split}",
+    unit="picture",
+    disable=not progress,
+  )
+
+  def examples(shard: int) -> Iterator[dict[str, Any]]:
+    skipped: list = []
+    start = shard * _SHARD_PICTURES
+    for place in range(start, min(len(frames), start + _SHARD_PICTURES)):
+      bar.update()
+      file = index.files[place]
+      try:
+        image = images.read_image(index.path / file)
+        aligned = _align(image, file, size, table, detector)
+      except (images.ImageError, align.AlignError) as error:
+        skipped.append((file.as_posix(), str(error)))
+        bar.write(f"skipped {error}")
+        continue
+      example = {
+        "image": aligned.image,
+        "landmarks5": aligned.landmarks5,
+        "alignment": aligned.matrix.astype(np.float32),
+        "identity": np.int32(index.identity(file)),
+        "frame": np.int32(frames[place]),
+        "file": file.as_posix(),
+      }
+      if annotate is not None:
+        example.update(annotate(aligned.image, aligned.landmarks5))
+      yield example
+    # Noted before the shard appears, so that no restart can lose it.
+    _note_skipped(path, shard, skipped)
+
+  with bar:
+    for shard in todo:
+      records.write_shard(path, shard, shards, examples(shard))
+  metadata = records.finish(path)
+  skipped_all = tuple(
+    (file, reason)
+    for notes in _skipped(path).values()
+    for file, reason in notes
+  )
+  if not metadata["examples"]:
+    raise records.RecordError(
+      f"{input_dir}: not one of {len(frames)} pictures could be used, "
+      f"first: {skipped_all[0][1]}"
+    )
+  return Report(metadata["examples"], skipped_all, metadata)
+
+
+def _skipped(path: pathlib.Path) -> dict[str, list]:
+  file = path / "skipped.json"
+  if not file.is_file():
+    return {}
+  return json.loads(file.read_text(encoding="utf-8"))
+
+
+def _note_skipped(path: pathlib.Path, shard: int, skipped: list) -> None:
+  """Keeps the list over restarts; a redone shard replaces its own entries."""
+  notes = _skipped(path)
+  notes.pop(str(shard), None)
+  if skipped:
+    notes[str(shard)] = skipped
+  temporary = path / "skipped.json.tmp"
+  temporary.write_text(json.dumps(notes, indent=1), encoding="utf-8")
+  temporary.replace(path / "skipped.json")

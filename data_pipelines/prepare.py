@@ -1,0 +1,353 @@
+"""Prepares data sets: `python -m data_pipelines.prepare KIND --help`.
+
+`synthetic_heads` draws the embedded world; `image_folder` aligns portraits.
+Both can be stopped at any time and continue where they were.
+"""
+
+import argparse
+import dataclasses
+import os
+import pathlib
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from data_pipelines import folder, records, sources
+from data_pipelines.synthetic_heads import generate as generate_lib
+from data_pipelines.synthetic_heads import pairs as pairs_lib
+
+
+@dataclasses.dataclass(frozen=True)
+class SyntheticSet:
+  """The embedded data set with all its splits.
+
+  Attributes:
+    size: side of the pictures in pixels.
+    identities: people to train on.
+    frames: pictures of each person.
+    seed: of the world.
+    balance: CelebA attribute names brought near one half, for training only.
+    validation_identities: people of the validation split; 0 leaves it out.
+    test_identities: people of the test split; 0 leaves it out.
+    pairs: number of edits with known outcome; 0 leaves them out.
+    swaps: number of hair, clothes and background swaps; 0 leaves them out.
+    world: see `synthetic_heads.generate.load_world`.
+  """
+
+  size: int = 64
+  identities: int = 1024
+  frames: int = 8
+  seed: int = 0
+  balance: tuple[str, ...] = ()
+  validation_identities: int = 16
+  test_identities: int = 64
+  pairs: int = pairs_lib.PAIRS
+  swaps: int = pairs_lib.SWAPS
+  world: str = generate_lib.WORLD
+
+  @classmethod
+  def from_mapping(
+    cls, data: Mapping[str, Any], default_size: int | None = None
+  ) -> "SyntheticSet":
+    """Takes what a `data` section says about the set; ignores the rest."""
+    names = {field.name for field in dataclasses.fields(cls)}
+    values = {
+      name: data[name]
+      for name in data
+      if name in names and data[name] is not None
+    }
+    if "balance" in values:
+      values["balance"] = tuple(values["balance"])
+    if default_size is not None:
+      values.setdefault("size", default_size)
+    return cls(**values)
+
+  def splits(self) -> tuple[str, ...]:
+    """The splits this set has."""
+    people = {
+      "train": self.identities,
+      "validation": self.validation_identities,
+      "test": self.test_identities,
+      "pairs": self.pairs,
+      "swaps": self.swaps,
+    }
+    return tuple(name for name, count in people.items() if count)
+
+
+def prepare_synthetic(
+  data_dir: str | os.PathLike,
+  settings: SyntheticSet,
+  splits: Sequence[str] | None = None,
+  processes: int | None = None,
+  progress: bool = True,
+) -> dict[str, dict[str, Any]]:
+  """Draws the missing splits of the embedded set.
+
+  Args:
+    data_dir: folder of the set; every split is a folder in it.
+    settings: what to draw.
+    splits: some of `settings.splits()`; all by default.
+    processes: 0 draws in this process, None takes all cores.
+    progress: show progress bars.
+
+  Returns:
+    {split: metadata}.
+
+  Raises:
+    RecordError: a different set lies there, or it cannot be written.
+  """
+  people = {
+    "train": settings.identities,
+    "validation": settings.validation_identities,
+    "test": settings.test_identities,
+  }
+  done = {}
+  for split in splits or settings.splits():
+    if split in people:
+      done[split] = generate_lib.generate(
+        data_dir,
+        split,
+        people[split],
+        settings.frames,
+        settings.size,
+        settings.seed,
+        settings.balance if split == "train" else (),
+        processes,
+        progress,
+        settings.world,
+      )
+    elif split in ("pairs", "swaps"):
+      done[split] = pairs_lib.generate_pairs(
+        data_dir,
+        split,
+        getattr(settings, split),
+        settings.size,
+        settings.seed,
+        processes,
+        progress,
+        settings.world,
+      )
+    else:
+      raise ValueError(
+        f"no split {split!r}; wanted some of {settings.splits()}"
+      )
+  return done
+
+
+def ensure(
+  data: Mapping[str, Any],
+  data_dir: str | os.PathLike,
+  size: int | None = None,
+  processes: int | None = None,
+  progress: bool = True,
+) -> bool:
+  """Makes sure that the embedded set a config asks for is there.
+
+  Only `source = "synthetic_heads"` is ever drawn; for every other source the
+  data are the user's and nothing happens.
+
+  Args:
+    data: a stage's `data` section; see `SyntheticSet` for what it may say.
+    data_dir: where the data lie.
+    size: side of the pictures where `data` does not say.
+    processes: see `prepare_synthetic`.
+    progress: show progress bars.
+
+  Returns:
+    Whether anything had to be drawn.
+
+  Raises:
+    RecordError: a different set lies there, or it cannot be written.
+  """
+  if (data.get("source") or data.get("kind")) != "synthetic_heads":
+    return False
+  path = pathlib.Path(data_dir) / (data.get("folder") or "")
+  settings = SyntheticSet.from_mapping(data, size)
+  missing = []
+  for split in settings.splits():
+    metadata = records.read_metadata(path / split)
+    if metadata is None or not metadata["complete"]:
+      missing.append(split)
+    # What a complete set was made from is compared, not drawn again.
+    else:
+      _check_same(path / split, split, metadata["settings"], settings, data)
+  if not missing:
+    return False
+  prepare_synthetic(path, settings, missing, processes, progress)
+  return True
+
+
+def _check_same(
+  path: pathlib.Path,
+  split: str,
+  found: Mapping[str, Any],
+  settings: SyntheticSet,
+  data: Mapping[str, Any],
+) -> None:
+  """Compares what the config says explicitly with the set on disk."""
+  wanted: dict[str, Any] = {}
+  for name in ("size", "seed", "frames", "world"):
+    if name in found and (data.get(name) is not None or name == "size"):
+      wanted[name] = getattr(settings, name)
+  if split == "train":
+    if data.get("identities") is not None:
+      wanted["identities"] = [0, settings.identities]
+    if data.get("balance") is not None:
+      wanted["balance"] = list(settings.balance)
+  text = records.difference({name: found.get(name) for name in wanted}, wanted)
+  if text:
+    raise records.RecordError(
+      f"{path}: a different set lies there ({text}); choose another "
+      "--data_dir or remove this one"
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+  parser = argparse.ArgumentParser(
+    prog="python -m data_pipelines.prepare",
+    description="Prepares a data set; stopped runs continue where they were.",
+  )
+  kinds = parser.add_subparsers(dest="kind", required=True, metavar="KIND")
+  shows = argparse.ArgumentDefaultsHelpFormatter
+  heads = kinds.add_parser(
+    "synthetic_heads",
+    help="draw the embedded world of heads",
+    formatter_class=shows,
+  )
+  defaults = SyntheticSet()
+  heads.add_argument(
+    "--data_dir", default="data/synthetic_heads", help="folder of the set"
+  )
+  heads.add_argument(
+    "--size", type=int, default=defaults.size, help="side in pixels"
+  )
+  heads.add_argument(
+    "--identities",
+    type=int,
+    default=defaults.identities,
+    help="people to train on",
+  )
+  heads.add_argument(
+    "--frames", type=int, default=defaults.frames, help="pictures of each"
+  )
+  heads.add_argument(
+    "--validation_identities",
+    type=int,
+    default=defaults.validation_identities,
+    help="people of the validation split",
+  )
+  heads.add_argument(
+    "--test_identities",
+    type=int,
+    default=defaults.test_identities,
+    help="people of the test split",
+  )
+  heads.add_argument(
+    "--pairs",
+    type=int,
+    default=defaults.pairs,
+    help="edits with known outcome",
+  )
+  heads.add_argument(
+    "--swaps",
+    type=int,
+    default=defaults.swaps,
+    help="hair, clothes and background swaps with known outcome",
+  )
+  heads.add_argument("--seed", type=int, default=0, help="of the world")
+  heads.add_argument(
+    "--balance",
+    default="",
+    help="CelebA attribute names, comma separated, to bring near one half",
+  )
+  heads.add_argument(
+    "--splits", default="", help="only these splits, comma separated"
+  )
+  heads.add_argument(
+    "--processes",
+    type=int,
+    default=None,
+    help="drawing processes; 0 draws in this one, by default all cores",
+  )
+  heads.add_argument("--world", default=defaults.world, help=argparse.SUPPRESS)
+  faces = kinds.add_parser(
+    "image_folder",
+    help="align a folder of portraits",
+    description=(
+      "Reads one sub-folder per person, or files named who_what.jpg. Without "
+      "--landmarks the pictures count as aligned and are cut square."
+    ),
+    formatter_class=shows,
+  )
+  faces.add_argument("--input", required=True, help="folder of pictures")
+  faces.add_argument("--output", required=True, help="folder of the set")
+  faces.add_argument("--size", type=int, default=256, help="side in pixels")
+  faces.add_argument(
+    "--landmarks",
+    default=None,
+    help="five points per picture in pixels: .csv, .json or .npz",
+  )
+  faces.add_argument(
+    "--holdout",
+    type=float,
+    default=0.1,
+    help="share of people kept for validation and test",
+  )
+  faces.add_argument(
+    "--splits", default="train,validation,test", help="comma separated"
+  )
+  return parser
+
+
+def _run_synthetic(options: argparse.Namespace) -> None:
+  values = vars(options).copy()
+  values["balance"] = tuple(filter(None, options.balance.split(",")))
+  settings = SyntheticSet.from_mapping(values)
+  splits = list(filter(None, options.splits.split(","))) or None
+  done = prepare_synthetic(
+    options.data_dir, settings, splits, options.processes
+  )
+  for split, metadata in done.items():
+    print(f"{options.data_dir}/{split}: {metadata['examples']} examples")
+
+
+def _run_folder(options: argparse.Namespace) -> None:
+  for split in filter(None, options.splits.split(",")):
+    try:
+      report = folder.prepare_folder(
+        options.input,
+        options.output,
+        options.size,
+        split,
+        options.holdout,
+        options.landmarks,
+      )
+    except sources.SourceError as error:
+      # A handful of people may leave a held-out split empty.
+      print(f"{split}: {error}", file=sys.stderr)
+      continue
+    print(
+      f"{options.output}/{split}: {report.written} examples, "
+      f"{len(report.skipped)} pictures skipped"
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  """Runs the command line; returns the exit code."""
+  options = _parser().parse_args(argv)
+  try:
+    if options.kind == "synthetic_heads":
+      _run_synthetic(options)
+    else:
+      _run_folder(options)
+  except ValueError as error:  # every error of this package is one
+    print(f"error: {error}", file=sys.stderr)
+    return 1
+  except KeyboardInterrupt:
+    print("stopped; the same command continues here", file=sys.stderr)
+    return 130
+  return 0
+
+
+if __name__ == "__main__":
+  sys.exit(main())

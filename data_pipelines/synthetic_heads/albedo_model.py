@@ -1,0 +1,154 @@
+"""The linear albedo basis of the synthetic heads, in the style of DECA's.
+
+Skin, lips, brows, stubble and lipstick of many sampled people are baked onto
+the head's texture; their principal components are the directions of the
+morphable model's albedo. The result is kept in `albedo_basis.npz` beside this
+file, because components are only comparable between machines when they are
+not computed anew. `python -m data_pipelines.synthetic_heads.albedo_model`
+rebuilds it (about half a minute).
+"""
+
+import functools
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from data_pipelines.synthetic_heads import albedo, geometry
+from data_pipelines.synthetic_heads.identity import sample_identity
+
+FILE = pathlib.Path(__file__).with_name("albedo_basis.npz")
+_FACTORS = ("skin", "lips", "brows", "eyes", "beard", "hair")
+_SEED = 20_000  # of the people behind the basis; no data set uses it
+
+
+@functools.cache
+def _maps(size):
+  return {k: jnp.asarray(v) for k, v in geometry.head_texel_maps(size).items()}
+
+
+def _bare(factors, maps):
+  return albedo.head_texels(factors, maps, bare=True)[0]
+
+
+_bare_jit = jax.jit(_bare)
+
+
+def bare_albedo(identity, size: int = 128):
+  """Linear albedo texture (size, size, 3) without hair, beard and freckles."""
+  return _bare_jit({n: getattr(identity, n) for n in _FACTORS}, _maps(size))
+
+
+def _principal_components(data, components):
+  """Directions (components, d) scaled to one standard deviation each.
+
+  A randomised range finder: exact enough after two power iterations and far
+  cheaper than the full decomposition.
+  """
+  rng = np.random.Generator(np.random.Philox(7))
+  q = rng.standard_normal((data.shape[0], components + 20)).astype(np.float32)
+  for _ in range(3):
+    q, _ = np.linalg.qr(data @ (data.T @ q))
+  _, s, vt = np.linalg.svd(q.T @ data, full_matrices=False)
+  vt, s = vt[:components], s[:components]
+  # The largest entry of each direction is positive: no arbitrary signs.
+  peak = np.abs(vt).argmax(1)
+  sign = np.sign(vt[np.arange(len(vt)), peak])
+  return vt * (sign * s / np.sqrt(len(data)))[:, None]
+
+
+def compute_albedo_basis(
+  count: int = 2000, components: int = 50, size: int = 128
+) -> tuple[np.ndarray, np.ndarray]:
+  """Samples people and decomposes their albedo.
+
+  Args:
+    count: number of people.
+    components: number of directions.
+    size: side of the textures.
+
+  Returns:
+    mean (size, size, 3) and basis (components, size, size, 3), linear colour;
+    a coefficient of 1 is one standard deviation.
+  """
+  data = np.empty((count, size * size * 3), np.float32)
+  for i in range(count):
+    person = sample_identity(_SEED, i)
+    data[i] = np.asarray(bare_albedo(person, size)).reshape(-1)
+  mean = data.mean(0)
+  data -= mean
+  basis = _principal_components(data, components)
+  shape = (size, size, 3)
+  return mean.reshape(shape), basis.reshape(components, *shape)
+
+
+def save_albedo_basis(mean, basis, path=FILE) -> None:
+  """Writes the basis in 8 bits per texel and direction."""
+  peak = np.abs(basis).max((1, 2, 3))
+  steps = np.round(basis / peak[:, None, None, None] * 127).astype(np.int8)
+  np.savez_compressed(
+    path,
+    mean=mean.astype(np.float16),
+    steps=steps,
+    peak=peak.astype(np.float32),
+  )
+
+
+@functools.cache
+def albedo_basis() -> tuple[np.ndarray, np.ndarray]:
+  """Mean (128, 128, 3) and basis (50, 128, 128, 3) in linear colour.
+
+  Raises:
+    FileNotFoundError: if the file was not installed with the package.
+  """
+  if not FILE.exists():
+    raise FileNotFoundError(
+      f"{FILE} is missing; rebuild it with "
+      "`python -m data_pipelines.synthetic_heads.albedo_model`"
+    )
+  with np.load(FILE) as f:
+    basis = (
+      f["steps"].astype(np.float32) * (f["peak"] / 127)[:, None, None, None]
+    )
+    return f["mean"].astype(np.float32), basis
+
+
+@functools.cache
+def _projector() -> tuple[np.ndarray, np.ndarray]:
+  """Mean, and the matrix that gives the best coefficients of a texture."""
+  mean, basis = albedo_basis()
+  flat = basis.reshape(len(basis), -1)
+  gram = flat @ flat.T
+  return mean, np.linalg.solve(gram, flat).astype(np.float32)
+
+
+@jax.jit
+def _code(factors, maps, mean, projector):
+  texture = _bare(factors, maps)
+  return projector @ (texture - mean).reshape(-1)
+
+
+@functools.cache
+def _device_projector():
+  return tuple(jnp.asarray(a) for a in _projector())
+
+
+def albedo_code(identity) -> np.ndarray:
+  """Coefficients (50,) of the basis that come nearest to a person's albedo."""
+  mean, projector = _device_projector()
+  factors = {n: getattr(identity, n) for n in _FACTORS}
+  maps = _maps(mean.shape[0])
+  return np.asarray(_code(factors, maps, mean, projector))
+
+
+def world_model():
+  """The procedural `Morphable` with this albedo basis."""
+  from faceedit_jax.morphable.model import with_albedo
+  from faceedit_jax.morphable.procedural import procedural_model
+
+  return with_albedo(procedural_model(), *albedo_basis())
+
+
+if __name__ == "__main__":
+  save_albedo_basis(*compute_albedo_basis())

@@ -1,0 +1,346 @@
+"""Reads FLAME's own files without chumpy, and finds its landmarks.
+
+FLAME is licensed by its authors; the files come from the user.
+"""
+
+import pathlib
+import pickle
+from typing import Any
+
+import flax.struct
+import jax.numpy as jnp
+import numpy as np
+
+from faceedit_jax.core.typing import Array, Float, Int, typechecked
+from faceedit_jax.morphable.model import (
+  Landmarks,
+  Morphable,
+  rotation_matrix,
+)
+
+_IDENTITY_COLUMNS = 300  # of shapedirs; expression columns follow
+_FIELDS = (
+  "v_template",
+  "shapedirs",
+  "posedirs",
+  "J_regressor",
+  "weights",
+  "kintree_table",
+  "f",
+)
+
+
+class _Stub:
+  """Stands for a chumpy or scipy object; keeps its state, runs nothing."""
+
+  def __init__(self, *args: Any) -> None:
+    self.state: Any = args
+
+  def __setstate__(self, state: Any) -> None:
+    self.state = state
+
+
+def _reconstructor(kind: type, base: type, state: Any) -> Any:
+  """What Python 2 pickles call to make an object; for stubs alone."""
+  del base, state
+  if not issubclass(kind, _Stub):
+    raise pickle.UnpicklingError(f"FLAME file: refusing to build {kind}.")
+  return kind()
+
+
+def _numpy_names() -> dict[tuple[str, str], Any]:
+  multiarray = np._core.multiarray
+  names: dict[tuple[str, str], Any] = {
+    ("numpy", "ndarray"): np.ndarray,
+    ("numpy", "dtype"): np.dtype,
+    ("_codecs", "encode"): _encode,
+    ("copy_reg", "_reconstructor"): _reconstructor,
+    ("copyreg", "_reconstructor"): _reconstructor,
+    ("__builtin__", "object"): object,
+    ("builtins", "object"): object,
+  }
+  for module in ("numpy.core.multiarray", "numpy._core.multiarray"):
+    names[module, "_reconstruct"] = multiarray._reconstruct
+    names[module, "scalar"] = multiarray.scalar
+  return names
+
+
+def _encode(text: str, encoding: str = "latin1") -> bytes:
+  return text.encode("latin1" if encoding != "utf-8" else encoding)
+
+
+class _Unpickler(pickle.Unpickler):
+  """Builds NumPy arrays and stubs; refuses every other name."""
+
+  _allowed = _numpy_names()
+
+  def find_class(self, module: str, name: str) -> Any:
+    if (module, name) in self._allowed:
+      return self._allowed[module, name]
+    top = module.split(".")[0]
+    if top == "chumpy" or module.startswith("scipy.sparse"):
+      return _Stub
+    raise pickle.UnpicklingError(
+      f"FLAME file: refusing to load {module}.{name}; only NumPy arrays, "
+      "chumpy arrays and sparse matrices are read."
+    )
+
+
+def _dense(value: Any) -> Any:
+  """The array that a stub stands for."""
+  if not isinstance(value, _Stub):
+    return value
+  state = value.state
+  if not isinstance(state, dict):
+    raise ValueError(f"FLAME file: cannot read an object of {state!r:.60}.")
+  if "idxs" in state:  # chumpy selection
+    picked = np.asarray(_dense(state["a"])).reshape(-1)[state["idxs"]]
+    shape = state.get("preferred_shape")
+    return picked if shape is None else picked.reshape(shape)
+  if "x" in state:
+    return np.asarray(_dense(state["x"]))
+  if "indptr" in state:  # compressed sparse columns
+    rows, columns = state.get("_shape", state.get("shape"))
+    dense = np.zeros((rows, columns))
+    column = np.repeat(np.arange(columns), np.diff(state["indptr"]))
+    np.add.at(dense, (state["indices"], column), state["data"])
+    return dense
+  raise ValueError(f"FLAME file: unknown object with {sorted(state)}.")
+
+
+def read_pickle(path: str | pathlib.Path) -> dict[str, np.ndarray]:
+  """Reads a FLAME pickle into plain arrays.
+
+  Args:
+    path: `generic_model.pkl` or a variant of it.
+
+  Returns:
+    The arrays by the file's own names; J_regressor dense.
+
+  Raises:
+    FileNotFoundError: if there is no such file.
+    pickle.UnpicklingError: if the file names anything but arrays.
+    ValueError: if a field is missing.
+  """
+  path = pathlib.Path(path)
+  if not path.is_file():
+    raise FileNotFoundError(
+      f"FLAME file {path} does not exist; download it from flame.is.tue.mpg.de."
+    )
+  with path.open("rb") as file:
+    raw = _Unpickler(file, encoding="latin1").load()
+  missing = [name for name in _FIELDS if name not in raw]
+  if missing:
+    raise ValueError(f"FLAME file {path}: lacks {missing}, has {sorted(raw)}.")
+  return {name: np.asarray(_dense(raw[name])) for name in _FIELDS}
+
+
+def load_albedo(
+  path: str | pathlib.Path, n_albedo: int = 50
+) -> tuple[np.ndarray, np.ndarray]:
+  """Mean and basis of a FLAME or BFM albedo file, as DECA uses them.
+
+  Args:
+    path: npz with `mean` and `tex_dir` (FLAME, 0..255) or `MU` and `PC`
+      (BFM converted to FLAME, 0..1); channels are stored BGR.
+    n_albedo: components to keep.
+
+  Returns:
+    (t, t, 3) and (n_albedo, t, t, 3), RGB, at half the stored side: DECA
+    resizes 512 to 256 by taking the nearest texel.
+  """
+  with np.load(path, allow_pickle=False) as data:
+    if "tex_dir" in data:
+      mean, basis = data["mean"] / 255.0, data["tex_dir"] / 255.0
+    elif "PC" in data:
+      mean, basis = data["MU"], data["PC"]
+    else:
+      raise ValueError(
+        f"albedo file {path}: got {sorted(data)}, wanted mean and tex_dir "
+        "(FLAME) or MU and PC (BFM)."
+      )
+  side = round((mean.size / 3) ** 0.5)
+  if side * side * 3 != mean.size:
+    raise ValueError(f"albedo file {path}: {mean.size} values are no square.")
+  mean = mean.reshape(side, side, 3)
+  basis = basis.reshape(-1, basis.shape[-1])[:, :n_albedo]
+  basis = basis.T.reshape(-1, side, side, 3)
+  halve = np.arange(side // 2) * 2
+  pick = np.ix_(halve, halve)
+  mean = mean[pick][..., ::-1]
+  basis = basis[(slice(None), *pick)][..., ::-1]
+  return mean.astype(np.float32), basis.astype(np.float32)
+
+
+def barycentric_landmarks(
+  faces: np.ndarray, face_ids: np.ndarray, weights: np.ndarray
+) -> Landmarks:
+  """Landmarks given as points of triangles."""
+  ids = np.asarray(face_ids).reshape(-1)
+  return Landmarks(
+    vertices=jnp.asarray(np.asarray(faces)[ids], jnp.int32),
+    weights=jnp.asarray(np.asarray(weights).reshape(-1, 3), jnp.float32),
+  )
+
+
+def five_of_68(points: Landmarks) -> Landmarks:
+  """Eye centres, nose tip and mouth corners from the 68 points."""
+  groups = [range(36, 42), range(42, 48), [30], [48], [54]]
+  vertices, weights = np.asarray(points.vertices), np.asarray(points.weights)
+  width = 6 * vertices.shape[1]
+  out_vertices = np.zeros((5, width), np.int32)
+  out_weights = np.zeros((5, width), np.float32)
+  for row, group in enumerate(groups):
+    group = list(group)
+    n = len(group) * vertices.shape[1]
+    out_vertices[row, :n] = vertices[group].reshape(-1)
+    out_weights[row, :n] = weights[group].reshape(-1) / len(group)
+  return Landmarks(jnp.asarray(out_vertices), jnp.asarray(out_weights))
+
+
+def _no_landmarks() -> Landmarks:
+  return Landmarks(jnp.zeros((0, 1), jnp.int32), jnp.zeros((0, 1)))
+
+
+def from_arrays(
+  arrays: dict[str, np.ndarray],
+  n_shape: int = 100,
+  n_expression: int = 50,
+  uv: np.ndarray | None = None,
+  uv_faces: np.ndarray | None = None,
+  albedo: tuple[np.ndarray, np.ndarray] | None = None,
+  landmarks68: Landmarks | None = None,
+) -> Morphable:
+  """A `Morphable` from the fields of a FLAME file.
+
+  Args:
+    arrays: fields by FLAME's names, as `read_pickle` returns them.
+    n_shape: identity components to keep.
+    n_expression: expression components to keep.
+    uv: (Vt, 2) texture coordinates, v up; zeros when absent.
+    uv_faces: (F, 3) indices into uv.
+    albedo: mean and basis; flat grey without directions when absent.
+    landmarks68: needed to re-centre edited poses.
+
+  Raises:
+    ValueError: if the file has fewer components than asked for.
+  """
+  directions = np.asarray(arrays["shapedirs"], np.float32)
+  identity = directions[..., :_IDENTITY_COLUMNS][..., :n_shape]
+  expression = directions[..., _IDENTITY_COLUMNS:][..., :n_expression]
+  got = (identity.shape[-1], expression.shape[-1])
+  if got != (n_shape, n_expression):
+    raise ValueError(
+      f"FLAME: got {got} identity and expression components, wanted "
+      f"{(n_shape, n_expression)}; lower n_shape or n_expression."
+    )
+  f32 = lambda a: jnp.asarray(np.asarray(a), jnp.float32)  # noqa: E731
+  count = len(arrays["v_template"])
+  faces = np.asarray(arrays["f"]).astype(np.int32)
+  parents = np.asarray(arrays["kintree_table"])[0].astype(np.int64)
+  posedirs = np.asarray(arrays["posedirs"]).reshape(count * 3, -1).T
+  if albedo is None:
+    albedo = (np.full((4, 4, 3), 0.6), np.zeros((0, 4, 4, 3)))
+  five = _no_landmarks() if landmarks68 is None else five_of_68(landmarks68)
+  if uv is None or uv_faces is None:
+    uv, uv_faces = np.zeros((count, 2)), faces
+  return Morphable(
+    v_template=f32(arrays["v_template"]),
+    shapedirs=f32(np.concatenate([identity, expression], -1)),
+    posedirs=f32(posedirs),
+    j_regressor=f32(arrays["J_regressor"]),
+    weights=f32(arrays["weights"]),
+    faces=jnp.asarray(faces),
+    uv=f32(uv),
+    uv_faces=jnp.asarray(np.asarray(uv_faces).astype(np.int32)),
+    albedo_mean=f32(albedo[0]),
+    albedo_basis=f32(albedo[1]),
+    landmarks5=five,
+    landmarks68=landmarks68 or _no_landmarks(),
+    head_share=f32([[1, 1, 1], [0, 0, 0]]),
+    lid_vertices=jnp.zeros((2, 0), jnp.int32),
+    ball_vertices=jnp.zeros(2, jnp.int32),
+    parents=(-1, *(int(p) for p in parents[1:])),
+    n_shape=n_shape,
+  )
+
+
+def load_flame(
+  path: str | pathlib.Path,
+  albedo_path: str | pathlib.Path | None = None,
+  landmark_path: str | pathlib.Path | None = None,
+  n_shape: int = 100,
+  n_expression: int = 50,
+  n_albedo: int = 50,
+) -> Morphable:
+  """Loads FLAME from its authors' files.
+
+  Args:
+    path: `generic_model.pkl`.
+    albedo_path: `FLAME_texture.npz` or `FLAME_albedo_from_BFM.npz`; the former
+      also brings the texture layout (`vt`, `ft`).
+    landmark_path: npz with `full_lmk_faces_idx` and `full_lmk_bary_coords`
+      (the fields of DECA's landmark_embedding.npy).
+    n_shape: identity components.
+    n_expression: expression components.
+    n_albedo: albedo components.
+
+  Returns:
+    The model; all of the head rotation sits at the root, as in DECA.
+  """
+  arrays = read_pickle(path)
+  layout: dict[str, np.ndarray] = {}
+  albedo = points = None
+  if albedo_path is not None:
+    albedo = load_albedo(albedo_path, n_albedo)
+    with np.load(albedo_path, allow_pickle=False) as data:
+      if "vt" in data and "ft" in data:
+        layout = {"uv": data["vt"], "uv_faces": data["ft"]}
+  if landmark_path is not None:
+    with np.load(landmark_path, allow_pickle=False) as data:
+      points = barycentric_landmarks(
+        arrays["f"], data["full_lmk_faces_idx"], data["full_lmk_bary_coords"]
+      )
+  return from_arrays(
+    arrays,
+    n_shape,
+    n_expression,
+    albedo=albedo,
+    landmarks68=points,
+    **layout,
+  )
+
+
+@flax.struct.dataclass
+class Contour:
+  """Face contour that slides with the yaw of the head: 79 rows of 17 points."""
+
+  face_ids: Int[Array, "79 17"]
+  weights: Float[Array, "79 17 3"]
+
+
+@typechecked
+def contour_row(joint_pose: Float[Array, "b 15"]) -> Int[Array, "b"]:
+  """Row of the contour table for the yaw of each head, DECA's sign."""
+  rotations = rotation_matrix(joint_pose[:, :6].reshape(-1, 2, 3))
+  turn = rotations[:, 0] @ rotations[:, 1]
+  flat = jnp.sqrt(turn[:, 0, 0] ** 2 + turn[:, 1, 0] ** 2)
+  yaw = jnp.rad2deg(jnp.arctan2(-turn[:, 2, 0], flat))
+  row = jnp.round(jnp.minimum(yaw, 39.0)).astype(jnp.int32)
+  return jnp.where(row < 0, jnp.where(row < -39, 78, 39 - row), row)
+
+
+@typechecked
+def contour_landmarks(
+  contour: Contour,
+  faces: Int[Array, "f 3"],
+  vertices: Float[Array, "b v 3"],
+  joint_pose: Float[Array, "b 15"],
+) -> Float[Array, "b 17 3"]:
+  """The 17 contour points of posed vertices (DECA's landmarks2d, 0..16)."""
+  row = contour_row(joint_pose)
+  corners = faces[contour.face_ids[row]]  # (b, 17, 3)
+  index = corners.reshape(len(corners), -1)[..., None]
+  picked = jnp.take_along_axis(vertices, index, axis=1)
+  picked = picked.reshape(*corners.shape, 3)
+  return (picked * contour.weights[row][..., None]).sum(-2)
