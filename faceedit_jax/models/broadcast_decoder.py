@@ -1,0 +1,104 @@
+"""Spatial broadcast decoder: one picture and one mask per token, merged.
+
+DiffFAE Sec. 4.3 (the decoder that pre-trains the region encoder); structure
+of google-research/slot-attention-video, savi/modules/decoders.py.
+"""
+
+from typing import Any, Literal, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from faceedit_jax.core.typing import Array, Float, Slots, typechecked
+from faceedit_jax.nn.layers import ConvTranspose, dense
+
+
+class Broadcast(NamedTuple):
+  """What the decoder makes of the tokens of an image."""
+
+  image: Array  # (b, h, w, c) sum of the parts, weighted by the masks
+  masks: Array  # (b, h, w, k) float32, sum 1 over k
+  parts: Array  # (b, k, h, w, c) one picture per token
+
+
+class BroadcastDecoder(nn.Module):
+  """Tokens to an image, each decoded by itself.
+
+  Attributes:
+    target: "pixel" or "latent", what the picture is; sets the channels.
+    out_channels: channels of the picture; 3 or 4 by `target` when None.
+    grid: height and width to which a token is repeated.
+    features: channels of each transposed convolution.
+    strides: factor by which each of them enlarges.
+    kernel: side of their kernels.
+    position: "linear": coordinates in [-1, 1]; "corners": coordinates in
+      [0, 1] and their complements.
+    early_fusion: whether the features are merged before the last layer,
+      which saves memory; `parts` then hold only the merged picture.
+    dtype: compute dtype.
+  """
+
+  target: Literal["pixel", "latent"] = "pixel"
+  out_channels: int | None = None
+  grid: tuple[int, int] = (8, 8)
+  features: tuple[int, ...] = (64, 64, 64, 64, 64, 64)
+  strides: tuple[int, ...] = (2, 2, 2, 2, 2, 1)
+  kernel: int = 5
+  position: Literal["linear", "corners"] = "linear"
+  early_fusion: bool = False
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  @typechecked
+  def __call__(self, slots: Slots) -> Broadcast:
+    """Decodes tokens.
+
+    Args:
+      slots: (b, k, d).
+
+    Returns:
+      Picture, masks and parts of side `grid * prod(strides)`.
+
+    Raises:
+      ValueError: `features` and `strides` differ in length.
+    """
+    if len(self.features) != len(self.strides):
+      raise ValueError(
+        f"BroadcastDecoder: got {len(self.features)} features and "
+        f"{len(self.strides)} strides, wanted as many of each"
+      )
+    b, k, d = slots.shape
+    height, width = self.grid
+    h = jnp.broadcast_to(
+      slots.reshape(b * k, 1, 1, d), (b * k, height, width, d)
+    )
+    grid = self._grid(height, width)
+    h = h + dense(d, dtype=self.dtype, name="position")(grid)
+    for i, (width, stride) in enumerate(
+      zip(self.features, self.strides, strict=True)
+    ):
+      up = ConvTranspose(
+        width, self.kernel, stride, self.dtype, name=f"conv_{i}"
+      )
+      h = nn.relu(up(h))
+    h = h.reshape(b, k, *h.shape[1:])
+    logits = dense(1, dtype=self.dtype, name="alpha")(h)
+    masks = jax.nn.softmax(logits.astype(jnp.float32), 1)
+    channels = self.out_channels or (3 if self.target == "pixel" else 4)
+    readout = dense(channels, dtype=self.dtype, name="readout")
+    if self.early_fusion:
+      image = readout((h * masks).sum(1)).astype(jnp.float32)
+      parts = image[:, None]
+    else:
+      parts = readout(h).astype(jnp.float32)
+      image = (parts * masks).sum(1)
+    return Broadcast(image, jnp.moveaxis(masks[..., 0], 1, -1), parts)
+
+  def _grid(self, height: int, width: int) -> Float[Array, "h w c"]:
+    low = -1.0 if self.position == "linear" else 0.0
+    axes = (jnp.linspace(low, 1, height), jnp.linspace(low, 1, width))
+    grid = jnp.stack(jnp.meshgrid(*axes, indexing="ij"), -1)
+    if self.position == "corners":
+      grid = jnp.concatenate([grid, 1 - grid], -1)
+    return grid

@@ -1,0 +1,247 @@
+"""Latent-diffusion U-Net with cross-attention and identity modulation.
+
+DiffFAE Sec. 4.2, Eq. (4) to (6) and Tab. 5; structure and sizes of
+CompVis/latent-diffusion, ldm/modules/diffusionmodules/openaimodel.py.
+"""
+
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from faceedit_jax.core.typing import Array, Float, Image, Int, typechecked
+from faceedit_jax.nn.attention import SpatialTransformer, attend
+from faceedit_jax.nn.blocks import Adain, ResBlock
+from faceedit_jax.nn.layers import (
+  GroupNorm,
+  conv,
+  dense,
+  timestep_embedding,
+  upsample2,
+  zeros,
+)
+
+MapKind = Literal["none", "mean", "heads"]
+
+
+class SelfAttention(nn.Module):
+  """Residual self-attention with one projection for all heads.
+
+  Attributes:
+    heads: number of heads.
+    groups: groups of the norm.
+    dtype: compute dtype.
+  """
+
+  heads: int
+  groups: int = 32
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  @typechecked
+  def __call__(self, x: Image) -> Image:
+    """Returns `x` plus the attention of its pixels on one another."""
+    b, height, width, c = x.shape
+    h = GroupNorm(self.groups, name="norm")(x).reshape(b, -1, c)
+    h = dense(3 * c, dtype=self.dtype, name="qkv")(h)
+    # The published weights hold the heads outside queries, keys, values.
+    h = h.reshape(b, -1, self.heads, 3, c // self.heads)
+    q, k, v = (h[:, :, :, i].reshape(b, -1, c) for i in range(3))
+    h, _ = attend(q, k, v, self.heads)
+    h = dense(c, init=zeros, dtype=self.dtype, name="proj_out")(h)
+    return x + h.reshape(b, height, width, c)
+
+
+class UNet(nn.Module):
+  """Denoiser of a latent, conditioned on tokens and on one vector.
+
+  Attributes:
+    in_channels: channels of the input: the noisy latent and what is
+      concatenated with it.
+    out_channels: channels of the prediction.
+    channels: channels at full size.
+    mult: channels of each level, as multiples of `channels`.
+    res_blocks: residual blocks of each level on the way down.
+    attention_levels: levels with attention; 0 is full size. The middle
+      always has one.
+    heads: attention heads.
+    head_channels: features of one head; overrides `heads`.
+    depth: transformer blocks of each attention.
+    context_dim: features of one context token.
+    condition_dim: features of the condition vector.
+    adain: see `ResBlock`.
+    groups: groups of the norms.
+    scale_shift: see `ResBlock`.
+    updown: whether sizes change inside residual blocks, not by convolutions.
+    attention: "transformer" (with context) or "self".
+    classes: number of class labels, or None.
+    remat: whether blocks are recomputed in the backward pass.
+    dtype: compute dtype.
+  """
+
+  in_channels: int = 8
+  out_channels: int = 4
+  channels: int = 320
+  mult: tuple[int, ...] = (1, 2, 4, 4)
+  res_blocks: int = 2
+  attention_levels: tuple[int, ...] = (0, 1, 2)
+  heads: int = 8
+  head_channels: int | None = None
+  depth: int = 1
+  context_dim: int = 192
+  condition_dim: int = 512
+  adain: Adain = "none"
+  groups: int = 32
+  scale_shift: bool = False
+  updown: bool = False
+  attention: Literal["transformer", "self"] = "transformer"
+  classes: int | None = None
+  remat: bool = False
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  @typechecked
+  def __call__(
+    self,
+    x: Image,
+    t: Float[Array, "b"] | Int[Array, "b"],
+    context: Float[Array, "b n e"] | None = None,
+    condition: Float[Array, "b i"] | None = None,
+    *,
+    labels: Int[Array, "b"] | None = None,
+    maps: MapKind = "none",
+  ) -> Any:
+    """Predicts from a noisy latent.
+
+    Args:
+      x: (b, h, w, in_channels).
+      t: (b,) times, in steps of the training schedule.
+      context: (b, n, context_dim) tokens.
+      condition: (b, condition_dim); needed unless `adain` is "none".
+      labels: (b,) class labels, if the net has `classes`.
+      maps: whether the cross-attention maps are returned.
+
+    Returns:
+      (b, h, w, out_channels) float32. With maps, also their list in the
+      order of the network, float32, each summing to 1 over the tokens:
+      "mean" (b, h_l, w_l, n), averaged over heads; "heads"
+      (b, heads, h_l * w_l, n).
+
+    Raises:
+      ValueError: an input does not fit the fields of the net.
+    """
+    self._check(x, context, condition, labels)
+    kept = []
+    time = timestep_embedding(t.astype(jnp.float32), self.channels)
+    time = dense(4 * self.channels, dtype=self.dtype, name="time_in")(time)
+    time = dense(4 * self.channels, dtype=self.dtype, name="time_out")(
+      nn.silu(time)
+    )
+    if self.classes is not None:
+      table = nn.Embed(self.classes, 4 * self.channels, name="label_emb")
+      time = time + table(labels).astype(time.dtype)
+
+    def attend_to(h, name):
+      h, found = self._attention(h.shape[-1], maps != "none", name)(h, context)
+      for probabilities in found:
+        if maps == "mean":
+          mean = probabilities.mean(1)
+          kept.append(mean.reshape(*h.shape[:3], mean.shape[-1]))
+        else:
+          kept.append(probabilities)
+      return h
+
+    def block(h, width, name, resample="none"):
+      return self._block(width, name, resample)(h, time, condition)
+
+    h = conv(self.channels, dtype=self.dtype, name="conv_in")(x)
+    skips = [h]
+    for level, factor in enumerate(self.mult):
+      width = self.channels * factor
+      for _ in range(self.res_blocks):
+        h = block(h, width, f"input_{len(skips)}_res")
+        if level in self.attention_levels:
+          h = attend_to(h, f"input_{len(skips)}_attn")
+        skips.append(h)
+      if level + 1 < len(self.mult):
+        if self.updown:
+          h = block(h, width, f"input_{len(skips)}_res", "down")
+        else:
+          down = conv(
+            width, 3, 2, dtype=self.dtype, name=f"input_{len(skips)}_down"
+          )
+          h = down(h)
+        skips.append(h)
+
+    h = block(h, h.shape[-1], "middle_0_res")
+    h = attend_to(h, "middle_1_attn")
+    h = block(h, h.shape[-1], "middle_2_res")
+
+    index = 0
+    for level in reversed(range(len(self.mult))):
+      width = self.channels * self.mult[level]
+      for i in range(self.res_blocks + 1):
+        h = jnp.concatenate([h, skips.pop()], -1)
+        h = block(h, width, f"output_{index}_res")
+        if level in self.attention_levels:
+          h = attend_to(h, f"output_{index}_attn")
+        if level and i == self.res_blocks:
+          if self.updown:
+            h = block(h, width, f"output_{index}_up", "up")
+          else:
+            h = conv(width, dtype=self.dtype, name=f"output_{index}_up")(
+              upsample2(h)
+            )
+        index += 1
+
+    h = nn.silu(GroupNorm(self.groups, name="norm_out")(h))
+    out = conv(self.out_channels, init=zeros, dtype=self.dtype, name="conv_out")
+    prediction = out(h).astype(jnp.float32)
+    return prediction if maps == "none" else (prediction, kept)
+
+  def _block(self, width: int, name: str, resample: str) -> nn.Module:
+    cls = nn.remat(ResBlock) if self.remat else ResBlock
+    return cls(
+      width,
+      groups=self.groups,
+      adain=self.adain,
+      scale_shift=self.scale_shift,
+      resample=resample,
+      dtype=self.dtype,
+      name=name,
+    )
+
+  def _attention(self, width: int, with_maps: bool, name: str):
+    heads, head_dim = self.heads, width // self.heads
+    if self.head_channels is not None:
+      heads, head_dim = width // self.head_channels, self.head_channels
+    if self.attention == "self":
+      cls = nn.remat(SelfAttention) if self.remat else SelfAttention
+      net = cls(heads, self.groups, self.dtype, name=name)
+      return lambda h, context: (net(h), [])
+    cls = nn.remat(SpatialTransformer) if self.remat else SpatialTransformer
+    return cls(
+      heads, head_dim, self.depth, self.groups, with_maps, self.dtype, name=name
+    )
+
+  def _check(self, x, context, condition, labels) -> None:
+    def need(what, got, wanted):
+      if got != wanted:
+        raise ValueError(
+          f"UNet: got {what} {got}, wanted {wanted}; change the input or the "
+          "field of the net"
+        )
+
+    need("in_channels", x.shape[-1], self.in_channels)
+    if context is not None and self.attention == "transformer":
+      need("context_dim", context.shape[-1], self.context_dim)
+    given = None if condition is None else condition.shape[-1]
+    need(
+      "condition_dim",
+      None if self.adain == "none" else given,
+      None if self.adain == "none" else self.condition_dim,
+    )
+    need("labels given", labels is not None, self.classes is not None)
+    factor = 2 ** (len(self.mult) - 1)
+    need("a remainder of the latent side", x.shape[1] % factor, 0)
+    need("a remainder of the latent side", x.shape[2] % factor, 0)

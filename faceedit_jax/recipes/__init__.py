@@ -1,0 +1,68 @@
+"""The registry of recipes: a new method is one file and one line here."""
+
+import difflib
+import importlib
+from typing import Any
+
+from faceedit_jax.core import recipe as recipe_lib
+from faceedit_jax.core.errors import UserError, as_user_error
+
+# {name in configs: "module:Class"}; imported when first asked for.
+REGISTRY: dict[str, str] = {
+  "estimator": "faceedit_jax.recipes.pretrain.estimator:EstimatorRecipe",
+  "identity": "faceedit_jax.recipes.pretrain.identity:IdentityRecipe",
+  "first_stage": "faceedit_jax.recipes.pretrain.first_stage:FirstStageRecipe",
+  "region_encoder": (
+    "faceedit_jax.recipes.pretrain.region_encoder:RegionEncoderRecipe"
+  ),
+  "difffae": "faceedit_jax.recipes.difffae:DiffFAERecipe",
+}
+
+
+def load(name: str) -> type[recipe_lib.Recipe]:
+  """Finds a recipe class.
+
+  Args:
+    name: a name of the registry, or "module:Class" of a class elsewhere.
+
+  Returns:
+    The class.
+
+  Raises:
+    UserError: one line with the nearest names.
+  """
+  path = name if ":" in name else REGISTRY.get(name)
+  if path is None:
+    near = difflib.get_close_matches(name, REGISTRY, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else f": {sorted(REGISTRY)}"
+    raise UserError(f"no recipe {name!r} in faceedit_jax.recipes{hint}")
+  module, _, attribute = path.partition(":")
+  try:
+    return getattr(importlib.import_module(module), attribute)
+  except (ModuleNotFoundError, AttributeError) as e:
+    if isinstance(e, ModuleNotFoundError) and e.name != module:
+      raise  # the recipe's own import is broken: show where
+    raise UserError(f"recipe {name!r}: cannot import {path}: {e}") from e
+
+
+def build(
+  name: str, *, nets: Any, options: Any, image_size: int, dtype: Any
+) -> recipe_lib.Recipe:
+  """Builds a recipe; the last reader of the config.
+
+  Args:
+    name: name in the registry.
+    nets: {net: architecture} of the config.
+    options: the stage's own options, without the name.
+    image_size: pixels.
+    dtype: compute dtype of the nets.
+
+  Returns:
+    The recipe.
+
+  Raises:
+    UserError: one line for an unknown name or a bad option.
+  """
+  cls = load(name)
+  with as_user_error(f"recipe {name!r}"):
+    return cls.from_config(nets, options, image_size, dtype)

@@ -1,0 +1,476 @@
+"""DiffFAE: one-stage diffusion editing of pose, expression and light.
+
+Trains the denoising U-Net and the region-responsive encoder jointly (section
+4.3, eq. 7-8) on pairs of frames of one person, and holds the edit itself
+(section 4.4, appendix G).
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from faceedit_jax.core import optim
+from faceedit_jax.core import recipe as recipe_lib
+from faceedit_jax.diffusion import samplers, schedules, training
+from faceedit_jax.losses import attention_consistency
+from faceedit_jax.models import autoencoder as autoencoder_lib
+from faceedit_jax.models import region_encoder as region_encoder_lib
+from faceedit_jax.models import unet as unet_lib
+from faceedit_jax.recipes import counterfactual, face_reader
+from faceedit_jax.recipes import regions as regions_lib
+from faceedit_jax.recipes.pretrain import (
+  estimator as estimator_recipe,
+)
+from faceedit_jax.recipes.pretrain import first_stage
+from faceedit_jax.recipes.pretrain import identity as identity_recipe
+from faceedit_jax.recipes.pretrain import region_encoder as region_recipe
+
+# Pictures that `edit` takes beside the source; each defaults to the source.
+QUERIES = (
+  "pose_from",
+  "expression_from",
+  "light_from",
+  "hair_from",
+  "clothes_from",
+  "background_from",
+)
+
+
+class LatentTokens(nn.Module):
+  """Source condition of the "vanilla" ablation: latents as context tokens.
+
+  DiffFAE section 5.4, variant (1): the first stage's encoder reads the source.
+
+  Attributes:
+    dim: size of a token.
+  """
+
+  dim: int
+
+  @nn.compact
+  def __call__(self, latent):
+    b, h, w, c = latent.shape
+    tokens = nn.Dense(self.dim)(latent.reshape(b, h * w, c))
+    place = self.param(
+      "place", nn.initializers.normal(0.02), (1, h * w, self.dim)
+    )
+    return tokens + place
+
+
+@dataclasses.dataclass(frozen=True)
+class DiffFAERecipe(recipe_lib.Recipe):
+  """Nets `unet` and `region_encoder`; phase `denoise`.
+
+  Attributes:
+    unet: 8-channel denoiser with slot context and AdaIN on the identity.
+    region_encoder: source picture to four tokens and four masks.
+    autoencoder: frozen first stage.
+    reader: frozen estimator, identity net and renderer.
+    code_shapes: shapes of the estimator's codes without batch.
+    morphable: makes the 3D face; it has no weights to load.
+    schedule: noise schedule.
+    prediction: "eps" (the paper), "v" or "x0".
+    consistency_weight: delta of eq. 7; 0 switches the loss off.
+    source_condition: "slots", or "latent" for the vanilla ablation.
+    identity_token: False feeds the U-Net no identity (ablation).
+    latent_scale: number, or 0 to scale latents by 1 / their spread.
+  """
+
+  unet: unet_lib.UNet
+  region_encoder: region_encoder_lib.RegionEncoder
+  autoencoder: autoencoder_lib.VQModel
+  reader: face_reader.FaceReader
+  code_shapes: dict
+  morphable: Callable[[], Any]
+  schedule: schedules.Schedule
+  image_size: int
+  tx: optax.GradientTransformation
+  prediction: str = "eps"
+  consistency_weight: Any = 0.1
+  source_condition: str = "slots"
+  identity_token: bool = True
+  latent_scale: float = 0.0
+  ema_decay: float = 0.9999
+  sampler: str = "ddim"
+  sampling_steps: int = 50
+  camera_from: str = "source"
+  evaluator: Any = None
+
+  @classmethod
+  def from_config(cls, nets, options, image_size, dtype):
+    """Builds the recipe from all of `nets` and the stage's options."""
+    condition = options.source_condition
+    if condition not in ("slots", "latent"):
+      raise ValueError(
+        f"recipe.source_condition is {condition!r}; it must be 'slots' or "
+        "'latent'"
+      )
+    unet = dict(nets.unet)
+    if not options.identity_token:
+      unet["adain"] = "none"
+    identity, identity_size = identity_recipe.build_identity(
+      nets.identity, dtype
+    )
+    estimator, shapes = estimator_recipe.build_estimator(nets.estimator, dtype)
+    reader = face_reader.FaceReader(
+      estimator=estimator,
+      identity=identity,
+      identity_size=identity_size,
+      condition_size=image_size,
+    )
+    return cls(
+      unet=unet_lib.UNet(dtype=dtype, **unet),
+      region_encoder=region_encoder_lib.RegionEncoder(
+        dtype=dtype, **dict(nets.region_encoder)
+      ),
+      autoencoder=autoencoder_lib.VQModel(
+        dtype=dtype, **dict(nets.autoencoder)
+      ),
+      reader=reader,
+      code_shapes=shapes,
+      morphable=face_reader.morphable_maker(**dict(nets.morphable)),
+      schedule=schedules.make_schedule(**dict(options.schedule)),
+      image_size=image_size,
+      tx=optim.make_tx(**options.optimizer),
+      prediction=options.prediction,
+      consistency_weight=options.consistency_weight,
+      source_condition=condition,
+      identity_token=options.identity_token,
+      latent_scale=options.latent_scale,
+      ema_decay=options.ema_decay,
+      sampler=options.sampler,
+      sampling_steps=options.sampling_steps,
+      camera_from=options.camera_from,
+      evaluator=counterfactual.from_config(
+        options.evaluation, reader, shapes, image_size
+      ),
+    )
+
+  # What the trainer asks for.
+
+  def batch_spec(self):
+    size = self.image_size
+    picture = recipe_lib.Field((size, size, 3), "float32", (-1.0, 1.0))
+    return {"source_image": picture, "query_image": picture}
+
+  @property
+  def _slots(self) -> bool:
+    return self.source_condition == "slots"
+
+  def _latent_side(self) -> int:
+    return self.image_size // 2 ** (len(self.autoencoder.mult) - 1)
+
+  def init(self, rng):
+    size, side = self.image_size, self._latent_side()
+    channels = self.autoencoder.embed_dim
+    context = jnp.zeros((1, 4, self.unet.context_dim))
+    nets = {
+      "unet": self.unet.init(
+        rng,
+        jnp.zeros((1, side, side, 2 * channels)),
+        jnp.zeros((1,)),
+        context,
+        jnp.zeros((1, self.unet.condition_dim)),
+      )
+    }
+    key = jax.random.fold_in(rng, 1)
+    if self._slots:
+      encoder = self.region_encoder.init(key, jnp.zeros((1, size, size, 3)))
+      regions = region_recipe.init_regions(self.region_encoder.slots)
+      nets["region_encoder"] = {**encoder, "regions": regions}
+    else:
+      tokens = LatentTokens(self.unet.context_dim)
+      nets["latent_tokens"] = tokens.init(
+        key, jnp.zeros((1, side, side, channels))
+      )
+    return nets
+
+  def init_from(self):
+    if not self._slots:
+      return {}
+    return {"region_encoder": recipe_lib.WeightSource(stage="region_encoder")}
+
+  def frozen(self):
+    return {
+      "autoencoder": recipe_lib.WeightSource(stage="first_stage"),
+      "estimator": recipe_lib.WeightSource(stage="estimator"),
+      "identity": recipe_lib.WeightSource(stage="identity"),
+    }
+
+  def init_frozen(self, rng):
+    size = self.image_size
+    picture = jnp.zeros((1, size, size, 3))
+    crop = jnp.zeros((1,) + (self.reader.identity_size,) * 2 + (3,))
+    morphable = self.morphable()
+    face_reader.check_sizes(morphable["params"], self.code_shapes)
+    return {
+      "autoencoder": first_stage.init_autoencoder(
+        self.autoencoder, rng, picture
+      ),
+      "estimator": estimator_recipe.init_estimator(
+        self.reader.estimator, self.code_shapes, rng, picture
+      ),
+      "identity": self.reader.identity.init(rng, crop),
+      "morphable": morphable,
+    }
+
+  def groups(self):
+    other = "region_encoder" if self._slots else "latent_tokens"
+    return {"denoiser": recipe_lib.Group(("unet", other), self.tx)}
+
+  def phases(self):
+    return (recipe_lib.Phase("denoise", ("denoiser",), self.denoise_loss),)
+
+  def ema(self):
+    nets = self.groups()["denoiser"].nets
+    return {"ema": recipe_lib.Ema(nets, optim.ema_warmup(self.ema_decay))}
+
+  @property
+  def queries(self):
+    """Names of the pictures that `edit` takes beside the source."""
+    return QUERIES if self._slots else QUERIES[:3]
+
+  def find_points(self, variables, frozen, image):
+    """Five points (b, 5, 2) in unit coordinates and the face logit (b,)."""
+    del variables
+    codes = self.reader.codes(frozen, image)
+    return codes["landmarks5"], codes["face"]
+
+  def evaluators(self):
+    return {"counterfactual": self.evaluator}
+
+  # The pieces.
+
+  def _scale(self, frozen):
+    if self.latent_scale:
+      return self.latent_scale
+    return first_stage.latent_scale(frozen["autoencoder"])
+
+  def encode(self, frozen, image):
+    """Scaled latents (b, h, w, c) of pictures in [-1, 1]."""
+    variables = {"params": frozen["autoencoder"]["params"]}
+    latent = self.autoencoder.apply(variables, image, method="encode")
+    return latent.astype(jnp.float32) * self._scale(frozen)
+
+  def decode(self, frozen, latent):
+    """Pictures in [-1, 1] of scaled latents, through the codebook."""
+    variables = {"params": frozen["autoencoder"]["params"]}
+    image = self.autoencoder.apply(
+      variables, latent / self._scale(frozen), method="decode"
+    )
+    return jnp.clip(image.astype(jnp.float32), -1, 1)
+
+  def _context(self, variables, frozen, image):
+    """Context tokens of the source, and its slot masks or None."""
+    if self._slots:
+      net = {"params": variables["region_encoder"]["params"]}
+      return self.region_encoder.apply(net, image)
+    net = {"params": variables["latent_tokens"]["params"]}
+    tokens = LatentTokens(self.unet.context_dim)
+    return tokens.apply(net, self.encode(frozen, image)), None
+
+  # Training, eq. 1, 7 and 8.
+
+  def denoise_loss(self, params, ctx):
+    source, query = ctx.batch["source_image"], ctx.batch["query_image"]
+    frozen, count = ctx.frozen, source.shape[0]
+    both = self.reader.codes(frozen, jnp.concatenate([source, query]))
+    of_source = jax.tree.map(lambda a: a[:count], both)
+    of_query = jax.tree.map(lambda a: a[count:], both)
+    # In training shape and albedo are the query's too (eq. 3): it is the
+    # same person.
+    rendering = self.reader.render(frozen, of_query)["image"]
+    latents = self.encode(frozen, jnp.concatenate([query, rendering]))
+    identity = self.reader.embed(frozen, source, of_source["landmarks5"])
+    latents, identity = jax.lax.stop_gradient((latents, identity))
+    clean, condition = latents[:count], latents[count:]
+
+    variables = {net: {"params": tree} for net, tree in params.items()}
+    tokens, _ = self._context(variables, frozen, source)
+    time = training.draw_timesteps(ctx.key("time"), count, self.schedule.steps)
+    noise = jax.random.normal(ctx.key("noise"), clean.shape)
+    noisy = self.schedule.q_sample(clean, noise, time)
+    predicted, maps = self.unet.apply(
+      variables["unet"],
+      jnp.concatenate([noisy, condition], axis=-1),
+      time.astype(jnp.float32),
+      tokens,
+      identity,
+      maps="mean",
+    )
+    diffusion = training.diffusion_loss(
+      predicted, clean, noise, time, self.schedule, kind=self.prediction
+    ).mean()
+    metrics = {"diffusion": diffusion, "latent_std": clean.std()}
+    if not self._slots:
+      return diffusion, recipe_lib.Aux(metrics=metrics)
+    # The masks are targets: without stop-gradient the encoder could lower
+    # this loss by flattening its own masks (inferred; paper silent).
+    masks = self._context(variables, frozen, query)[1]
+    masks = jax.lax.stop_gradient(masks)
+    consistency = attention_consistency.attention_consistency(
+      maps, masks
+    ).mean()
+    weight = recipe_lib.at(self.consistency_weight, ctx.step)
+    metrics["consistency"] = consistency
+    metrics["mask_variance"] = masks.var(axis=0).mean()
+    loss = diffusion + weight * consistency
+    return loss, recipe_lib.Aux(metrics=metrics)
+
+  # Editing, section 4.4 and appendix G.
+
+  def edit(
+    self,
+    variables,
+    frozen,
+    inputs,
+    rng,
+    *,
+    steps: int | None = None,
+    sampler: str | None = None,
+    eta: float = 0.0,
+    camera_from: str | None = None,
+  ):
+    """Edits a batch of source pictures.
+
+    Args:
+      variables: {"unet", "region_encoder"} as `core.state.view` gives them.
+      frozen: {"autoencoder", "estimator", "identity", "morphable"}.
+      inputs: "source" (b, h, w, 3) in [-1, 1] and any of QUERIES, same shape;
+        "row" (b,) int32 names each picture's noise (default 0..b-1).
+      rng: key of the sampling noise.
+      steps: denoising steps (config: recipe.sampling_steps).
+      sampler: "ddim", "ddpm" or "dpm_solver_pp" (config: recipe.sampler).
+      eta: DDIM's noise; 0 is deterministic.
+      camera_from: "source" or "query" (config: recipe.camera_from).
+
+    Returns:
+      "image" (b, h, w, 3), "rendering" (b, h, w, 3) the condition, "head"
+      (b, h, w) its mask, "slots" and "attention" (b, h', w', k) masks of the
+      source and of the edit.
+    """
+    source = inputs["source"]
+    names = [q for q in self.queries if q in inputs]
+    pictures = jnp.concatenate([source] + [inputs[q] for q in names])
+    count = source.shape[0]
+    every = self.reader.codes(frozen, pictures)
+
+    def of(name):
+      at = 1 + names.index(name) if name in names else 0
+      return jax.tree.map(lambda a: a[at * count : (at + 1) * count], every)
+
+    codes = of("source")
+    rendered = self.reader.render_edit(
+      frozen,
+      codes,
+      of("pose_from"),
+      of("expression_from"),
+      of("light_from"),
+      camera=camera_from or self.camera_from,
+    )
+    rendering = rendered["image"]
+    condition = self.encode(frozen, rendering)
+    identity = self.reader.embed(frozen, source, codes["landmarks5"])
+    tokens, masks = self._context(variables, frozen, source)
+    if self._slots:
+      tokens = self._swap_tokens(variables, frozen, inputs, tokens)
+
+    def predict(x, time, maps="none"):
+      return self.unet.apply(
+        {"params": variables["unet"]["params"]},
+        jnp.concatenate([x, condition], axis=-1),
+        time,
+        tokens,
+        identity,
+        maps=maps,
+      )
+
+    row = inputs.get("row", jnp.arange(count))
+    noise = jax.vmap(
+      lambda i: jax.random.normal(
+        jax.random.fold_in(rng, i), condition.shape[1:]
+      )
+    )(row)
+    name = sampler or self.sampler
+    options: dict[str, Any] = {"kind": self.prediction}
+    if name == "ddim":
+      options["eta"] = eta
+    if name == "ddpm" or (name == "ddim" and eta):
+      options["rng"] = jax.random.fold_in(rng, 2**30)
+    latent = samplers.sample(
+      name,
+      predict,
+      noise,
+      self.schedule,
+      steps or self.sampling_steps,
+      **options,
+    )
+    result = {
+      "image": self.decode(frozen, latent),
+      "rendering": rendering,
+      "head": rendered["mask"],
+    }
+    if self._slots:
+      _, maps = predict(latent, jnp.zeros((count,)), maps="mean")
+      result["slots"] = masks
+      result["attention"] = attention_consistency.merge_maps(
+        maps, size=masks.shape[1:3]
+      )
+    return result
+
+  def _swap_tokens(self, variables, frozen, inputs, tokens):
+    """Replaces the tokens of regions that come from another picture."""
+    net = variables["region_encoder"]
+    region = regions_lib.assign(net["regions"]["confusion"])
+    for at, name in enumerate(regions_lib.REGIONS):
+      other = inputs.get(f"{name}_from")
+      if other is None:
+        continue
+      theirs, _ = self._context(variables, frozen, other)
+      tokens = jnp.where((region == at)[None, :, None], theirs, tokens)
+    return tokens
+
+  def edit_spec(self):
+    """The pictures that an exported edit takes."""
+    size = self.image_size
+    picture = recipe_lib.Field((size, size, 3), "float32", (-1.0, 1.0))
+    return {name: picture for name in ("source", *self.queries)}
+
+  def paint(self, variables, outputs):
+    """Slot and attention maps of an edit as pictures (b, h, w, 3)."""
+    if not self._slots:
+      return {}
+    region = regions_lib.assign(
+      variables["region_encoder"]["regions"]["confusion"]
+    )
+    return {
+      name: regions_lib.paint(outputs[name], region, self.image_size)
+      for name in ("slots", "attention")
+    }
+
+  def preview(self, variables, frozen, batch, rng):
+    """Source, query, rendering, edit, the true frame's limit, and the maps."""
+    source, query = batch["source_image"], batch["query_image"]
+    inputs = {
+      "source": source,
+      "pose_from": query,
+      "expression_from": query,
+      "light_from": query,
+    }
+    steps = min(20, self.sampling_steps)
+    result = self.edit(
+      variables, frozen, inputs, rng, steps=steps, camera_from="query"
+    )
+    shown = {
+      "source": source,
+      "query": query,
+      "rendering": result["rendering"],
+      "edit": result["image"],
+      "limit": self.decode(frozen, self.encode(frozen, query)),
+    }
+    return {**shown, **self.paint(variables, result)}

@@ -1,0 +1,213 @@
+"""Reads a face for the editing recipes: 3D codes, points, identity, rendering.
+
+DiffFAE section 4.1 (DECA codes rendered as the query condition) and 4.2
+(ArcFace identity token), as one value that recipes share. Every array it needs
+arrives as a frozen variable; nothing is closed over.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from data_pipelines.synthetic_heads import albedo_model
+from faceedit_jax import morphable as morphable_lib
+from faceedit_jax.models import estimator as estimator_lib
+from faceedit_jax.models import iresnet
+from faceedit_jax.morphable import model as model_lib
+from faceedit_jax.morphable import render as render_lib
+from faceedit_jax.nn import warp
+
+Codes = Mapping[str, Any]
+
+# The codes that a rendering is drawn from.
+DRAWN = (
+  "shape",
+  "albedo",
+  "expression",
+  "pose",
+  "gaze",
+  "light",
+  "camera",
+)
+POINTS5 = "landmarks5"
+
+
+def destandardise(raw: Codes, statistics: Mapping[str, Codes]) -> dict:
+  """Network outputs to face codes: mean + std * raw, group by group."""
+  mean, std = statistics["mean"], statistics["std"]
+  return {k: mean[k] + std[k] * raw[k] if k in mean else raw[k] for k in raw}
+
+
+class FaceReader(struct.PyTreeNode):
+  """The frozen nets through which an editing recipe looks at a face.
+
+  Attributes:
+    estimator: parameter estimator of DECA's architecture.
+    identity: ArcFace-style identity net.
+    identity_size: side of the aligned crop that the identity net reads.
+    condition_size: side of the condition rendering in pixels.
+    capacity: (triangle, tile) pairs that the rasteriser has room for.
+  """
+
+  estimator: estimator_lib.Estimator = struct.field(pytree_node=False)
+  identity: iresnet.IResNet = struct.field(pytree_node=False)
+  identity_size: int = struct.field(pytree_node=False, default=112)
+  condition_size: int = struct.field(pytree_node=False, default=256)
+
+  def codes(self, frozen, image) -> dict:
+    """Face codes of pictures (b, h, w, 3) in [-1, 1].
+
+    Returns:
+      shape (b, n_s), albedo (b, n_a), expression (b, n_e), pose (b, 6), gaze
+      (b, 2), light (b, 9, 3), camera (b, 3), landmarks5 (b, 5, 2) in unit
+      coordinates and face (b,), the logit of "there is a face".
+    """
+    variables = frozen["estimator"]
+    raw = self.estimator.apply(
+      {k: v for k, v in variables.items() if k != "codes"}, image
+    )
+    return codes_from_outputs(raw, variables.get("codes"))
+
+  def embed(self, frozen, image, points):
+    """Unit identity vectors (b, d) of the faces at `points` (b, 5, 2)."""
+    crop = warp.face_crop(image, points, self.identity_size)
+    return iresnet.normalize(self.identity.apply(frozen["identity"], crop))
+
+  def render(self, frozen, codes: Codes, still: Codes | None = None) -> dict:
+    """Renders the condition.
+
+    Args:
+      frozen: frozen variables; "morphable" is the 3D face.
+      codes: what to draw.
+      still: codes whose face stays where it is; the drawn head is moved there
+        (DiffusionRig's inference), since a turned head would jump.
+
+    Returns:
+      "image" (b, s, s, 3) in [-1, 1], black where no head is, and "mask"
+      (b, s, s), 1 on the head.
+    """
+    return render_lib.render_condition(
+      frozen["morphable"]["params"],
+      {k: codes[k] for k in DRAWN},
+      self.condition_size,
+      source_codes=still,
+    )
+
+  def render_edit(
+    self,
+    frozen,
+    source: Codes,
+    pose: Codes,
+    expression: Codes,
+    light: Codes,
+    camera: str = "source",
+  ) -> dict:
+    """Condition of an edit: the source's person under others' factors.
+
+    Args:
+      frozen: frozen variables.
+      source: codes that give shape and albedo (DiffFAE eq. 3).
+      pose: codes that give the head rotation, pose[0:3].
+      expression: codes that give expression, jaw (pose[3:6]) and gaze.
+      light: codes that give the light.
+      camera: "source" keeps the source's camera and re-centres the head,
+        "query" takes the camera of `pose`.
+
+    Returns:
+      What `render` returns.
+
+    Raises:
+      ValueError: an unknown camera.
+    """
+    if camera not in ("source", "query"):
+      raise ValueError(
+        f"camera_from is {camera!r}; it must be 'source' or 'query'"
+      )
+    mixed = {
+      "shape": source["shape"],
+      "albedo": source["albedo"],
+      "expression": expression["expression"],
+      "gaze": expression["gaze"],
+      "pose": jnp.concatenate(
+        [pose["pose"][:, :3], expression["pose"][:, 3:]], axis=-1
+      ),
+      "light": light["light"],
+      "camera": (source if camera == "source" else pose)["camera"],
+    }
+    still = {k: source[k] for k in DRAWN} if camera == "source" else None
+    return self.render(frozen, mixed, still)
+
+
+def check_sizes(model, code_shapes: Mapping[str, tuple[int, ...]]) -> None:
+  """Refuses a 3D face whose codes are not those that the estimator gives.
+
+  Raises:
+    ValueError: one line with both sizes.
+  """
+  for name, shape in model.code_sizes.items():
+    got = code_shapes.get(name, shape)
+    if tuple(got) != tuple(shape):
+      raise ValueError(
+        f"the 3D face takes {name} codes of shape {tuple(shape)}, the "
+        f"estimator gives {tuple(got)}; change nets.estimator.outputs or "
+        "nets.morphable"
+      )
+
+
+def codes_from_outputs(raw: Codes, statistics) -> dict:
+  """Names, shapes and units of an estimator's raw outputs made whole."""
+  raw = dict(raw)
+  batch = raw["pose"].shape[0]
+  points = raw.pop("landmarks", None)
+  face = raw.pop("face", None)
+  gaze = raw.get("gaze")
+  # DECA reads no gaze: eyes stay straight.
+  raw["gaze"] = jnp.zeros((batch, 2)) if gaze is None else gaze
+  if statistics is not None:
+    raw = destandardise(raw, statistics)
+  if points is not None:
+    raw[POINTS5] = points
+  if face is not None:
+    raw["face"] = face[..., 0]
+  return raw
+
+
+def morphable_maker(
+  kind: str = "procedural",
+  path: str = "",
+  texture: int = 128,
+  albedo_path: str = "",
+  landmark_path: str = "",
+):
+  """A function that makes the 3D face's variables, {"params": Morphable}.
+
+  Args:
+    kind: "procedural", "flame" or "ict".
+    path: file (flame) or folder (ict).
+    texture: side of the procedural head's albedo texture, at most 128.
+    albedo_path: FLAME's or the BFM's albedo file (flame).
+    landmark_path: npz of FLAME's landmark embedding (flame).
+  """
+
+  def make():
+    if kind == "flame":
+      files = {
+        "albedo_path": albedo_path or None,
+        "landmark_path": landmark_path or None,
+      }
+      return {"params": morphable_lib.load(kind, path, **files)}
+    if kind != "procedural":
+      return {"params": morphable_lib.load(kind, path)}
+    model = morphable_lib.load(kind, texture_size=texture)
+    # The directions that the synthetic heads' albedo codes are written in.
+    mean, basis = albedo_model.albedo_basis()
+    mean = jnp.asarray(mean, jnp.float32)
+    basis = jnp.asarray(basis, jnp.float32)
+    mean = jax.image.resize(mean, (texture, texture, 3), "linear")
+    basis = jax.image.resize(basis, (len(basis), texture, texture, 3), "linear")
+    return {"params": model_lib.with_albedo(model, mean, basis)}
+
+  return make

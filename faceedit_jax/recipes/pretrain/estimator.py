@@ -1,0 +1,207 @@
+"""Trains the parameter estimator of DECA's architecture (DECA section 4.1).
+
+Supervised by the synthetic heads' own codes. It also learns five face points
+and a face / no-face logit from loosely cropped and faceless pictures, so that
+a stranger's photo can be aligned without a downloaded detector.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from faceedit_jax.core import optim
+from faceedit_jax.core import recipe as recipe_lib
+from faceedit_jax.models import estimator as estimator_lib
+from faceedit_jax.recipes import face_reader
+
+# Losses are measured in standard deviations of each code over the data, so
+# one weight per group is enough. Pose, expression and light drive the edit
+# and weigh more than shape and albedo.
+WEIGHTS = {
+  "shape": 0.5,
+  "albedo": 0.5,
+  "expression": 2.0,
+  "pose": 2.0,
+  "gaze": 0.5,
+  "light": 2.0,
+  "camera": 1.0,
+}
+# Pictures after which the codes' mean and spread hardly move any more.
+SETTLED = 20_000.0
+
+
+def running_statistics(old, codes, weight):
+  """Mean and standard deviation of the codes over the pictures seen so far.
+
+  Args:
+    old: {"count", "mean", "square"} trees; `count` stops at SETTLED, from
+      where the average is exponential.
+    codes: {name: (b, ...)} targets.
+    weight: (b,) which pictures count.
+
+  Returns:
+    The updated trees, with "std" beside them.
+  """
+  total = weight.sum()
+  count = jnp.minimum(old["count"] + total, SETTLED)
+  rate = total / jnp.maximum(count, 1.0)
+
+  def average(value):
+    shaped = weight.reshape(weight.shape + (1,) * (value.ndim - 1))
+    return (value * shaped).sum(0) / jnp.maximum(total, 1.0)
+
+  def blend(before, now):
+    return before + rate * (now - before)
+
+  mean = {k: blend(old["mean"][k], average(v)) for k, v in codes.items()}
+  square = {k: blend(old["square"][k], average(v**2)) for k, v in codes.items()}
+  # The floor keeps codes that never change from dividing by zero.
+  std = {k: jnp.sqrt(jnp.maximum(square[k] - mean[k] ** 2, 1e-6)) for k in mean}
+  return {"count": count, "mean": mean, "square": square, "std": std}
+
+
+@dataclasses.dataclass(frozen=True)
+class EstimatorRecipe(recipe_lib.Recipe):
+  """One net, one phase: `read`."""
+
+  net: estimator_lib.Estimator
+  shapes: dict  # {code name: shape without batch}
+  image_size: int
+  tx: optax.GradientTransformation
+  points_weight: float = 20.0
+  face_weight: float = 0.5
+
+  @classmethod
+  def from_config(cls, nets, options, image_size, dtype):
+    """Builds the recipe; `nets.estimator` holds the architecture."""
+    net, shapes = build_estimator(nets.estimator, dtype)
+    return cls(
+      net=net,
+      shapes=shapes,
+      image_size=image_size,
+      tx=optim.make_tx(**options.optimizer),
+      points_weight=options.points_weight,
+      face_weight=options.face_weight,
+    )
+
+  def batch_spec(self):
+    size = self.image_size
+    spec = {
+      "image": recipe_lib.Field((size, size, 3), "float32", (-1.0, 1.0)),
+      "landmarks5": recipe_lib.Field((5, 2), "float32"),
+      # 1 where a face is in the picture; its points and codes count then.
+      "face": recipe_lib.Field((), "float32", (0.0, 1.0)),
+    }
+    for name, shape in self.shapes.items():
+      spec[name] = recipe_lib.Field(shape, "float32")
+    return spec
+
+  def init(self, rng):
+    size = self.image_size
+    picture = jnp.zeros((1, size, size, 3))
+    return {"estimator": init_estimator(self.net, self.shapes, rng, picture)}
+
+  def groups(self):
+    return {"estimator": recipe_lib.Group(("estimator",), self.tx)}
+
+  def phases(self):
+    return (recipe_lib.Phase("read", ("estimator",), self.read_loss),)
+
+  def ema(self):
+    return {"ema": recipe_lib.Ema(("estimator",), optim.ema_warmup(0.998))}
+
+  def read_loss(self, params, ctx):
+    batch, stats = ctx.batch, ctx.stats["estimator"]
+    truth = {k: batch[k] for k in self.shapes}
+    codes = running_statistics(stats["codes"], truth, batch["face"])
+    codes = jax.lax.stop_gradient(codes)
+    raw, updated = self.net.apply(
+      {
+        "params": params["estimator"],
+        "batch_stats": stats["batch_stats"],
+      },
+      batch["image"],
+      train=True,
+      mutable=["batch_stats"],
+    )
+    faces = jnp.maximum(batch["face"].sum(), 1.0)
+    loss, metrics = 0.0, {}
+    for name, shape in self.shapes.items():
+      target = (truth[name] - codes["mean"][name]) / codes["std"][name]
+      error = optax.losses.huber_loss(raw[name], target)
+      axes = tuple(range(1, 1 + len(shape)))
+      error = (error.mean(axes) * batch["face"]).sum() / faces
+      metrics[name] = error
+      loss = loss + WEIGHTS.get(name, 1.0) * error
+    off = jnp.abs(raw["landmarks"] - batch["landmarks5"]).mean((1, 2))
+    metrics["points"] = (off * batch["face"]).sum() / faces
+    logit = raw["face"][..., 0]
+    metrics["face"] = optax.losses.sigmoid_binary_cross_entropy(
+      logit, batch["face"]
+    ).mean()
+    metrics["face_accuracy"] = ((logit > 0) == (batch["face"] > 0.5)).mean()
+    for name, weight in (
+      ("points", self.points_weight),
+      ("face", self.face_weight),
+    ):
+      loss = loss + recipe_lib.at(weight, ctx.step) * metrics[name]
+    return loss, recipe_lib.Aux(
+      metrics=metrics,
+      stats={
+        "estimator": {"batch_stats": updated["batch_stats"], "codes": codes}
+      },
+    )
+
+  def preview(self, variables, frozen, batch, rng):
+    """Pictures with the five points read (red) and true (green)."""
+    del frozen, rng
+    net = variables["estimator"]
+    raw = self.net.apply(
+      {k: v for k, v in net.items() if k != "codes"}, batch["image"]
+    )
+    codes = face_reader.codes_from_outputs(raw, net["codes"])
+    image = draw_points(batch["image"], batch["landmarks5"], (-1.0, 1.0, -1.0))
+    found = draw_points(image, codes["landmarks5"], (1.0, -1.0, -1.0))
+    return {"points": found}
+
+
+def init_estimator(net, shapes, rng, picture):
+  """Variables of the net, with the statistics of codes not yet seen."""
+  zeros = {k: jnp.zeros(s) for k, s in shapes.items()}
+  ones = {k: jnp.ones(s) for k, s in shapes.items()}
+  codes = {"count": jnp.zeros(()), "mean": zeros, "square": ones, "std": ones}
+  return {**net.init(rng, picture), "codes": codes}
+
+
+def build_estimator(spec, dtype):
+  """The estimator net and the shapes of its codes, from `nets.estimator`.
+
+  Returns:
+    (net, {code name: shape without batch}).
+  """
+  spec = dict(spec)
+  outputs = dict(spec.pop("outputs"))
+  net = estimator_lib.Estimator(
+    outputs=outputs,
+    heads={"gaze": 2, "landmarks": 10, "face": 1},
+    dtype=dtype,
+    **{k: v for k, v in spec.items()},
+  )
+  shapes = {k: (n,) for k, n in outputs.items() if k != "light"}
+  shapes["light"] = (9, 3)
+  shapes["gaze"] = (2,)
+  return net, shapes
+
+
+def draw_points(image, points, colour, radius: float = 1.2):
+  """Pictures (b, h, w, 3) with dots at unit coordinates (b, n, 2)."""
+  height, width = image.shape[1:3]
+  y, x = jnp.meshgrid(
+    jnp.arange(height) + 0.5, jnp.arange(width) + 0.5, indexing="ij"
+  )
+  dx = x[None, None] - points[..., 0, None, None] * width
+  dy = y[None, None] - points[..., 1, None, None] * height
+  near = (dx**2 + dy**2 < radius**2 * max(height / 64, 1)).any(axis=1)
+  return jnp.where(near[..., None], jnp.asarray(colour), image)

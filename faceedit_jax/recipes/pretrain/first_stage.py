@@ -1,0 +1,218 @@
+"""Trains the VQ autoencoder in whose latents the diffusion runs.
+
+Esser et al. (VQGAN) section 3.2 with latent-diffusion's settings: L1 +
+perceptual + codebook + adaptively weighted patch-adversarial loss. DiffFAE
+section 5.4 retrains this stage on faces.
+"""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from faceedit_jax.core import optim
+from faceedit_jax.core import recipe as recipe_lib
+from faceedit_jax.losses import adversarial
+from faceedit_jax.models import autoencoder as autoencoder_lib
+from faceedit_jax.models import patch_discriminator
+from faceedit_jax.recipes import perceptual as perceptual_lib
+
+
+@dataclasses.dataclass(frozen=True)
+class FirstStageRecipe(recipe_lib.Recipe):
+  """Nets `autoencoder` and `discriminator`.
+
+  Phase `reconstruct` until `adversarial_start`; from then on `compete`, the
+  same loss with the adversarial term, and `judge`.
+  """
+
+  net: autoencoder_lib.VQModel
+  discriminator: patch_discriminator.PatchDiscriminator
+  perceptual: perceptual_lib.Perceptual
+  image_size: int
+  tx: optax.GradientTransformation
+  disc_tx: optax.GradientTransformation
+  perceptual_weight: float = 1.0
+  codebook_weight: float = 1.0
+  adversarial_weight: float = 0.6
+  adversarial_start: int = 0
+  ema_decay: float = 0.999
+
+  @classmethod
+  def from_config(cls, nets, options, image_size, dtype):
+    """Builds the recipe from `nets.autoencoder`, `nets.discriminator`."""
+    return cls(
+      net=autoencoder_lib.VQModel(dtype=dtype, **dict(nets.autoencoder)),
+      discriminator=patch_discriminator.PatchDiscriminator(
+        dtype=dtype, **dict(nets.discriminator)
+      ),
+      perceptual=perceptual_lib.from_config(nets, options, dtype),
+      image_size=image_size,
+      tx=optim.make_tx(**options.optimizer),
+      disc_tx=optim.make_tx(**options.disc_optimizer),
+      perceptual_weight=options.perceptual_weight,
+      codebook_weight=options.codebook_weight,
+      adversarial_weight=options.adversarial_weight,
+      adversarial_start=options.adversarial_start,
+      ema_decay=options.ema_decay,
+    )
+
+  def batch_spec(self):
+    size = self.image_size
+    return {"image": recipe_lib.Field((size, size, 3), "float32", (-1.0, 1.0))}
+
+  def init(self, rng):
+    size = self.image_size
+    picture = jnp.zeros((1, size, size, 3))
+    return {
+      "autoencoder": init_autoencoder(self.net, rng, picture),
+      "discriminator": self.discriminator.init(
+        jax.random.fold_in(rng, 1), picture
+      ),
+    }
+
+  def frozen(self):
+    return self.perceptual.frozen()
+
+  def init_frozen(self, rng):
+    return self.perceptual.init_frozen(rng, self.image_size)
+
+  def groups(self):
+    return {
+      "autoencoder": recipe_lib.Group(("autoencoder",), self.tx),
+      "discriminator": recipe_lib.Group(("discriminator",), self.disc_tx),
+    }
+
+  def phases(self):
+    start = self.adversarial_start
+    compete = recipe_lib.Phase(
+      "compete",
+      ("autoencoder",),
+      functools.partial(self.autoencode_loss, compete=True),
+      start=start,
+    )
+    judge = recipe_lib.Phase(
+      "judge", ("discriminator",), self.judge_loss, start=start
+    )
+    if not start:
+      return compete, judge
+    # A phase of its own: before the start nothing of it is computed.
+    alone = recipe_lib.Phase(
+      "reconstruct", ("autoencoder",), self.autoencode_loss, stop=start
+    )
+    return alone, compete, judge
+
+  def ema(self):
+    decay = optim.ema_warmup(self.ema_decay)
+    return {"ema": recipe_lib.Ema(("autoencoder",), decay)}
+
+  def autoencode_loss(self, params, ctx, compete: bool = False):
+    """Reconstruction and codebook, and the adversarial term if it is due."""
+    image = ctx.batch["image"]
+    variables = {"params": params["autoencoder"]}
+
+    def run(method, *args):
+      return self.net.apply(variables, *args, method=method)
+
+    latent = run("encode", image)
+    quantised, codebook, indices = run("quantize", latent)
+    features = run("decode_features", quantised)
+    recon = run("decode_last", features)
+
+    def fidelity(picture):
+      pixel = jnp.abs(image - picture)
+      distance = self.perceptual.distance(ctx.frozen, image, picture)
+      weight = recipe_lib.at(self.perceptual_weight, ctx.step)
+      return pixel.mean() + weight * distance.mean()
+
+    def realism(picture):
+      return -self._judge(params, ctx, picture)[0].mean()
+
+    rec = fidelity(recon)
+    loss = rec + recipe_lib.at(self.codebook_weight, ctx.step) * codebook
+    used = jnp.zeros((self.net.codes,)).at[indices.reshape(-1)].set(1.0)
+    spread = ctx.stats["autoencoder"]["latent"]
+    count = jnp.minimum(spread["count"] + 1.0, 500.0)
+    square = spread["square"] + (
+      jnp.square(jax.lax.stop_gradient(latent)).mean() - spread["square"]
+    ) / jnp.maximum(count, 1.0)
+    metrics = {
+      "l1": jnp.abs(image - recon).mean(),
+      "rec": rec,
+      "codebook": codebook,
+      "codes_used": used.mean(),
+      "latent_std": jnp.sqrt(square),
+    }
+    if compete:
+      weight = self._adaptive_weight(variables, features, fidelity, realism)
+      weight = weight * recipe_lib.at(self.adversarial_weight, ctx.step)
+      gen = realism(recon)
+      loss = loss + weight * gen
+      metrics.update(adversarial=gen, adversarial_weight=weight)
+    stats = {"autoencoder": {"latent": {"count": count, "square": square}}}
+    return loss, recipe_lib.Aux(metrics=metrics, stats=stats)
+
+  def _judge(self, params, ctx, picture):
+    """Logits of the discriminator and its updated statistics."""
+    variables = {
+      "params": params["discriminator"],
+      **ctx.stats["discriminator"],
+    }
+    return self.discriminator.apply(
+      variables, picture, train=True, mutable=["batch_stats"]
+    )
+
+  def _adaptive_weight(self, variables, features, fidelity, realism):
+    """VQGAN eq. 7, taken at the decoder's last convolution."""
+    variables = jax.lax.stop_gradient(variables)
+    features = jax.lax.stop_gradient(features)
+    decoder = variables["params"]["decoder"]
+
+    def last(kernel):
+      conv = {**decoder["conv_out"], "kernel": kernel}
+      params = {
+        **variables["params"],
+        "decoder": {**decoder, "conv_out": conv},
+      }
+      return self.net.apply({"params": params}, features, method="decode_last")
+
+    return adversarial.adaptive_weight(
+      last, decoder["conv_out"]["kernel"], fidelity, realism
+    )
+
+  def judge_loss(self, params, ctx):
+    image = ctx.batch["image"]
+    variables = {"params": params["autoencoder"]}
+    fake = jax.lax.stop_gradient(self.net.apply(variables, image).image)
+    real_logits, _ = self._judge(params, ctx, image)
+    fake_logits, updated = self._judge(params, ctx, fake)
+    loss = adversarial.hinge_discriminator(real_logits, fake_logits)
+    metrics = {"real": real_logits.mean(), "fake": fake_logits.mean()}
+    return loss, recipe_lib.Aux(
+      metrics=metrics, stats={"discriminator": dict(updated)}
+    )
+
+  def preview(self, variables, frozen, batch, rng):
+    """Pictures above their reconstructions."""
+    del frozen, rng
+    net = {"params": variables["autoencoder"]["params"]}
+    recon = self.net.apply(net, batch["image"]).image
+    return {"picture": batch["image"], "reconstruction": recon}
+
+
+def init_autoencoder(net, rng, picture) -> dict[str, Any]:
+  """Variables of the net and the running spread of its latents.
+
+  The diffusion scales the latents by that spread; see `latent_scale`.
+  """
+  spread = {"count": jnp.zeros(()), "square": jnp.ones(())}
+  return {**net.init(rng, picture), "latent": spread}
+
+
+def latent_scale(autoencoder: dict[str, Any]):
+  """1 / standard deviation of the latents, from the trained stage."""
+  square = autoencoder["latent"]["square"]
+  return jax.lax.rsqrt(jnp.maximum(square, 1e-8))

@@ -1,0 +1,174 @@
+"""Pre-trains the region-responsive encoder by reconstruction.
+
+DiffFAE section 4.3 and appendix B: a U-Net with slot attention whose slots a
+spatial broadcast decoder turns into one picture and one mask each.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from faceedit_jax.core import optim
+from faceedit_jax.core import recipe as recipe_lib
+from faceedit_jax.models import autoencoder as autoencoder_lib
+from faceedit_jax.models import broadcast_decoder, region_encoder
+from faceedit_jax.recipes import regions as regions_lib
+from faceedit_jax.recipes.pretrain import first_stage
+
+
+@dataclasses.dataclass(frozen=True)
+class RegionEncoderRecipe(recipe_lib.Recipe):
+  """Nets `region_encoder` and `region_decoder`; phase `reconstruct`."""
+
+  net: region_encoder.RegionEncoder
+  decoder: broadcast_decoder.BroadcastDecoder
+  autoencoder: autoencoder_lib.VQModel | None
+  image_size: int
+  tx: optax.GradientTransformation
+  ema_decay: float = 0.999
+
+  @classmethod
+  def from_config(cls, nets, options, image_size, dtype):
+    """Builds the recipe; `nets.region_decoder.target` is pixel or latent."""
+    decoder = broadcast_decoder.BroadcastDecoder(
+      dtype=dtype, **dict(nets.region_decoder)
+    )
+    autoencoder = None
+    if decoder.target == "latent":
+      autoencoder = autoencoder_lib.VQModel(
+        dtype=dtype, **dict(nets.autoencoder)
+      )
+    return cls(
+      net=region_encoder.RegionEncoder(
+        dtype=dtype, **dict(nets.region_encoder)
+      ),
+      decoder=decoder,
+      autoencoder=autoencoder,
+      image_size=image_size,
+      tx=optim.make_tx(**options.optimizer),
+      ema_decay=options.ema_decay,
+    )
+
+  def batch_spec(self):
+    size = self.image_size
+    return {
+      "image": recipe_lib.Field((size, size, 3), "float32", (-1.0, 1.0)),
+      # Read for the reported mIoU and the slots' names; in no loss.
+      "regions": recipe_lib.Field((size, size), "int32", (0, 3)),
+    }
+
+  def init(self, rng):
+    size = self.image_size
+    encoder = self.net.init(rng, jnp.zeros((1, size, size, 3)))
+    slots = jnp.zeros((1, self.net.slots, self.net.token_size))
+    decoder = self.decoder.init(jax.random.fold_in(rng, 1), slots)
+    return {
+      "region_encoder": {**encoder, "regions": init_regions(self.net.slots)},
+      "region_decoder": decoder,
+    }
+
+  def frozen(self):
+    if self.autoencoder is None:
+      return {}
+    return {"autoencoder": recipe_lib.WeightSource(stage="first_stage")}
+
+  def init_frozen(self, rng):
+    if self.autoencoder is None:
+      return {}
+    size = self.image_size
+    picture = jnp.zeros((1, size, size, 3))
+    return {
+      "autoencoder": first_stage.init_autoencoder(
+        self.autoencoder, rng, picture
+      )
+    }
+
+  def groups(self):
+    nets = ("region_encoder", "region_decoder")
+    return {"regions": recipe_lib.Group(nets, self.tx)}
+
+  def phases(self):
+    return (recipe_lib.Phase("compose", ("regions",), self.compose_loss),)
+
+  def ema(self):
+    nets = ("region_encoder", "region_decoder")
+    return {"ema": recipe_lib.Ema(nets, optim.ema_warmup(self.ema_decay))}
+
+  def target(self, frozen, image, size: int):
+    """What the decoder must compose: pixels at its size, or latents."""
+    if self.autoencoder is None:
+      return jax.image.resize(
+        image, (image.shape[0], size, size, 3), "linear", antialias=True
+      )
+    variables = {"params": frozen["autoencoder"]["params"]}
+    latent = self.autoencoder.apply(variables, image, method="encode")
+    return latent * first_stage.latent_scale(frozen["autoencoder"])
+
+  def compose_loss(self, params, ctx):
+    # Faces look to both sides equally often. Mirrored pictures, like loose
+    # crops, keep the slots from settling on places instead of contents.
+    mirror = jax.random.bernoulli(
+      ctx.key("mirror"), 0.5, (ctx.batch["image"].shape[0], 1, 1)
+    )
+    image = ctx.batch["image"]
+    image = jnp.where(mirror[..., None], image[:, :, ::-1], image)
+    regions = ctx.batch["regions"]
+    regions = jnp.where(mirror, regions[:, :, ::-1], regions)
+    slots, masks = self.net.apply({"params": params["region_encoder"]}, image)
+    parts = self.decoder.apply({"params": params["region_decoder"]}, slots)
+    target = self.target(ctx.frozen, image, parts.image.shape[1])
+    loss = jnp.square(parts.image - target).mean()
+    counts = ctx.stats["region_encoder"]["regions"]["confusion"]
+    counts = update_regions(counts, masks, regions)
+    miou = regions_lib.mean_iou(counts, regions_lib.assign(counts))
+    metrics = {
+      "mse": loss,
+      "miou": miou,
+      "mask_variance": masks.var(axis=0).mean(),
+      "mask_entropy": -(masks * jnp.log(masks + 1e-8)).sum(-1).mean(),
+    }
+    stats = {"region_encoder": {"regions": {"confusion": counts}}}
+    return loss, recipe_lib.Aux(metrics=metrics, stats=stats)
+
+  def preview(self, variables, frozen, batch, rng):
+    """Pictures, slot maps, and what each slot paints."""
+    del rng
+    image = batch["image"]
+    size = self.image_size
+    net = variables["region_encoder"]
+    slots, masks = self.net.apply({"params": net["params"]}, image)
+    parts = self.decoder.apply(
+      {"params": variables["region_decoder"]["params"]}, slots
+    )
+    region = regions_lib.assign(net["regions"]["confusion"])
+    shown = {
+      "picture": image,
+      "slots": regions_lib.paint(masks, region, size),
+    }
+    if self.autoencoder is None:
+      shown["composed"] = jax.image.resize(parts.image, image.shape, "nearest")
+      for slot in range(self.net.slots):
+        part = parts.parts[:, slot] * parts.masks[..., slot : slot + 1]
+        part = part - (1 - parts.masks[..., slot : slot + 1])
+        shown[f"slot_{slot}"] = jax.image.resize(part, image.shape, "nearest")
+    else:
+      decode = frozen["autoencoder"]
+      shown["composed"] = self.autoencoder.apply(
+        {"params": decode["params"]},
+        parts.image / first_stage.latent_scale(decode),
+        method="decode",
+      )
+    return shown
+
+
+def init_regions(slots: int):
+  """The running slot-to-region counts that a checkpoint carries along."""
+  return {"confusion": jnp.zeros((slots, len(regions_lib.REGIONS)))}
+
+
+def update_regions(counts, masks, regions, decay: float = 0.98):
+  """Running average of the confusion; reporting only, no gradient."""
+  masks = jax.lax.stop_gradient(masks)
+  return decay * counts + (1 - decay) * regions_lib.confusion(masks, regions)

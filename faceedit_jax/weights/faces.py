@@ -1,0 +1,80 @@
+"""Key maps of the published face networks: ArcFace (insightface) and DECA."""
+
+from faceedit_jax.weights.keymap import Target, from_rules
+
+_IRESNET = from_rules(
+  [
+    (r"layer(\d)\.(\d+)\.(bn[123])", r"layer\1_\2/\3", "norm"),
+    (r"layer(\d)\.(\d+)\.(conv[12])", r"layer\1_\2/\3", "conv"),
+    (r"layer(\d)\.(\d+)\.prelu", r"layer\1_\2/prelu", "norm"),
+    (r"layer(\d)\.(\d+)\.downsample\.0", r"layer\1_\2/shortcut", "conv"),
+    (r"layer(\d)\.(\d+)\.downsample\.1", r"layer\1_\2/bn_shortcut", "norm"),
+    (r"conv1", r"conv1", "conv"),
+    (r"(bn[12]|prelu)", r"\1", "norm"),
+    (r"fc", r"fc", "linear"),
+    (r"features", r"bn_features", "norm"),
+  ]
+)
+
+
+def iresnet(key: str) -> Target | None:
+  """Key map of `IResNet` (arcface_torch backbone)."""
+  return _IRESNET(key)
+
+
+_ENCODER = from_rules(
+  [
+    (
+      r"encoder\.layer(\d)\.(\d+)\.(bn[123])",
+      r"encoder/layer\1_\2/\3",
+      "norm",
+    ),
+    (
+      r"encoder\.layer(\d)\.(\d+)\.(conv[123])",
+      r"encoder/layer\1_\2/\3",
+      "conv",
+    ),
+    (
+      r"encoder\.layer(\d)\.(\d+)\.downsample\.0",
+      r"encoder/layer\1_\2/shortcut",
+      "conv",
+    ),
+    (
+      r"encoder\.layer(\d)\.(\d+)\.downsample\.1",
+      r"encoder/layer\1_\2/bn_shortcut",
+      "norm",
+    ),
+    (r"encoder\.conv1", r"encoder/conv1", "conv"),
+    (r"encoder\.bn1", r"encoder/bn1", "norm"),
+    (r"layers\.0", r"hidden_layer", "linear"),
+    (r"layers\.2", r"output_layer", "linear"),
+  ]
+)
+
+
+def deca_encoder(key: str) -> Target | None:
+  """Key map of `Estimator` (DECA's `E_flame` and `E_detail`)."""
+  return _ENCODER(key)
+
+
+# Torch index of each convolution and norm of the detail decoder.
+_DETAIL = from_rules(
+  [
+    (r"l1\.0", r"start", "linear"),
+    (r"conv_blocks\.0", r"bn_0", "norm"),
+    *(
+      rule
+      for i, index in enumerate((2, 6, 10, 14, 18), 1)
+      for rule in (
+        (rf"conv_blocks\.{index}", rf"conv_{i}", "conv"),
+        (rf"conv_blocks\.{index + 1}", rf"bn_{i}", "norm"),
+      )
+    ),
+    (r"conv_blocks\.21", r"conv_6", "conv"),
+  ]
+)
+
+
+def deca_detail_decoder(key: str) -> Target | None:
+  """Key map of `DetailDecoder` (DECA's `D_detail`)."""
+  return _DETAIL(key)

@@ -1,0 +1,121 @@
+"""What a key map is, and how it turns a torch state into our variables.
+
+A key map is a pure function from a torch state-dict key to a `Target`: the
+collection, the path inside it and the layout of the array. None means that
+the tensor has no place in our network (a counter, a buffer).
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Target(NamedTuple):
+  """Where a torch tensor goes."""
+
+  path: tuple[str, ...]  # below the collection
+  layout: str = "same"  # a key of LAYOUTS
+  collection: str = "params"
+
+
+KeyMap = Callable[[str], Target | None]
+
+# Torch -> ours. Convolutions OIHW -> HWIO, linear (out, in) -> (in, out);
+# "pointwise" is a 1 x 1 (or length 1) convolution that we hold as linear.
+LAYOUTS: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
+  "same": lambda x: x,
+  "conv": lambda x: x.transpose(2, 3, 1, 0),
+  "linear": lambda x: x.T,
+  "pointwise": lambda x: x.reshape(x.shape[:2]).T,
+  # A linear kernel that is stored as a 1 x 1 convolution with us.
+  "linear_as_conv": lambda x: x.T[None, None],
+  # Scalars or vectors per channel that torch stores with other axes.
+  "flat": lambda x: x.reshape(-1),
+}
+
+_LEAVES = {
+  "bias": ("bias", "params"),
+  "running_mean": ("mean", "batch_stats"),
+  "running_var": ("var", "batch_stats"),
+}
+
+
+def target(path: str, leaf: str, kind: str) -> Target | None:
+  """The target of one torch leaf below a module.
+
+  Args:
+    path: "/"-joined path of our module.
+    leaf: last part of the torch key: weight, bias, running_mean, ...
+    kind: what a weight is: "conv", "linear", "pointwise" or "norm".
+
+  Returns:
+    The target, or None for a counter.
+
+  Raises:
+    KeyError: the leaf is unknown.
+  """
+  parts = tuple(path.split("/"))
+  if leaf == "num_batches_tracked":
+    return None
+  if leaf == "weight":
+    if kind == "norm":
+      return Target((*parts, "scale"))
+    return Target((*parts, "kernel"), kind)
+  if leaf not in _LEAVES:
+    raise KeyError(f"key map: unknown leaf {leaf!r} below {path!r}")
+  name, collection = _LEAVES[leaf]
+  return Target((*parts, name), "same", collection)
+
+
+def from_rules(rules: Sequence[tuple[str, str, str]]) -> KeyMap:
+  """A key map from ordered rules.
+
+  Args:
+    rules: (pattern of the torch module path, our path, kind of weight). The
+      pattern must match the whole module path; our path may hold its groups,
+      as in `re.sub`.
+
+  Returns:
+    The key map; it raises KeyError for a key that no rule matches.
+  """
+  compiled = [(re.compile(pattern), *rest) for pattern, *rest in rules]
+
+  def keymap(key: str) -> Target | None:
+    module, _, leaf = key.rpartition(".")
+    for pattern, path, kind in compiled:
+      found = pattern.fullmatch(module)
+      if found:
+        return target(found.expand(path), leaf, kind)
+    raise KeyError(f"key map: no rule for {key!r}")
+
+  return keymap
+
+
+def convert(state: Mapping[str, np.ndarray], keymap: KeyMap) -> dict:
+  """Builds variables from a torch state.
+
+  Args:
+    state: arrays by torch key.
+    keymap: of the network.
+
+  Returns:
+    {collection: nested dict of arrays}.
+
+  Raises:
+    KeyError: a key without a rule.
+    ValueError: two keys with one target.
+  """
+  variables: dict = {}
+  for key, value in state.items():
+    goal = keymap(key)
+    if goal is None:
+      continue
+    node = variables.setdefault(goal.collection, {})
+    for part in goal.path[:-1]:
+      node = node.setdefault(part, {})
+    if goal.path[-1] in node:
+      raise ValueError(f"key map: {key!r} and another key share {goal.path}")
+    node[goal.path[-1]] = LAYOUTS[goal.layout](np.asarray(value))
+  return variables

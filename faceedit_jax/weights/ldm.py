@@ -1,0 +1,148 @@
+"""Key maps of the latent-diffusion networks (CompVis/latent-diffusion)."""
+
+from faceedit_jax.weights.keymap import KeyMap, Target, from_rules
+
+_BLOCK = (
+  (r"norm([12])", r"norm\1", "norm"),
+  (r"conv([12])", r"conv\1", "conv"),
+  (r"nin_shortcut", r"shortcut", "conv"),
+)
+_PIXEL_ATTENTION = (
+  (r"norm", r"norm", "norm"),
+  (r"(q|k|v|proj_out)", r"{n}", "pointwise"),
+)
+
+
+def _below(prefix: str, ours: str, rules, groups: int):
+  """Puts rules below a torch prefix that has `groups` groups of its own."""
+  out = []
+  for pattern, path, kind in rules:
+    for n in range(9, 0, -1):
+      path = path.replace(f"\\{n}", f"\\{n + groups}")
+    path = path.replace("{n}", f"\\{1 + groups}")
+    out.append((rf"{prefix}\.{pattern}", f"{ours}/{path}", kind))
+  return out
+
+
+_AUTOENCODER = from_rules(
+  [
+    *_below(
+      r"(encoder|decoder)\.(down|up)\.(\d+)\.block\.(\d+)",
+      r"\1/\2_\3_block_\4",
+      _BLOCK,
+      4,
+    ),
+    *_below(
+      r"(encoder|decoder)\.(down|up)\.(\d+)\.attn\.(\d+)",
+      r"\1/\2_\3_attn_\4",
+      _PIXEL_ATTENTION,
+      4,
+    ),
+    (
+      r"(encoder|decoder)\.(down|up)\.(\d+)\.(downsample|upsample)\.conv",
+      r"\1/\2_\3_\4",
+      "conv",
+    ),
+    *_below(r"(encoder|decoder)\.mid\.(block_[12])", r"\1/mid_\2", _BLOCK, 2),
+    *_below(
+      r"(encoder|decoder)\.mid\.attn_1", r"\1/mid_attn_1", _PIXEL_ATTENTION, 1
+    ),
+    (r"(encoder|decoder)\.norm_out", r"\1/norm_out", "norm"),
+    (r"(encoder|decoder)\.(conv_in|conv_out)", r"\1/\2", "conv"),
+    (r"(quant_conv|post_quant_conv)", r"\1", "conv"),
+  ]
+)
+
+
+def autoencoder(key: str) -> Target | None:
+  """Key map of `VQModel` and `KLModel`.
+
+  Args:
+    key: as in a first-stage checkpoint, without `first_stage_model.`.
+
+  Returns:
+    The target, or None for the tensors of the training loss.
+  """
+  if key.startswith("loss."):
+    return None
+  if key == "quantize.embedding.weight":
+    return Target(("quantizer", "embedding"))
+  return _AUTOENCODER(key)
+
+
+_TRANSFORMER = (
+  (r"norm", r"norm", "norm"),
+  (r"(proj_in|proj_out)", r"{n}", "conv"),
+  (
+    r"transformer_blocks\.(\d+)\.(attn[12])\.(to_q|to_k|to_v)",
+    r"block_\1/\2/\3",
+    "linear",
+  ),
+  (
+    r"transformer_blocks\.(\d+)\.(attn[12])\.to_out\.0",
+    r"block_\1/\2/to_out",
+    "linear",
+  ),
+  (r"transformer_blocks\.(\d+)\.ff\.net\.0\.proj", r"block_\1/ff_in", "linear"),
+  (r"transformer_blocks\.(\d+)\.ff\.net\.2", r"block_\1/ff_out", "linear"),
+  (r"transformer_blocks\.(\d+)\.(norm[123])", r"block_\1/\2", "norm"),
+)
+_SELF = (
+  (r"norm", r"norm", "norm"),
+  (r"qkv", r"qkv", "pointwise"),
+  (r"proj_out", r"proj_out", "pointwise"),
+)
+_RES = (
+  (r"in_layers\.0", r"norm1", "norm"),
+  (r"in_layers\.2", r"conv1", "conv"),
+  (r"emb_layers\.1", r"time", "linear"),
+  (r"out_layers\.0", r"norm2", "norm"),
+  (r"out_layers\.3", r"conv2", "conv"),
+  (r"skip_connection", r"shortcut", "conv"),
+)
+
+
+def _expand(path: str) -> str:
+  return path.replace("{n}", r"\1")
+
+
+# `transformer` blocks by themselves, as in ldm/modules/attention.py.
+spatial_transformer: KeyMap = from_rules(
+  [(a, _expand(b), c) for a, b, c in _TRANSFORMER]
+)
+
+
+def unet(attention: str = "transformer") -> KeyMap:
+  """Key map of `UNet`.
+
+  Args:
+    attention: as the field of the network.
+
+  Returns:
+    Map of keys without the prefix `model.diffusion_model.`.
+  """
+  inner = _TRANSFORMER if attention == "transformer" else _SELF
+  rules = [
+    (r"time_embed\.0", r"time_in", "linear"),
+    (r"time_embed\.2", r"time_out", "linear"),
+    (r"input_blocks\.0\.0", r"conv_in", "conv"),
+    (r"input_blocks\.(\d+)\.0\.op", r"input_\1_down", "conv"),
+    (r"output_blocks\.(\d+)\.[12]\.conv", r"output_\1_up", "conv"),
+    *_below(r"input_blocks\.(\d+)\.0", r"input_\1_res", _RES, 1),
+    *_below(r"input_blocks\.(\d+)\.1", r"input_\1_attn", inner, 1),
+    *_below(r"middle_block\.([02])", r"middle_\1_res", _RES, 1),
+    *_below(r"middle_block\.1", r"middle_1_attn", inner, 0),
+    *_below(r"output_blocks\.(\d+)\.0", r"output_\1_res", _RES, 1),
+    *_below(r"output_blocks\.(\d+)\.[12]", r"output_\1_up", _RES, 1),
+    *_below(r"output_blocks\.(\d+)\.1", r"output_\1_attn", inner, 1),
+    (r"out\.0", r"norm_out", "norm"),
+    (r"out\.2", r"conv_out", "conv"),
+  ]
+  mapped = from_rules(rules)
+
+  def keymap(key: str) -> Target | None:
+    if key == "label_emb.weight":
+      return Target(("label_emb", "embedding"))
+    return mapped(key)
+
+  return keymap

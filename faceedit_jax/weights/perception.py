@@ -1,0 +1,36 @@
+"""Key maps of LPIPS and of the patch discriminator."""
+
+import re
+
+from faceedit_jax.weights.keymap import Target, target
+
+
+def lpips(key: str) -> Target | None:
+  """Key map of `LPIPS`.
+
+  Args:
+    key: as in the state of the published module. The linear weights occur
+      there twice, and the scaling constants are ours already.
+
+  Returns:
+    The target, or None.
+  """
+  if key.startswith(("scaling_layer.", "lins.")):
+    return None
+  if found := re.fullmatch(r"lin(\d)\.model\.1\.weight", key):
+    return Target((f"lin_{found[1]}",), "flat")
+  if found := re.fullmatch(r"net\.slice\d\.(\d+)\.(weight|bias)", key):
+    return target(f"conv_{found[1]}", found[2], "conv")
+  raise KeyError(f"key map: no rule for {key!r}")
+
+
+def patch_discriminator(key: str) -> Target | None:
+  """Key map of `PatchDiscriminator` (`main.<index>.<leaf>`)."""
+  found = re.fullmatch(r"main\.(\d+)\.(\w+)", key)
+  if not found:
+    raise KeyError(f"key map: no rule for {key!r}")
+  index = int(found[1])
+  # Convolution, norm, activation repeat from index 2 on.
+  number, rest = (0, 0) if index == 0 else divmod(index - 2 + 3, 3)
+  kind = "conv" if rest == 0 else "norm"
+  return target(f"{kind}_{number}", found[2], kind)

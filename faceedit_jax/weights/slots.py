@@ -1,0 +1,188 @@
+"""Key maps of the published slot-attention networks.
+
+LSD: JindongJiang/latent-slot-diffusion. SlotDiffusion:
+Wuziyi616/SlotDiffusion. SAVi: google-research/slot-attention-video, whose
+weights are Flax trees, here with dots between the parts of a path.
+"""
+
+import re
+from collections.abc import Mapping
+
+import numpy as np
+
+from faceedit_jax.weights.keymap import KeyMap, Target, from_rules
+
+_GRU = {
+  "weight_ih": ("ih", "kernel", "linear"),
+  "weight_hh": ("hh", "kernel", "linear"),
+  "bias_ih": ("ih", "bias", "same"),
+  "bias_hh": ("hh", "bias", "same"),
+}
+
+
+def _with_gru(rules: KeyMap, module: str) -> KeyMap:
+  def keymap(key: str) -> Target | None:
+    if key.startswith("gru."):
+      unit, leaf, layout = _GRU[key.removeprefix("gru.")]
+      parts = [p for p in (module, "gru", unit, leaf) if p]
+      return Target(tuple(parts), layout)
+    return rules(key)
+
+  return keymap
+
+
+# `SlotAttention` of SlotDiffusion.
+slotdiffusion_attention = _with_gru(
+  from_rules(
+    [
+      (r"norm_inputs", r"norm_inputs", "norm"),
+      (r"project_q\.0", r"norm_slots", "norm"),
+      (r"project_q\.1", r"project_q", "linear"),
+      (r"project_([kv])", r"project_\1", "linear"),
+      (r"mlp\.0", r"norm_mlp", "norm"),
+      (r"mlp\.1", r"mlp_in", "linear"),
+      (r"mlp\.3", r"mlp_out", "linear"),
+    ]
+  ),
+  "",
+)
+
+_LSD_HEAD = _with_gru(
+  from_rules(
+    [
+      (r"pos\.projection", r"position", "conv"),
+      (r"in_layer_norm", r"norm_in", "norm"),
+      (r"in_mlp\.0", r"mlp_in", "linear"),
+      (r"in_mlp\.2", r"mlp_out", "linear"),
+      (r"norm_(inputs|slots|mlp)", r"attention/norm_\1", "norm"),
+      (r"project_([qkv])", r"attention/project_\1", "linear"),
+      (r"mlp\.0", r"attention/mlp_in", "linear"),
+      (r"mlp\.2", r"attention/mlp_out", "linear"),
+      (r"out_layer_norm", r"norm_out", "norm"),
+      (r"out_linear", r"out", "linear"),
+    ]
+  ),
+  "attention",
+)
+
+
+def lsd_head(key: str) -> Target | None:
+  """Key map of `SlotHead` (LSD's `slot_attn`)."""
+  if key == "pos.pe":
+    return None
+  if key == "slot_mu":
+    return Target(("mean",))
+  if key == "slot_log_sigma":
+    return Target(("log_deviation",))
+  return _LSD_HEAD(key)
+
+
+def _resnet(prefix: str, ours: str) -> list[tuple[str, str, str]]:
+  n = prefix.count("(")
+  return [
+    (rf"{prefix}\.norm([12])", rf"{ours}/norm\{n + 1}", "norm"),
+    (rf"{prefix}\.conv([12])", rf"{ours}/conv\{n + 1}", "conv"),
+    (rf"{prefix}\.time_emb_proj", rf"{ours}/time", "linear"),
+    (rf"{prefix}\.conv_shortcut", rf"{ours}/shortcut", "conv"),
+  ]
+
+
+def _attention(prefix: str, ours: str) -> list[tuple[str, str, str]]:
+  n = prefix.count("(")
+  return [
+    (rf"{prefix}\.group_norm", rf"{ours}/norm", "norm"),
+    (rf"{prefix}\.to_([qkv])", rf"{ours}/\{n + 1}", "linear"),
+    (rf"{prefix}\.to_out\.0", rf"{ours}/proj_out", "linear"),
+  ]
+
+
+# `FeatureUNet` (LSD's `unet_encoder`).
+lsd_unet = from_rules(
+  [
+    (r"downscale_cnn", r"stem", "conv"),
+    (r"(conv_in|conv_out)", r"\1", "conv"),
+    (r"conv_norm_out", r"norm_out", "norm"),
+    (r"time_embedding\.linear_1", r"time_in", "linear"),
+    (r"time_embedding\.linear_2", r"time_out", "linear"),
+    *_resnet(r"(down|up)_blocks\.(\d+)\.resnets\.(\d+)", r"\1_\2_res_\3"),
+    *_attention(
+      r"(down|up)_blocks\.(\d+)\.attentions\.(\d+)", r"\1_\2_attn_\3"
+    ),
+    (r"down_blocks\.(\d+)\.downsamplers\.0\.conv", r"down_\1_down", "conv"),
+    (r"up_blocks\.(\d+)\.upsamplers\.0\.conv", r"up_\1_up", "conv"),
+    *_resnet(r"mid_block\.resnets\.(\d+)", r"mid_res_\1"),
+    *_attention(r"mid_block\.attentions\.0", r"mid_attn"),
+  ]
+)
+
+
+def lsd(key: str) -> Target | None:
+  """Key map of `RegionEncoder`: keys begin with `unet_encoder.` or
+  `slot_attn.`."""
+  group, _, rest = key.partition(".")
+  module, keymap = {
+    "unet_encoder": ("unet", lsd_unet),
+    "slot_attn": ("head", lsd_head),
+  }[group]
+  goal = keymap(rest)
+  return goal and goal._replace(path=(module, *goal.path))
+
+
+def savi_attention(state: Mapping[str, np.ndarray]) -> dict:
+  """Parameters of `SlotAttention` from a SAVi tree.
+
+  Args:
+    state: arrays by dotted Flax path.
+
+  Returns:
+    {"params": tree}. The gates that SAVi holds apart are put side by side;
+    the state has a bias only in the "new" gate there.
+  """
+  norms = {"LayerNorm_0": "norm_slots", "LayerNorm_1": "norm_inputs"}
+  out: dict = {}
+  for ours in (*norms.items(), ("MLP_0.LayerNorm_0", "norm_mlp")):
+    out[ours[1]] = {
+      leaf: state[f"{ours[0]}.{leaf}"] for leaf in ("scale", "bias")
+    }
+  for i, name in enumerate(("mlp_in", "mlp_out")):
+    dense = f"MLP_0.dense_mlp_{i}"
+    out[name] = {leaf: state[f"{dense}.{leaf}"] for leaf in ("kernel", "bias")}
+  for letter in "qkv":
+    kernel = state[f"general_dense_{letter}_0.kernel"]
+    out[f"project_{letter}"] = {"kernel": kernel.reshape(len(kernel), -1)}
+  mixing = [k for k in state if re.match(r"(general_)?dense_o", k)]
+  if mixing:
+    kernel = state[mixing[0]]
+    out["output"] = {"kernel": kernel.reshape(-1, kernel.shape[-1])}
+  gru = {
+    k.removeprefix("GRU_0.GRUCell_0."): v
+    for k, v in state.items()
+    if k.startswith("GRU_0.")
+  }
+  none = np.zeros_like(gru["hn.bias"])
+  out["gru"] = {
+    "ih": {
+      leaf: np.concatenate([gru[f"i{g}.{leaf}"] for g in "rzn"], -1)
+      for leaf in ("kernel", "bias")
+    },
+    "hh": {
+      "kernel": np.concatenate([gru[f"h{g}.kernel"] for g in "rzn"], -1),
+      "bias": np.concatenate([none, none, gru["hn.bias"]]),
+    },
+  }
+  return {"params": out}
+
+
+def savi_decoder(key: str) -> Target | None:
+  """Key map of `BroadcastDecoder` from a SAVi tree."""
+  if key.endswith("pos_embedding"):
+    return None
+  module, _, leaf = key.rpartition(".")
+  if found := re.fullmatch(r"CNN_0\.conv_(\d+)", module):
+    return Target((f"conv_{found[1]}", leaf))
+  ours = {
+    "PositionEmbedding_0.dense_pe_0": "position",
+    "alpha_logits": "alpha",
+    "Readout_0.Dense_0.Dense_0": "readout",
+  }
+  return Target((ours[module], leaf))
