@@ -1,0 +1,468 @@
+"""DiffFAE: pose, expression and light of one face onto another.
+
+Command, embedded default (synthetic heads, 64 px, any machine):
+  python -m faceedit_jax.main --config=configs/difffae.py \
+    --workdir=runs/difffae
+
+Variants (`configs/difffae.py:NAME`):
+  (none)        synthetic heads at 64 px, f4 autoencoder, narrow nets. Made for
+                25 minutes on 2 cores; no complete run is recorded yet.
+  synthetic128  the same world at 128 px with wider nets, for one GPU. Not run.
+  voxceleb256   the paper's setting at 256 px (appendix tables 4 and 5). Not
+                run: the data is licence-gated. Paper: batch 16, 100 k steps,
+                34 h on 4 A100; FID 31.83, CSIM 0.9458.
+  voxceleb512   the same at 512 px (64 x 64 latents). Not run.
+  smoke         the default cut down to seconds, for tests.
+
+Values that the paper leaves open, and what stands here:
+  noise schedule      0.0015 -> 0.0195, squared ("linear" of latent diffusion)
+  sampling            DDIM, 50 steps (20 on the embedded default), eta 0
+  slot init           one learned vector per slot, so that the order is fixed
+  AdaIN               residual (1 + scale) x + bias after the second GroupNorm
+  attention loss      mean over pixels and tokens, masks without gradient
+  EMA                 0.9999 with warm-up (0.999 on the embedded default)
+  latent scale        1 / spread of the latents on the embedded default; 1 in
+                      the paper's setting, as for latent diffusion's VQ models
+Deviations of the embedded default: widths, inputs and step counts are reduced;
+the autoencoder's factor is 4 at 64 px (paper: 8) so that latents keep 16 x 16.
+The codebook starts wide, with the commitment weight of the VQ-VAE paper
+(published: within 1 / codes, "legacy" weight), for a training this short.
+The perceptual loss reads our own estimator's features (paper: LPIPS), since no
+LPIPS weights ship with the library.
+"""
+
+from ml_collections import ConfigDict
+
+VARIANTS = ("", "synthetic128", "voxceleb256", "voxceleb512", "smoke")
+
+
+def optimizer(lr, steps=0, warmup=0, clip=1.0, **more):
+  """Adam; a cosine over `steps` if given, else a constant rate."""
+  return dict(
+    kind="adam",
+    lr=lr,
+    schedule="cosine" if steps else "constant",
+    warmup_steps=warmup,
+    total_steps=steps,
+    final=0.05,
+    clip=clip,
+    **more,
+  )
+
+
+def stage(recipe, data, steps, **more):
+  """One stage with the settings that all of them share."""
+  out = dict(
+    recipe=recipe,
+    data=data,
+    steps=steps,
+    accumulate=1,
+    log_every=50,
+    preview_every=500,
+    preview_count=8,
+    checkpoint_every=500,
+    keep=2,
+    evaluate=True,
+    seed=0,
+  )
+  out.update(more)
+  return out
+
+
+def get_config(variant=""):
+  """The configuration of a variant.
+
+  Args:
+    variant: one of VARIANTS.
+
+  Returns:
+    A ConfigDict: nets by name, and the stages in order.
+
+  Raises:
+    ValueError: unknown variant.
+  """
+  if variant not in VARIANTS:
+    raise ValueError(
+      f"configs/difffae.py has no variant {variant!r}; it has "
+      + ", ".join(repr(v) for v in VARIANTS)
+    )
+  if variant.startswith("voxceleb"):
+    return ConfigDict(paper(int(variant[-3:])))
+  config = embedded(128 if variant == "synthetic128" else 64)
+  if variant == "smoke":
+    smoke(config)
+  return ConfigDict(config)
+
+
+def embedded(size):
+  """Synthetic heads at 64 or 128 px."""
+  large = size > 64
+  identities, frames = (4000, 8) if large else (500, 8)
+  world = dict(
+    source="synthetic_heads",
+    folder=f"synthetic_heads_{size}",
+    size=size,
+    seed=0,
+    identities=identities,
+    frames=frames,
+    test_identities=0,
+    pairs=256,
+    swaps=64,
+    balance=(),
+    limit=0,
+    num_threads=4,
+  )
+  loose = dict(probability=0.35, low=0.75, high=2.2, shift=0.25)
+  colour = dict(probability=0.4)
+  wide = 2 if large else 1
+  nets = dict(
+    morphable=dict(
+      kind="procedural",
+      path="",
+      texture=64 * wide,
+      albedo_path="",
+      landmark_path="",
+    ),
+    estimator=dict(
+      outputs=dict(
+        shape=40, albedo=50, expression=16, pose=6, camera=3, light=27
+      ),
+      stages=(3, 4, 6, 3),
+      width=16 * wide,
+      hidden=256 * wide,
+      input_size=64 * wide,
+    ),
+    identity=dict(
+      stages=(2, 2, 2, 2),
+      widths=tuple(w * wide for w in (16, 32, 64, 128)),
+      stem=16 * wide,
+      embedding=128 * wide,
+      input_size=40 * wide,
+    ),
+    autoencoder=dict(
+      channels=16 * wide,
+      mult=(1, 2, 4) if not large else (1, 2, 2, 4),
+      res_blocks=2,
+      attention_levels=(2,) if not large else (3,),
+      z_channels=4,
+      embed_dim=4,
+      codes=4096,
+      legacy=False,
+      spread=1.0,
+      groups=8,
+    ),
+    discriminator=dict(channels=16 * wide, layers=2),
+    region_encoder=dict(
+      channels=32 * wide,
+      mult=(1, 1, 2, 4),
+      res_blocks=2,
+      head_channels=8,
+      out_channels=64 * wide,
+      slots=4,
+      slot_size=64 * wide,
+      token_size=64 * wide,
+      mlp_size=64 * wide,
+      iterations=3,
+      stem="patchify",
+      patch=4 * wide,
+      groups=8,
+    ),
+    region_decoder=dict(
+      target="pixel",
+      out_channels=3,
+      grid=(8, 8),
+      features=(32 * wide, 32 * wide, 32 * wide),
+      strides=(2, 2, 1),
+      kernel=3,
+    ),
+    unet=dict(
+      in_channels=8,
+      out_channels=4,
+      channels=32 * wide,
+      mult=(1, 2, 4, 4),
+      res_blocks=2,
+      attention_levels=(0, 1, 2),
+      heads=4 * wide,
+      context_dim=64 * wide,
+      condition_dim=128 * wide,
+      adain="residual",
+      groups=8,
+    ),
+  )
+  times = 8 if large else 1
+
+  def estimator(seed):
+    steps = 800 * times
+    return stage(
+      dict(
+        name="estimator",
+        optimizer=optimizer(3e-3, steps, 50),
+        points_weight=5.0,
+        face_weight=0.5,
+      ),
+      dict(
+        world,
+        batch_size=32,
+        sampler="single",
+        faceless=dict(probability=0.1),
+        random_crop=loose,
+        photometric=colour,
+      ),
+      steps,
+      seed=seed,
+    )
+
+  def identity(seed):
+    steps = 600 * times
+    return stage(
+      dict(
+        name="identity",
+        optimizer=optimizer(1e-3, steps, 50),
+        identities=identities,
+        margin=0.3,
+        scale=24.0,
+        jitter=0.01,
+      ),
+      dict(world, batch_size=48, sampler="single"),
+      steps,
+      seed=seed,
+    )
+
+  def first_stage():
+    steps = 450 * times
+    return stage(
+      dict(
+        name="first_stage",
+        optimizer=optimizer(1e-3, steps, 50, b1=0.9, b2=0.99),
+        disc_optimizer=optimizer(3e-4, b1=0.5, b2=0.9),
+        perceptual="estimator",
+        lpips_weights="",
+        perceptual_weight=0.5,
+        codebook_weight=1.0,
+        adversarial_weight=0.2,
+        adversarial_start=steps * 3 // 4,
+        ema_decay=0.995,
+      ),
+      dict(world, batch_size=8, sampler="single"),
+      steps,
+    )
+
+  def region_encoder():
+    steps = 700 * times
+    return stage(
+      dict(
+        name="region_encoder",
+        optimizer=optimizer(1e-3, steps, 100),
+        ema_decay=0.995,
+      ),
+      dict(
+        world,
+        batch_size=16,
+        sampler="single",
+        random_crop=dict(probability=0.8, low=0.6, high=1.15, shift=0.2),
+      ),
+      steps,
+    )
+
+  def denoiser():
+    steps = 1200 * times
+    return stage(
+      dict(
+        name="difffae",
+        optimizer=optimizer(5e-4, steps, 100),
+        schedule=dict(kind="linear", steps=1000, start=0.0015, end=0.0195),
+        prediction="eps",
+        consistency_weight=0.1,
+        source_condition="slots",
+        identity_token=True,
+        latent_scale=0.0,
+        ema_decay=0.999,
+        sampler="ddim",
+        sampling_steps=20,
+        camera_from="source",
+        evaluation=dict(pairs=256, swaps=64, data=dict(world)),
+      ),
+      dict(world, batch_size=16, sampler="pairs"),
+      steps,
+    )
+
+  return dict(
+    name="difffae",
+    seed=0,
+    data_dir="data",
+    tensorboard=True,
+    mesh=dict(data=-1, fsdp=1),
+    compute_dtype="float32" if not large else "bfloat16",
+    image_size=size,
+    nets=nets,
+    stages=(
+      "estimator",
+      "identity",
+      "first_stage",
+      "region_encoder",
+      "denoiser",
+    ),
+    # Second nets, trained with another seed, that only score edits.
+    scoring_stages=("score_estimator", "score_identity"),
+    stage=dict(
+      estimator=estimator(0),
+      identity=identity(0),
+      first_stage=first_stage(),
+      region_encoder=region_encoder(),
+      denoiser=denoiser(),
+      score_estimator=estimator(1),
+      score_identity=identity(1),
+    ),
+  )
+
+
+def smoke(config):
+  """Cuts a configuration down to seconds, for tests and first tries."""
+  config["nets"]["estimator"].update(width=8, stages=(1, 1, 1, 1), hidden=16)
+  config["nets"]["identity"].update(widths=(8, 8, 8, 8), stem=8, embedding=16)
+  config["nets"]["autoencoder"].update(channels=8, codes=64, res_blocks=1)
+  config["nets"]["region_encoder"].update(
+    channels=8, out_channels=16, slot_size=16, token_size=16, mlp_size=16
+  )
+  config["nets"]["region_encoder"].update(res_blocks=1, groups=4)
+  config["nets"]["region_decoder"].update(features=(8, 8, 8))
+  config["nets"]["unet"].update(
+    channels=8, res_blocks=1, heads=2, context_dim=16, condition_dim=16
+  )
+  config["nets"]["unet"]["groups"] = 4
+  config["nets"]["autoencoder"]["groups"] = 4
+  config["nets"]["morphable"]["texture"] = 16
+  for part in config["stage"].values():
+    part.update(steps=3, log_every=1, preview_every=3, checkpoint_every=2)
+    part["data"].update(
+      folder="synthetic_heads_smoke",
+      identities=4,
+      frames=2,
+      pairs=2,
+      swaps=2,
+      batch_size=8,
+    )
+    for key in ("optimizer", "disc_optimizer"):
+      if key in part["recipe"]:
+        part["recipe"][key].update(
+          schedule="constant", warmup_steps=0, total_steps=0
+        )
+  for name in ("identity", "score_identity"):
+    config["stage"][name]["recipe"]["identities"] = 4
+  config["stage"]["first_stage"]["recipe"]["adversarial_start"] = 1
+  config["stage"]["denoiser"]["recipe"].update(
+    sampling_steps=2,
+    evaluation=dict(
+      pairs=2, swaps=2, data=dict(config["stage"]["denoiser"]["data"])
+    ),
+  )
+
+
+def paper(size):
+  """VoxCeleb1 as in the paper: appendix tables 4 and 5, section 5.1."""
+  config = embedded(64)
+  config.update(image_size=size, compute_dtype="bfloat16")
+  nets = config["nets"]
+  # FLAME's files are the user's: generic_model.pkl, FLAME_albedo_from_BFM.npz
+  # and the landmark embedding as npz.
+  nets["morphable"].update(kind="flame", texture=128)
+  nets["estimator"] = dict(
+    outputs=dict(
+      shape=100, albedo=50, expression=50, pose=6, camera=3, light=27
+    ),
+    stages=(3, 4, 6, 3),
+    width=64,
+    hidden=1024,
+    input_size=224,
+  )
+  nets["identity"] = dict(
+    stages=(3, 4, 14, 3),
+    widths=(64, 128, 256, 512),
+    stem=64,
+    embedding=512,
+    input_size=112,
+  )
+  nets["autoencoder"] = dict(
+    channels=128,
+    mult=(1, 2, 2, 4),
+    res_blocks=2,
+    attention_levels=(3,),
+    z_channels=4,
+    embed_dim=4,
+    codes=16384,
+    legacy=True,
+    spread=0.0,
+    groups=32,
+  )
+  nets["discriminator"] = dict(channels=64, layers=2)
+  nets["region_encoder"] = dict(
+    channels=64,
+    mult=(1, 1, 2, 4),
+    res_blocks=2,
+    head_channels=8,
+    out_channels=192,
+    slots=4,
+    slot_size=192,
+    token_size=192,
+    mlp_size=192,
+    iterations=3,
+    stem="patchify",
+    patch=8,
+    groups=16,
+  )
+  # Open in the paper: its decoder. Latents as target, at their own size.
+  nets["region_decoder"] = dict(
+    target="latent",
+    out_channels=4,
+    grid=(8, 8),
+    features=(64,) * (2 if size == 256 else 3) + (64,),
+    strides=(2,) * (2 if size == 256 else 3) + (1,),
+    kernel=5,
+  )
+  nets["unet"] = dict(
+    in_channels=8,
+    out_channels=4,
+    channels=320,
+    mult=(1, 2, 4, 4),
+    res_blocks=2,
+    attention_levels=(0, 1, 2),
+    heads=8,
+    context_dim=192,
+    condition_dim=512,
+    adain="residual",
+    groups=32,
+  )
+  denoiser = config["stage"]["denoiser"]
+  denoiser["steps"] = 100_000
+  denoiser["recipe"].update(
+    optimizer=optimizer(1e-4, clip=0.0),
+    latent_scale=1.0,
+    ema_decay=0.9999,
+    sampling_steps=50,
+    camera_from="query",
+  )
+  first = config["stage"]["first_stage"]
+  first["steps"] = 200_000
+  first["recipe"].update(
+    optimizer=optimizer(4.5e-6 * 10, clip=0.0, b1=0.5, b2=0.9),
+    disc_optimizer=optimizer(4.5e-6 * 10, clip=0.0, b1=0.5, b2=0.9),
+    perceptual="lpips",
+    perceptual_weight=1.0,
+    adversarial_weight=0.6,
+    adversarial_start=1,
+    ema_decay=0.9999,
+  )
+  region = config["stage"]["region_encoder"]
+  region["steps"] = 200_000
+  region["recipe"].update(optimizer=optimizer(1e-4), ema_decay=0.9999)
+  for part in config["stage"].values():
+    part["data"].update(source="array_record", size=size, folder="voxceleb1")
+    part["preview_every"] = part["checkpoint_every"] = 5000
+    part["evaluate"] = False  # true outcomes of edits exist for no real set
+  denoiser["recipe"]["evaluation"]["data"] = dict(denoiser["data"])
+  # 8 : 2 of VoxCeleb1's 1,251 people, split by identity.
+  for name in ("identity", "score_identity"):
+    config["stage"][name]["recipe"]["identities"] = 1000
+  first["data"]["batch_size"] = 10
+  region["data"]["batch_size"] = 128
+  return config

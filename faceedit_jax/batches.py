@@ -1,0 +1,208 @@
+"""From the data section of a stage's config to batches on the devices."""
+
+import pathlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from faceedit_jax.core import recipe as recipe_lib
+from faceedit_jax.core.errors import UserError, as_user_error
+
+Transform = Callable[[dict[str, Any], np.random.Generator], dict[str, Any]]
+
+_DEVICE_BATCHES = 2  # wait on the devices ahead of their use
+
+
+def transform_of(
+  recipe: recipe_lib.Recipe, data: Mapping[str, Any]
+) -> Transform:
+  """What the data section says, narrowed to the fields a recipe reads.
+
+  Args:
+    recipe: gives the fields, and the size of its pictures.
+    data: the stage's data section; see `data_pipelines.transforms`.
+
+  Returns:
+    (example, generator) -> example.
+  """
+  from data_pipelines import transforms  # noqa: PLC0415
+
+  spec = recipe.batch_spec()
+  sizes = {field.shape[0] for field in spec.values() if len(field.shape) == 3}
+  size = sizes.pop() if len(sizes) == 1 else None
+  prepare = transforms.from_config(data, size)
+
+  def transform(example, rng):
+    example = prepare(example, rng)
+    missing = sorted(set(spec) - set(example))
+    if missing:
+      raise UserError(
+        f"the data has no {missing}; it has {sorted(example)} (batch_spec of "
+        "the recipe, data of the stage)"
+      )
+    return {
+      name: np.asarray(example[name]).astype(field.dtype)
+      for name, field in spec.items()
+    }
+
+  return transform
+
+
+class _Pairs:
+  """Two frames of one person as `source_*` and `query_*` fields."""
+
+  def __init__(self, source: Any, seed: int):
+    from data_pipelines import samplers  # noqa: PLC0415
+
+    self._pairs = samplers.PairSource(source, seed, prefix="query_")
+
+  def __len__(self) -> int:
+    return len(self._pairs)
+
+  def __getitem__(self, index: int) -> dict[str, Any]:
+    example = self._pairs[index]
+    return {
+      k if k.startswith("query_") else f"source_{k}": v
+      for k, v in example.items()
+    }
+
+
+def open_data(
+  data: Mapping[str, Any], data_dir: pathlib.Path, seed: int, split: str
+) -> Any:
+  """Opens the source of a stage.
+
+  Args:
+    data: the stage's data section; `sampler` is "single" (the default),
+      "pairs" (two frames of one person) or "balanced" (people equally often).
+    data_dir: directory of prepared data.
+    seed: of the choice of pairs.
+    split: "train", "validation" or "test".
+
+  Returns:
+    A source: `len` and `[i]`.
+
+  Raises:
+    UserError: one line.
+  """
+  from data_pipelines import samplers, sources  # noqa: PLC0415
+
+  with as_user_error("data of the stage"):
+    # In a data section "pairs" counts the edits with known outcome.
+    spec = {k: v for k, v in data.items() if k not in ("pairs", "balanced")}
+    source = sources.open_source(spec, pathlib.Path(data_dir), split)
+    sampler = data.get("sampler", "single")
+    if sampler == "single":
+      return source
+    if sampler == "pairs":
+      return _Pairs(source, seed)
+    if sampler == "balanced":
+      return samplers.BalancedSource(source)
+  raise UserError(
+    f"data.sampler is {sampler!r}, wanted 'single', 'pairs' or 'balanced'"
+  )
+
+
+class _Checked:
+  """Checks the first batch and drops arrays that the recipe does not read."""
+
+  def __init__(self, loader: Any, spec: recipe_lib.BatchSpec, where: str):
+    self._loader, self._spec, self._where = loader, spec, where
+    self._first = True
+    self.position = loader.position
+
+  def __iter__(self):
+    return self
+
+  def __next__(self) -> dict[str, np.ndarray]:
+    batch = next(self._loader)
+    self.position += 1
+    if self._first:
+      with as_user_error():
+        recipe_lib.check_batch(self._spec, batch, self._where)
+      self._first = False
+    return {name: batch[name] for name in self._spec}
+
+  def close(self) -> None:
+    self._loader.close()
+
+
+def train_batches(
+  recipe: recipe_lib.Recipe,
+  data: Mapping[str, Any],
+  data_dir: pathlib.Path,
+  sharding: jax.sharding.Sharding,
+  seed: int,
+  start: int,
+  where: str,
+) -> Iterator[dict[str, jax.Array]]:
+  """Batches on the devices from step `start` on.
+
+  Args:
+    recipe: gives the fields and the transform.
+    data: the stage's data section.
+    data_dir: directory of prepared data.
+    sharding: of the batch axis.
+    seed: of order and augmentation.
+    start: first step to deliver.
+    where: name of the data section, for errors.
+
+  Returns:
+    An iterator with `position` and `close()`.
+
+  Raises:
+    UserError: one line.
+  """
+  from data_pipelines import loader  # noqa: PLC0415
+
+  source = open_data(data, data_dir, seed, data.get("split", "train"))
+  with as_user_error(where):
+    batches = loader.make_loader(
+      source,
+      transform_of(recipe, data),
+      batch_size=data["batch_size"],
+      seed=seed,
+      start_step=start,
+      process_index=jax.process_index(),
+      process_count=jax.process_count(),
+      num_threads=data.get("num_threads", 8),
+    )
+  checked = _Checked(batches, recipe.batch_spec(), where)
+  return loader.prefetch_to_device(checked, sharding, _DEVICE_BATCHES)
+
+
+def preview_batch(
+  recipe: recipe_lib.Recipe,
+  data: Mapping[str, Any],
+  data_dir: pathlib.Path,
+  seed: int,
+  count: int,
+) -> dict[str, np.ndarray]:
+  """A small batch that is the same at every step, host and resume.
+
+  Args:
+    recipe: gives the fields and the transform.
+    data: the stage's data section.
+    data_dir: directory of prepared data.
+    seed: of the choice.
+    count: examples.
+
+  Returns:
+    {name: (count, ...)}.
+  """
+  from data_pipelines import samplers  # noqa: PLC0415
+
+  source = open_data(data, data_dir, seed, data.get("split", "train"))
+  transform = transform_of(recipe, data)
+  examples = []
+  for i in range(count):
+    # Spread over the source: neighbours are often frames of one person.
+    index = i * max(1, len(source) // count) % len(source)
+    rng = samplers.generator(seed, index)
+    examples.append(transform(source[index], rng))
+  return {
+    name: np.stack([np.asarray(e[name]) for e in examples])
+    for name in recipe.batch_spec()
+  }

@@ -1,0 +1,393 @@
+"""Freezes `recipe.edit` into a bundle that runs without this library's nets.
+
+  python -m faceedit_jax.export --config=configs/FILE.py --workdir=DIR --out=DIR
+
+A bundle is a folder: `weights.safetensors` (all nets), `edit.jax` (the program
+for CPU, CUDA and TPU, any batch size) and `manifest.json`. The program expires
+with JAX's compatibility window; weights and config are the archive.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import pathlib
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import safetensors.flax
+from jax import export as jax_export
+
+from faceedit_jax import __version__
+from faceedit_jax.core.errors import UserError, as_user_error
+from faceedit_jax.core.recipe import Field, Recipe
+from faceedit_jax.core.typing import Array, Variables
+
+FORMAT = 1
+PLATFORMS = ("cpu", "cuda", "tpu")
+_PROGRAM, _WEIGHTS, _MANIFEST = (
+  "edit.jax",
+  "weights.safetensors",
+  "manifest.json",
+)
+
+
+class _Recorder(dict):
+  """A dict that remembers which of its entries were read."""
+
+  def __init__(self, *args):
+    super().__init__(*args)
+    self.read: set[str] = set()
+
+  def __getitem__(self, name):
+    self.read.add(name)
+    return super().__getitem__(name)
+
+  def get(self, name, default=None):
+    return self[name] if name in self else default
+
+  def items(self):
+    self.read.update(self)
+    return super().items()
+
+  def values(self):
+    self.read.update(self)
+    return super().values()
+
+
+def edit_inputs(recipe: Recipe) -> Mapping[str, Field]:
+  """What `recipe.edit` may read: its `edit_spec`, else its training batch."""
+  return getattr(recipe, "edit_spec", recipe.batch_spec)()
+
+
+def flatten(tree: Any) -> dict[str, Array]:
+  """Leaves by "/"-joined path, as they are named in the weight file."""
+  return {
+    jax.tree_util.keystr(path, simple=True, separator="/"): leaf
+    for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]
+  }
+
+
+def export_edit(
+  recipe: Recipe,
+  variables: Mapping[str, Variables],
+  frozen: Mapping[str, Variables],
+  out: str | pathlib.Path,
+  *,
+  inputs: Mapping[str, Field] | None = None,
+  knobs: Mapping[str, Any] | None = None,
+  platforms: Sequence[str] = PLATFORMS,
+  batch: int | None = None,
+  info: Mapping[str, Any] | None = None,
+) -> pathlib.Path:
+  """Writes a bundle.
+
+  Args:
+    recipe: whose `edit` to freeze.
+    variables: {net: variables} of the trained nets.
+    frozen: {net: variables} of the frozen nets.
+    out: folder of the bundle, created.
+    inputs: arrays the program takes; `edit_inputs` by default. Those that the
+      edit never reads are left out.
+    knobs: keyword arguments of `edit`, fixed in the program.
+    platforms: where the program can run.
+    batch: a fixed batch size; any size when None.
+    info: JSON values for the manifest, e.g. the config.
+
+  Returns:
+    The folder.
+
+  Raises:
+    ValueError: a platform is unknown, or the edit returns no "image".
+  """
+  unknown = [p for p in platforms if p not in PLATFORMS]
+  if unknown or not platforms:
+    raise ValueError(
+      f"platforms {list(platforms)} must be some of {list(PLATFORMS)}"
+    )
+  knobs = dict(knobs or {})
+  tree = {"variables": dict(variables), "frozen": dict(frozen)}
+  flat, structure = flatten(tree), jax.tree.structure(tree)
+  names = list(flat)
+
+  def edit(weights, arrays, seed):
+    nets = jax.tree.unflatten(structure, [weights[name] for name in names])
+    key = jax.random.key(seed)
+    made = recipe.edit(nets["variables"], nets["frozen"], arrays, key, **knobs)
+    return dict(made)
+
+  abstract = {
+    name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
+    for name, leaf in flat.items()
+  }
+  seed = jax.ShapeDtypeStruct((), jnp.uint32)
+  fields = dict(inputs if inputs is not None else edit_inputs(recipe))
+  fields = _read_fields(edit, abstract, fields, seed)
+  size = batch or jax_export.symbolic_shape("b")[0]
+  arrays = {
+    name: jax.ShapeDtypeStruct((size, *field.shape), jnp.dtype(field.dtype))
+    for name, field in fields.items()
+  }
+  made = jax_export.export(jax.jit(edit), platforms=list(platforms))(
+    abstract, arrays, seed
+  )
+  outputs = jax.tree.unflatten(made.out_tree, made.out_avals)
+  if "image" not in outputs:
+    raise ValueError(
+      f"{type(recipe).__name__}.edit returned {sorted(outputs)}, wanted an "
+      "'image' among them"
+    )
+  out = pathlib.Path(out)
+  out.mkdir(parents=True, exist_ok=True)
+  host = {name: jnp.asarray(leaf) for name, leaf in flat.items()}
+  safetensors.flax.save_file(host, out / _WEIGHTS)
+  program = bytes(made.serialize())
+  (out / _PROGRAM).write_bytes(program)
+  manifest = {
+    "format": FORMAT,
+    "library": __version__,
+    "jax": jax.__version__,
+    "recipe": type(recipe).__name__,
+    "platforms": list(platforms),
+    "batch": batch,
+    "inputs": {k: _describe(fields[k], v) for k, v in arrays.items()},
+    "outputs": {k: _describe(None, v) for k, v in outputs.items()},
+    "knobs": {k: repr(v) for k, v in knobs.items()},
+    "parameters": sum(int(np.prod(v.shape)) for v in flat.values()),
+    "sha256": {
+      _PROGRAM: hashlib.sha256(program).hexdigest(),
+      _WEIGHTS: _digest(out / _WEIGHTS),
+    },
+    "info": dict(info or {}),
+  }
+  text = json.dumps(manifest, indent=2, sort_keys=True, default=str)
+  (out / _MANIFEST).write_text(text + "\n")
+  return out
+
+
+def _read_fields(edit, weights, fields, seed) -> dict[str, Field]:
+  """The fields that an edit reads, found by tracing it once."""
+  arrays = {
+    name: jax.ShapeDtypeStruct((2, *field.shape), jnp.dtype(field.dtype))
+    for name, field in fields.items()
+  }
+  seen: set[str] = set()
+
+  def watched(weights, arrays, seed):
+    recorder = _Recorder(arrays)
+    made = edit(weights, recorder, seed)
+    seen.update(recorder.read)
+    return made
+
+  jax.eval_shape(watched, weights, arrays, seed)
+  return {name: field for name, field in fields.items() if name in seen}
+
+
+def _describe(field: Field | None, value: Any) -> dict[str, Any]:
+  shape = [d if isinstance(d, int) else str(d) for d in value.shape]
+  described = {"shape": shape, "dtype": str(value.dtype)}
+  if field is not None and field.range is not None:
+    described["range"] = list(field.range)
+  return described
+
+
+def _digest(path: pathlib.Path) -> str:
+  with path.open("rb") as file:
+    return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Bundle:
+  """A loaded bundle; call it with arrays.
+
+  Attributes:
+    manifest: what `manifest.json` says.
+    weights: {path: array} on the default device.
+    program: the deserialised program.
+  """
+
+  manifest: Mapping[str, Any]
+  weights: Mapping[str, Array]
+  program: jax_export.Exported
+
+  def __call__(
+    self, inputs: Mapping[str, Any], seed: int = 0
+  ) -> dict[str, Array]:
+    """Runs the edit.
+
+    Args:
+      inputs: {name: array (b, ...)} as the manifest lists them; others are
+        ignored.
+      seed: of the edit's noise.
+
+    Returns:
+      {"image": (b, h, w, 3) in [-1, 1], ...}.
+
+    Raises:
+      UserError: an input is missing or has another shape or dtype.
+    """
+    arrays, size = {}, self.manifest["batch"]
+    for name, wanted in self.manifest["inputs"].items():
+      if name not in inputs:
+        raise UserError(
+          f"the bundle needs {sorted(self.manifest['inputs'])}, got "
+          f"{sorted(inputs)}"
+        )
+      value = inputs[name]
+      shape = np.shape(value)
+      size = (shape[0] if shape else 0) if size is None else size
+      expected = (size, *wanted["shape"][1:])
+      if shape != expected or str(value.dtype) != wanted["dtype"]:
+        raise UserError(
+          f"input {name!r} is {value.dtype}{list(shape)}, the bundle wants "
+          f"{wanted['dtype']}{list(expected)}"
+        )
+      arrays[name] = jnp.asarray(value)
+    return self._compiled(self.weights, arrays, jnp.uint32(seed))
+
+  @functools.cached_property
+  def _compiled(self):
+    # One jit object keeps the executable of every batch size seen so far.
+    return jax.jit(self.program.call)
+
+
+def load_bundle(folder: str | pathlib.Path) -> Bundle:
+  """Loads a bundle and checks that it is whole and fits this machine.
+
+  Raises:
+    UserError: a file is missing or damaged, the format is newer, or the
+      program was not made for this platform.
+  """
+  folder = pathlib.Path(folder)
+  for name in (_MANIFEST, _PROGRAM, _WEIGHTS):
+    if not (folder / name).is_file():
+      raise UserError(f"{folder} is no bundle: it has no {name}")
+  manifest = json.loads((folder / _MANIFEST).read_text())
+  if manifest.get("format") != FORMAT:
+    raise UserError(
+      f"{folder} has bundle format {manifest.get('format')}, this version "
+      f"reads {FORMAT}; export it again"
+    )
+  for name, digest in manifest["sha256"].items():
+    if _digest(folder / name) != digest:
+      raise UserError(f"{folder / name} is damaged; copy or export it again")
+  platform = jax.default_backend()
+  platform = "cuda" if platform == "gpu" else platform
+  if platform not in manifest["platforms"]:
+    raise UserError(
+      f"{folder} was exported for {manifest['platforms']}, this machine runs "
+      f"on {platform!r}; export it again with --platforms={platform}"
+    )
+  with as_user_error(str(folder / _PROGRAM)):
+    program = jax_export.deserialize((folder / _PROGRAM).read_bytes())
+  weights = safetensors.flax.load_file(folder / _WEIGHTS)
+  return Bundle(manifest, weights, program)
+
+
+def export_stage(
+  config: Mapping[str, Any],
+  workdir: str | pathlib.Path,
+  out: str | pathlib.Path,
+  *,
+  stage: str | None = None,
+  ema: str | None = None,
+  pictures: Sequence[str] = (),
+  platforms: Sequence[str] = PLATFORMS,
+  batch: int | None = None,
+  knobs: Mapping[str, Any] | None = None,
+) -> pathlib.Path:
+  """Exports the newest checkpoint of a stage, the last one by default.
+
+  Args:
+    config: the whole config.
+    workdir: directory of all stages.
+    out: folder of the bundle.
+    stage: which stage.
+    ema: average to export; the recipe's main one when None, "" for the raw
+      parameters.
+    pictures: names of inputs that are pictures of the config's size, in
+      place of `edit_inputs`.
+    platforms: see `export_edit`.
+    batch: see `export_edit`.
+    knobs: see `export_edit`.
+  """
+  from faceedit_jax import stages  # noqa: PLC0415  (only commands need it)
+  from faceedit_jax.core import checkpoint, handover  # noqa: PLC0415
+
+  name = stages.pick_stages(config, stage)[-1]
+  made = stages.make_stage(config, name, workdir)
+  steps = checkpoint.steps_in(made.checkpoints)
+  if not steps:
+    raise UserError(
+      f"stage {name!r} has no checkpoint in {made.checkpoints}; train it "
+      "first (python -m faceedit_jax.main --mode=train)"
+    )
+  place = handover.place_on(
+    jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+  )
+  size = config["image_size"]
+  field = Field((size, size, 3), range=(-1.0, 1.0))
+  return export_edit(
+    made.recipe,
+    handover.load_view(made.recipe, made.checkpoints, place, ema),
+    handover.load_frozen(made.recipe, made.workdir, place),
+    out,
+    inputs={name: field for name in pictures} or None,
+    knobs=knobs,
+    platforms=platforms,
+    batch=batch,
+    info={"stage": name, "step": steps[-1], "identity": made.identity},
+  )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+  """Entry point of the command line; returns the exit code."""
+  import argparse  # noqa: PLC0415
+
+  parser = argparse.ArgumentParser(
+    prog="python -m faceedit_jax.export",
+    description="Export a trained stage's edit as a bundle.",
+  )
+  parser.add_argument("--config", required=True, help="config file[:variant]")
+  parser.add_argument("--workdir", required=True, help="of the training run")
+  parser.add_argument("--out", required=True, help="folder of the bundle")
+  parser.add_argument("--stage", help="the last one by default")
+  parser.add_argument("--ema", help="average to export; '' for raw parameters")
+  parser.add_argument(
+    "--inputs", default="", help="names of picture inputs, comma separated"
+  )
+  parser.add_argument("--platforms", default=",".join(PLATFORMS))
+  parser.add_argument("--batch", type=int, help="any size by default")
+  parser.add_argument(
+    "--knobs", default="{}", help='arguments of edit, as JSON: {"steps": 20}'
+  )
+  options = parser.parse_args(arguments)
+  from faceedit_jax.core import config as config_lib  # noqa: PLC0415
+
+  try:
+    with as_user_error("export"):
+      out = export_stage(
+        config_lib.load(options.config),
+        options.workdir,
+        options.out,
+        stage=options.stage,
+        ema=options.ema,
+        pictures=[n for n in options.inputs.split(",") if n],
+        platforms=[p for p in options.platforms.split(",") if p],
+        batch=options.batch,
+        knobs=json.loads(options.knobs),
+      )
+  except UserError as error:
+    text = " ".join(str(error).split())
+    print(f"error: {text}", file=sys.stderr, flush=True)
+    return 2
+  print(f"wrote {out}", flush=True)
+  return 0
+
+
+if __name__ == "__main__":
+  sys.exit(main())

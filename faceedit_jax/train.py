@@ -1,0 +1,406 @@
+"""The training loop, one for all recipes: stages in order, each resumable.
+
+mesh -> state -> data -> step -> metrics, previews, checkpoints -> evaluation.
+Big_vision's order of sections; everything that differs between methods is in
+the recipe and the config.
+"""
+
+import functools
+import pathlib
+import signal
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from absl import logging
+from clu import parameter_overview
+from jax.experimental import multihost_utils
+
+import faceedit_jax
+from faceedit_jax import batches as batches_lib
+from faceedit_jax import evaluate
+from faceedit_jax import stages as stages_lib
+from faceedit_jax.core import checkpoint, distributed, handover, sharding
+from faceedit_jax.core import rng as rng_lib
+from faceedit_jax.core import state as state_lib
+from faceedit_jax.core import step as step_lib
+from faceedit_jax.core.errors import (
+  DivergedError,
+  UserError,
+  WorkdirError,
+  as_user_error,
+)
+from faceedit_jax.core.progress import Progress
+from faceedit_jax.core.typing import PyTree
+from faceedit_jax.core.writers import Writer
+from faceedit_jax.stages import Stage
+
+
+def run(
+  config: Mapping[str, Any],
+  workdir: str | pathlib.Path,
+  mode: str = "train",
+  stage: str | None = None,
+  data_dir: str | pathlib.Path | None = None,
+) -> bool:
+  """Trains, or evaluates, the stages of a config.
+
+  Args:
+    config: the config, see `configs/`.
+    workdir: where stages keep checkpoints, metrics and previews.
+    mode: "train" or "evaluate".
+    stage: this stage only.
+    data_dir: directory of prepared data, instead of `config.data_dir`.
+
+  Returns:
+    False when a signal to stop came before everything was done.
+
+  Raises:
+    UserError: one line: what was got, what was wanted, where to change it.
+  """
+  names = stages_lib.pick_stages(config, stage)
+  if mode not in ("train", "evaluate"):
+    raise UserError(f"--mode={mode}, wanted train or evaluate")
+  order = list(config["stages"])
+  if mode == "evaluate":
+    # Nets that only score edits are trained when they are first needed.
+    for name in config.get("scoring_stages", ()):
+      built = stages_lib.make_stage(config, name, workdir, data_dir)
+      if not train_stage(built, config, f"{name} (scoring)"):
+        return False
+  for name in names:
+    built = stages_lib.make_stage(config, name, workdir, data_dir)
+    at = f"{order.index(name) + 1}/{len(order)}" if name in order else "extra"
+    title = f"{name} ({at})"
+    if mode == "evaluate":
+      evaluate.evaluate_stage(built)
+    elif not train_stage(built, config, title):
+      return False
+  return True
+
+
+def train_stage(
+  stage: Stage, config: Mapping[str, Any], title: str = ""
+) -> bool:
+  """Trains one stage from its newest checkpoint, or from the start.
+
+  Args:
+    stage: from `stages.make_stage`.
+    config: the whole config, for the mesh and the record of the run.
+    title: shown by the progress bar.
+
+  Returns:
+    False when a signal to stop came first; the state was saved then.
+
+  Raises:
+    UserError: one line.
+  """
+  options, recipe, first = stage.options, stage.recipe, jax.process_index() == 0
+  say = functools.partial(print, flush=True) if first else (lambda *_: None)
+  title = title or stage.name
+  stages_lib.check_same_run(stage)
+  if (done := stages_lib.finished_step(stage)) is not None:
+    say(f"{title}: finished at step {done}")
+    return True
+
+  # Mesh and shardings.
+  accumulate = int(options.get("accumulate", 1) or 1)
+  where = f"config.stage.{stage.name}.data"
+  with as_user_error(f"stage {stage.name!r}"):
+    mesh = sharding.make_mesh(config["mesh"])
+    sharding.check_batch_divides(
+      options["data"]["batch_size"], mesh, accumulate, f"{where}.batch_size"
+    )
+    init = functools.partial(step_lib.init_state, recipe)
+    abstract = jax.eval_shape(init, jax.random.key(0))
+    shardings = sharding.infer(abstract, sharding.DEFAULT_RULES, mesh)
+  place = functools.partial(_place, mesh=mesh)
+
+  # State: restored, or fresh with pretrained nets put in.
+  store = checkpoint.Checkpoints(
+    stage.checkpoints, int(options.get("keep") or 3), options.get("keep_every")
+  )
+  frozen = handover.load_frozen(recipe, stage.workdir, place)
+  start = store.latest or 0
+  if start:
+    state, _ = store.restore(_with_shardings(abstract, shardings))
+  else:
+    # The key is made inside, so that no process hands in an array of its own.
+    state = jax.jit(
+      lambda: init(jax.random.key(stage.seed)),
+      out_shardings=shardings,
+      compiler_options=handover.run_once(),
+    )()
+    sources = recipe.init_from()
+    if sources:
+      nets = place(
+        {
+          net: {"params": abstract.params[net], **abstract.stats[net]}
+          for net in abstract.params
+        }
+      )
+      loaded = handover.load_nets(sources, nets, stage.workdir)
+      state = handover.start_from(state, loaded, shardings)
+  if first:
+    checkpoint.write_json(stage.directory / "config.json", stage.identity)
+    _describe(stage.directory, abstract, frozen, say, title)
+
+  # Data, outputs, step.
+  writer = Writer(
+    stage.directory, config.get("tensorboard", True), start, enabled=first
+  )
+  if not start:
+    writer.write_hparams(stage.identity)
+  batches = batches_lib.train_batches(
+    recipe,
+    options["data"],
+    stage.data_dir,
+    sharding.batch_sharding(mesh),
+    stage.seed,
+    start,
+    where,
+  )
+  step_fn = jax.jit(
+    step_lib.make_step(recipe, accumulate),
+    static_argnames="due",
+    donate_argnums=0,
+    out_shardings=(shardings, sharding.replicated(mesh), None),
+  )
+  bar = Progress(title, start, stage.steps, enabled=first)
+  record = functools.partial(_record, stage, checkpoint.tree_hash(abstract))
+  stop = _StopRequest()
+  try:
+    with stop, jax.set_mesh(mesh):
+      loop = _Loop(stage, mesh, state, frozen, batches, step_fn)
+      del state  # the step donates it
+      done = loop.run(start, stop, writer, bar, store, record)
+      state = loop.state
+  finally:
+    batches.close()
+    bar.close()
+    try:
+      store.close()
+    finally:
+      writer.close()
+  if done < stage.steps:
+    say(f"{title}: stopped and saved at step {done}")
+    return False
+  if first:
+    checkpoint.write_json(
+      stage.directory / "finished.json", {"step": done, "time": time.time()}
+    )
+  distributed.barrier(f"finished-{stage.name}")
+  if options.get("evaluate", True) and recipe.evaluators():
+    ema = handover.main_ema(recipe)
+    variables = distributed.to_local(state_lib.view(state, ema or None), mesh)
+    frozen = distributed.to_local(frozen, mesh)
+    if first:
+      evaluate.run_evaluators(stage, variables, frozen, done, quick=True)
+    distributed.barrier(f"evaluated-{stage.name}")
+  return True
+
+
+class _Loop:
+  """The steps of one stage; holds the state between them."""
+
+  def __init__(self, stage, mesh, state, frozen, batches, step_fn):
+    self.state = state
+    self._stage, self._frozen, self._batches = stage, frozen, batches
+    self._mesh, self._step_fn = mesh, step_fn
+    self._phases = stage.recipe.phases()
+    self._recent: dict[str, jax.Array] = {}  # newest value of every metric
+    self._preview = None
+
+  def run(self, start, stop, writer, bar, store, record) -> int:
+    """Runs until the last step or a request to stop; returns steps done."""
+    options, total = self._stage.options, self._stage.steps
+    log_every = _every(options, "log_every", 100)
+    preview_every = _every(options, "preview_every", 0)
+    save_every = _every(options, "checkpoint_every", 1000)
+    waiting: tuple[int, dict] | None = None
+    done = start
+    for step in range(start, total):
+      due = step_lib.due_phases(self._phases, step)
+      batch = next(self._batches)
+      self.state, metrics, images = self._step_fn(
+        self.state, self._frozen, batch, due=due
+      )
+      done = step + 1
+      # A lazy phase is seldom due at a logged step: its last value is kept.
+      self._recent.update(metrics)
+      if waiting is not None:  # fetched one step late: the device is busy again
+        self._log(*waiting, writer, bar)
+        waiting = None
+      last = done == total
+      if last or (log_every and done % log_every == 0) or step == start:
+        waiting = (done, dict(self._recent))
+      stopping = stop.reached(done)
+      saving = last or stopping or (save_every and done % save_every == 0)
+      # A state with a non-finite loss is never saved.
+      if saving and waiting is None:
+        self._fetch(done, self._recent)
+      elif saving:
+        self._log(*waiting, writer, bar)
+        waiting = None
+      if saving:
+        if self._batches.position != done:
+          raise RuntimeError(
+            f"data position {self._batches.position} after {done} steps"
+          )
+        writer.flush()
+        store.save(self.state, record(done))
+      if preview_every and (last or done % preview_every == 0):
+        self._write_preview(done, images, writer)
+      bar.update(done)
+      if stopping:
+        break
+    return done
+
+  def _fetch(self, done: int, metrics: Mapping[str, Any]) -> dict[str, float]:
+    values = {k: float(v) for k, v in jax.device_get(metrics).items()}
+    try:
+      step_lib.finite_check(values, self._phases)
+    except FloatingPointError as e:
+      kept = checkpoint.steps_in(self._stage.checkpoints)
+      kept = f"the checkpoint of step {kept[-1]} is kept" if kept else "no "\
+        "checkpoint was made yet"  # fmt: skip
+      raise DivergedError(
+        f"stage {self._stage.name!r}, step {done}: {e}; {kept}"
+      ) from e
+    return values
+
+  def _log(self, done, metrics, writer, bar) -> None:
+    values = self._fetch(done, metrics)
+    bar.update(done, values)
+    if bar.steps_per_second:
+      values["steps_per_second"] = bar.steps_per_second
+    writer.write_scalars(done, values)
+
+  def _write_preview(self, done, images, writer) -> None:
+    stage = self._stage
+    if self._preview is None:
+      self._preview = _make_preview(stage, self._mesh)
+    rows = self._preview(self.state, self._frozen)
+    writer.write_images(done, rows)
+    rows = {k: v for k, v in images.items() if v.ndim == 4}
+    if jax.process_count() > 1 and rows:
+      rows = multihost_utils.process_allgather(rows, tiled=True)
+    writer.write_images(done, rows, "train")
+
+
+def _make_preview(
+  stage: Stage, mesh: jax.sharding.Mesh
+) -> Callable[[state_lib.TrainState, PyTree], dict[str, jax.Array]]:
+  """A jitted preview on a batch and noise that stay the same for the run."""
+  count = int(stage.options.get("preview_count") or 8)
+  data = stage.options["data"]
+  batch = batches_lib.preview_batch(
+    stage.recipe, data, stage.data_dir, stage.seed, count
+  )
+  everywhere = sharding.replicated(mesh)
+  batch = {
+    k: jax.make_array_from_process_local_data(everywhere, v)
+    for k, v in batch.items()
+  }
+  ema = handover.main_ema(stage.recipe) or None
+
+  def preview(state, frozen, batch):
+    key = rng_lib.key(jax.random.key(stage.seed), 0, "preview")
+    variables = state_lib.view(state, ema)
+    return dict(stage.recipe.preview(variables, frozen, batch, key))
+
+  jitted = jax.jit(preview, out_shardings=everywhere)
+
+  def call(state, frozen):
+    rows = jitted(state, frozen, batch)
+    return {k: v.addressable_data(0) for k, v in rows.items()}
+
+  return call
+
+
+def _every(options: Mapping[str, Any], name: str, default: int) -> int:
+  value = options.get(name, default)
+  return int(value or 0)
+
+
+def _record(stage: Stage, tree_hash: str, done: int) -> checkpoint.Record:
+  return checkpoint.Record(
+    step=done,
+    data={"batches": done, "seed": stage.seed},
+    config=stage.identity,
+    meta={
+      "version": faceedit_jax.__version__,
+      "recipe": type(stage.recipe).__name__,
+      "stage": stage.name,
+      "tree_hash": tree_hash,
+      "jax": jax.__version__,
+    },
+  )
+
+
+def _with_shardings(abstract: PyTree, shardings: PyTree) -> PyTree:
+  return jax.tree.map(
+    lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+    abstract,
+    shardings,
+  )
+
+
+def _place(abstract: PyTree, *, mesh: jax.sharding.Mesh) -> PyTree:
+  shardings = sharding.infer(abstract, sharding.NET_RULES, mesh)
+  return _with_shardings(abstract, shardings)
+
+
+def _describe(directory, abstract, frozen, say, title) -> None:
+  """Lists all parameters in a file, and their number on the screen."""
+  tables = []
+  sizes = {"trained": abstract.params, "frozen": frozen}
+  for kind, nets in sizes.items():
+    for net, tree in nets.items():
+      tree = tree["params"] if kind == "frozen" else tree
+      leaves = jax.tree.leaves(tree)
+      count = sum(int(np.prod(leaf.shape)) for leaf in leaves)
+      say(f"{title}: {kind} net {net!r}, {count:,} parameters")
+      # What is frozen may be no net but arrays in a class of their own.
+      if leaves and isinstance(tree, Mapping):
+        table = parameter_overview.get_parameter_overview(
+          tree, include_stats=False
+        )
+        tables.append(f"{kind} net {net!r}\n{table}\n")
+  try:
+    (directory / "parameters.txt").write_text("\n".join(tables))
+  except OSError as e:
+    raise WorkdirError(f"cannot write to {directory}: {e.strerror}") from e
+
+
+class _StopRequest:
+  """A request to stop (SIGTERM), agreed upon by all processes."""
+
+  def __init__(self):
+    self._asked = threading.Event()
+    self._old = None
+
+  def __enter__(self):
+    # With several processes JAX's own service watches for the signal and
+    # agrees on the step to stop at.
+    alone = jax.process_count() == 1
+    if alone and threading.current_thread() is threading.main_thread():
+      self._old = signal.signal(signal.SIGTERM, lambda *_: self._asked.set())
+    return self
+
+  def __exit__(self, *error):
+    if self._old is not None:
+      signal.signal(signal.SIGTERM, self._old)
+
+  def reached(self, step: int) -> bool:
+    """Whether to save and stop after this step."""
+    if jax.process_count() > 1:
+      try:
+        return multihost_utils.reached_preemption_sync_point(step)
+      except RuntimeError as e:
+        logging.log_first_n(logging.WARNING, "no preemption service: %s", 1, e)
+        return False
+    return self._asked.is_set()
