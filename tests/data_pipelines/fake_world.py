@@ -1,0 +1,109 @@
+"""A world of coloured discs with the interface of the synthetic heads."""
+
+import dataclasses
+
+import numpy as np
+
+from data_pipelines import align
+
+VERSION = "fake"
+
+
+@dataclasses.dataclass(frozen=True)
+class Identity:
+  index: int
+  shape: np.ndarray
+  hair: np.ndarray
+  hat: np.ndarray
+  clothes: np.ndarray
+  background: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Frame:
+  index: int
+  pose: np.ndarray
+  expression: np.ndarray
+  light: np.ndarray
+  camera: np.ndarray
+
+
+def _draw(count, *key):
+  return np.random.default_rng(list(key)).normal(size=count).astype(np.float32)
+
+
+def sample_identity(seed, index, balance=()):
+  draws = [_draw(4, seed, index, k) for k in range(5)]
+  return Identity(index, *draws)
+
+
+def sample_frame(seed, identity_index, frame_index, balance=()):
+  key = (seed, identity_index, frame_index)
+  pose, expression = _draw(6, *key, 10), _draw(16, *key, 11)
+  light, camera = _draw(27, *key, 12).reshape(9, 3), _draw(3, *key, 13)
+  return Frame(frame_index, pose, expression, light, camera)
+
+
+def replace(base, **donors):
+  return dataclasses.replace(
+    base, **{name: getattr(donor, name) for name, donor in donors.items()}
+  )
+
+
+def counterfactual(
+  identity,
+  frame,
+  pose_from=None,
+  expression_from=None,
+  light_from=None,
+  hair_from=None,
+  clothes_from=None,
+  background_from=None,
+):
+  people = {
+    "hair": hair_from,
+    "clothes": clothes_from,
+    "background": background_from,
+  }
+  frames = {
+    "pose": pose_from,
+    "expression": expression_from,
+    "light": light_from,
+  }
+  given = [
+    {k: v for k, v in d.items() if v is not None} for d in (people, frames)
+  ]
+  return replace(identity, **given[0]), replace(frame, **given[1])
+
+
+def render_frames(identity, frames, size):
+  y, x = (np.mgrid[:size, :size] + 0.5) / size
+  disc = (x - 0.5) ** 2 + (y - 0.5) ** 2 < 0.09
+  out = []
+  for frame in frames:
+    numbers = np.concatenate(
+      [identity.shape[:1], identity.hair[:1], frame.pose[:1]]
+    )
+    colour = 128 + 100 * np.tanh(numbers)
+    image = np.where(disc[..., None], colour, 30 + 100 * x[..., None])
+    out.append(
+      {
+        "image": image.astype(np.uint8),
+        "regions": np.where(disc, 0, 3).astype(np.uint8),
+        "labels": np.where(disc, 1, 0).astype(np.uint8),
+        "shape": identity.shape,
+        "albedo": identity.hair,
+        "expression": frame.expression,
+        "pose": frame.pose,
+        "gaze": frame.pose[:2],
+        "light": frame.light,
+        "camera": frame.camera,
+        "eg3d_camera": np.arange(25, dtype=np.float32),
+        "landmarks5": align.CANONICAL5.copy(),
+        "attributes": np.ones(3, np.int8),
+        "caption": "a disc",
+        "identity": np.int32(identity.index),
+        "frame": np.int32(frame.index),
+      }
+    )
+  return out

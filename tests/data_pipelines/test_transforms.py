@@ -1,0 +1,182 @@
+"""Transforms: pictures, points, cameras and labels move together."""
+
+import numpy as np
+import pytest
+
+from data_pipelines import align, transforms
+
+
+def _project(camera, point):
+  """A point (x, y) in metres to unit picture coordinates."""
+  s, tx, ty = camera
+  return np.array(
+    [(s * (point[0] + tx) + 1) / 2, (1 - s * (point[1] + ty)) / 2]
+  )
+
+
+def _example(size=64):
+  """Dots at the five points of a flat face seen by a camera."""
+  camera = np.array([6.0, 0.004, 0.01], np.float32)
+  metres = [
+    (-0.03, 0.02),
+    (0.03, 0.02),
+    (0, -0.01),
+    (-0.02, -0.04),
+    (0.02, -0.04),
+  ]
+  points = np.stack([_project(camera, p) for p in metres])
+  y, x = (np.mgrid[:size, :size] + 0.5) / size
+  image = np.zeros((size, size, 3), np.uint8)
+  for p in points:
+    near = (x - p[0]) ** 2 + (y - p[1]) ** 2 < 0.0012
+    image[near] = 255
+  regions = np.where((x - 0.5) ** 2 + (y - 0.5) ** 2 < 0.1, 0, 3)
+  eg3d = np.eye(5, dtype=np.float32).ravel()
+  eg3d[16:] = [4.2, 0, 0.5, 0, 4.2, 0.5, 0, 0, 1]
+  return {
+    "image": image,
+    "regions": regions.astype(np.uint8),
+    "landmarks5": points.astype(np.float32),
+    "camera": camera,
+    "eg3d_camera": eg3d,
+    "identity": np.int64(3),
+    "caption": "five dots",
+  }, np.asarray(metres)
+
+
+def _brightness_at(image, points):
+  places = np.clip((points * image.shape[0]).astype(int), 0, image.shape[0] - 1)
+  return image[places[:, 1], places[:, 0], 0]
+
+
+def test_float_and_back():
+  values = np.arange(256, dtype=np.uint8).reshape(16, 16)
+  assert transforms.to_float(values).min() == -1.0
+  assert transforms.to_float(values).max() == 1.0
+  assert np.array_equal(
+    transforms.to_uint8(transforms.to_float(values)), values
+  )
+
+
+def test_whole_window_changes_nothing():
+  example, _ = _example()
+  out = transforms.window(example, (0, 0, 1))
+  for name, value in example.items():
+    assert np.array_equal(out[name], value), name
+
+
+def test_window_moves_points_camera_and_labels():
+  example, metres = _example()
+  box = (0.1, 0.2, 0.7)
+  out = transforms.window(example, box)
+  assert (_brightness_at(out["image"], out["landmarks5"]) > 200).all()
+  seen = np.stack([_project(out["camera"], p) for p in metres])
+  assert np.allclose(seen, out["landmarks5"], atol=1e-5)
+  inner = out["eg3d_camera"][16:].reshape(3, 3)
+  # The centre ray lands where the old centre is now; the focus grows.
+  assert np.allclose(inner[:2, 2], [(0.5 - 0.1) / 0.7, (0.5 - 0.2) / 0.7])
+  assert np.isclose(inner[0, 0], 4.2 / 0.7) and inner[2, 2] == 1
+  assert set(np.unique(out["regions"])) <= {0, 3}
+  assert example["eg3d_camera"][16] == np.float32(4.2)  # input untouched
+
+
+def test_random_crop_is_random_and_repeatable():
+  example, _ = _example()
+  crop = transforms.RandomCrop()
+  a = crop(example, np.random.default_rng(1))
+  b = crop(example, np.random.default_rng(1))
+  c = crop(example, np.random.default_rng(2))
+  assert np.array_equal(a["image"], b["image"])
+  assert not np.array_equal(a["landmarks5"], c["landmarks5"])
+  assert (_brightness_at(a["image"], a["landmarks5"]) > 200).all()
+
+
+def test_faceless_windows_hold_no_face():
+  example, _ = _example()
+  for seed in range(10):
+    out = transforms.Faceless(1.0)(example, np.random.default_rng(seed))
+    assert out["face"] == 0.0 and not (out["regions"] == 0).any()
+    assert (out["landmarks5"] == 0).all()
+  kept = transforms.Faceless(0.0)(example, np.random.default_rng(0))
+  assert kept["face"] == 1.0
+  assert np.array_equal(kept["image"], example["image"])
+  lost = [
+    transforms.Faceless(0.25)(example, np.random.default_rng(s))["face"] == 0
+    for s in range(200)
+  ]
+  assert 0.15 < np.mean(lost) < 0.35
+
+
+def test_faceless_falls_back_to_a_corner():
+  example, _ = _example()
+  example["regions"] = np.zeros_like(example["regions"])
+  out = transforms.Faceless(1.0)(example, np.random.default_rng(0))
+  assert out["face"] == 0.0 and out["image"].max() == 0
+
+
+def test_face_crop_puts_the_points_on_the_template():
+  example, _ = _example()
+  # Five points that are the template itself up to a similarity.
+  points = transforms.ARCFACE5 * 0.5 + 0.2
+  example["landmarks5"] = points.astype(np.float32)
+  out = transforms.FaceCrop(32)(example, np.random.default_rng(0))
+  assert out["image"].shape == (32, 32, 3)
+  assert out["regions"].shape == (32, 32)
+  assert np.allclose(out["landmarks5"], transforms.ARCFACE5, atol=1e-4)
+  assert "camera" not in out and "camera" in example
+  moved = transforms.FaceCrop(32, jitter=0.05)(
+    example, np.random.default_rng(0)
+  )
+  assert not np.allclose(moved["landmarks5"], transforms.ARCFACE5, atol=1e-3)
+
+
+def test_resize():
+  example, _ = _example()
+  out = transforms.Resize(32)(example, np.random.default_rng(0))
+  mean = example["image"].reshape(32, 2, 32, 2, 3).mean((1, 3))
+  assert np.abs(out["image"] - mean).max() <= 1
+  assert out["regions"].shape == (32, 32)
+  assert set(np.unique(out["regions"])) <= {0, 3}
+  assert out["eg3d_camera"].shape == (25,)
+
+
+def test_from_config_and_fields():
+  example, _ = _example()
+  transform = transforms.from_config(
+    {
+      "random_crop": {"low": 0.9, "high": 1.0},
+      "faceless": {},
+      "fields": {"picture": "image", "face": "face", "identity": "identity"},
+    },
+    size=16,
+  )
+  out = transform(example, np.random.default_rng(0))
+  assert list(out) == ["picture", "face", "identity"]
+  assert out["picture"].shape == (16, 16, 3)
+  assert out["picture"].dtype == np.float32
+  assert -1 <= out["picture"].min() <= out["picture"].max() <= 1
+  assert out["identity"].dtype == np.int32
+  crop = transforms.from_config({"face_crop": {}}, 24, ["image"])
+  assert crop(example, np.random.default_rng(0))["image"].shape == (24, 24, 3)
+  with pytest.raises(KeyError, match="no field"):
+    transforms.from_config({"fields": ["depth"]})(
+      example, np.random.default_rng(0)
+    )
+
+
+def test_pairs_are_cropped_apart():
+  example, _ = _example()
+  both = {**example, **{f"pair_{k}": v for k, v in example.items()}}
+  out = transforms.RandomCrop()(both, np.random.default_rng(0))
+  assert not np.array_equal(out["landmarks5"], out["pair_landmarks5"])
+  for prefix in ("", "pair_"):
+    seen = _brightness_at(out[prefix + "image"], out[prefix + "landmarks5"])
+    assert (seen > 200).all()
+
+
+def test_the_template_of_recognition_nets_is_a_face():
+  matrix = align.similarity(
+    transforms.ARCFACE5.astype(np.float64), align.CANONICAL5.astype(np.float64)
+  )
+  moved = align.transform_points(matrix, transforms.ARCFACE5)
+  assert np.abs(moved - align.CANONICAL5).max() < 0.05

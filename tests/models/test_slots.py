@@ -1,0 +1,107 @@
+"""Slot attention, region encoder and broadcast decoder."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from faceedit_jax.models.broadcast_decoder import BroadcastDecoder
+from faceedit_jax.models.region_encoder import RegionEncoder, position_grid
+from faceedit_jax.models.slot_attention import SlotAttention
+from tests.models.counts import array, randomised, shapes, size
+
+TINY = {
+  "channels": 8,
+  "mult": (1, 2),
+  "res_blocks": 1,
+  "out_channels": 12,
+  "patch": 4,
+  "groups": 4,
+  "slots": 3,
+  "slot_size": 10,
+  "token_size": 6,
+  "mlp_size": 7,
+  "iterations": 2,
+}
+
+
+def test_paper_size():
+  params = shapes(RegionEncoder(), array(1, 256, 256, 3))["params"]
+  assert size(params["unet"]) == 15_225_472
+
+
+@pytest.mark.parametrize("stem", ["patchify", "conv"])
+def test_region_encoder(stem, rng):
+  net = RegionEncoder(stem=stem, **TINY)
+  images = jnp.asarray(rng.uniform(-1, 1, (2, 16, 24, 3)), jnp.float32)
+  variables = randomised(net, rng, images)
+  run = jax.jit(net.apply)
+  tokens, masks = run(variables, images)
+  assert tokens.shape == (2, 3, 6)
+  assert masks.shape == (2, 4, 6, 3)
+  np.testing.assert_allclose(masks.sum(-1), 1, atol=1e-5)
+  if stem == "patchify":
+    alone, mask = run(variables, images[1:])
+    np.testing.assert_allclose(alone, tokens[1:], atol=1e-5)
+    np.testing.assert_allclose(mask, masks[1:], atol=1e-5)
+
+
+def test_gaussian_start_uses_noise(rng):
+  net = RegionEncoder(slot_init="gaussian", **TINY)
+  images = jnp.asarray(rng.uniform(-1, 1, (1, 16, 16, 3)), jnp.float32)
+  noise = jnp.asarray(rng.normal(size=(1, 3, 10)), jnp.float32)
+  variables = randomised(net, rng, images)
+  run = jax.jit(net.apply)
+  tokens = run(variables, images)[0]
+  # Without noise all slots start, and so stay, the same.
+  np.testing.assert_allclose(tokens[:, 0], tokens[:, 1], atol=1e-6)
+  different = run(variables, images, noise)[0]
+  assert np.abs(different[:, 0] - different[:, 1]).max() > 1e-3
+
+
+def test_side_error():
+  with pytest.raises(ValueError, match="20 x 16, wanted multiples of 8"):
+    shapes(RegionEncoder(**TINY), array(1, 20, 16, 3))
+
+
+def test_slots_follow_their_order(rng):
+  net = SlotAttention(8, 8, 2, heads=2)
+  inputs = jnp.asarray(rng.normal(size=(1, 6, 5)), jnp.float32)
+  slots = jnp.asarray(rng.normal(size=(1, 3, 8)), jnp.float32)
+  variables = randomised(net, rng, inputs, slots)
+  out, attention = net.apply(variables, inputs, slots)
+  swapped, other = net.apply(variables, inputs, slots[:, ::-1])
+  np.testing.assert_allclose(swapped, out[:, ::-1], atol=1e-5)
+  np.testing.assert_allclose(other, attention[..., ::-1], atol=1e-5)
+  np.testing.assert_allclose(attention.sum(-1), 1, atol=1e-5)
+
+
+def test_slot_size_error():
+  with pytest.raises(ValueError, match="slots of 5 features, wanted 8"):
+    shapes(SlotAttention(8), array(1, 6, 5), array(1, 3, 5))
+
+
+def test_position_grid():
+  grid = np.asarray(position_grid(2, 4))
+  np.testing.assert_allclose(grid[0, 1], [0.25, 0.375, 0.75, 0.625])
+
+
+@pytest.mark.parametrize("early", [False, True])
+def test_decoder(early, rng):
+  net = BroadcastDecoder(
+    "latent", None, (2, 3), (4, 4), (2, 1), 3, "corners", early_fusion=early
+  )
+  slots = jnp.asarray(rng.normal(size=(2, 3, 5)), jnp.float32)
+  variables = randomised(net, rng, slots)
+  out = jax.jit(net.apply)(variables, slots)
+  assert out.image.shape == (2, 4, 6, 4)
+  assert out.masks.shape == (2, 4, 6, 3)
+  np.testing.assert_allclose(out.masks.sum(-1), 1, atol=1e-5)
+  if not early:
+    merged = np.einsum("bhwk,bkhwc->bhwc", out.masks, out.parts)
+    np.testing.assert_allclose(out.image, merged, atol=1e-5)
+
+
+def test_decoder_error():
+  with pytest.raises(ValueError, match="2 features and 1 strides"):
+    shapes(BroadcastDecoder(features=(4, 4), strides=(2,)), array(1, 2, 5))

@@ -1,0 +1,128 @@
+"""The U-Net: published sizes, maps, modulation, errors."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from faceedit_jax.models.unet import UNet
+from faceedit_jax.nn.blocks import ResBlock
+from tests.models.counts import array, parameters, randomised, shapes
+
+TINY = {
+  "in_channels": 3,
+  "out_channels": 2,
+  "channels": 8,
+  "mult": (1, 2),
+  "res_blocks": 1,
+  "attention_levels": (1,),
+  "heads": 2,
+  "context_dim": 5,
+  "condition_dim": 6,
+  "groups": 4,
+}
+
+
+@pytest.mark.parametrize(
+  ("adain", "count"),
+  [("none", 845_155_524), ("residual", 865_839_684), ("replace", 865_799_364)],
+)
+def test_paper_size(adain, count):
+  condition = None if adain == "none" else array(1, 512)
+  x, t, context = array(1, 32, 32, 8), array(1), array(1, 4, 192)
+  assert parameters(UNet(adain=adain), x, t, context, condition) == count
+
+
+def test_published_size():
+  net = UNet(in_channels=4, context_dim=768)
+  x, t, context = array(1, 32, 32, 4), array(1), array(1, 77, 768)
+  assert parameters(net, x, t, context) == 859_520_964
+
+
+def inputs(rng):
+  def normal(*shape):
+    return jnp.asarray(rng.normal(size=shape), jnp.float32)
+
+  return normal(2, 8, 8, 3), jnp.array([3, 700]), normal(2, 4, 5), normal(2, 6)
+
+
+def test_maps_and_batch(rng):
+  x, t, context, condition = inputs(rng)
+  args = (x, t, context, condition)
+  net = UNet(adain="residual", **TINY)
+  variables = randomised(net, rng, *args)
+  run = jax.jit(net.apply, static_argnames="maps")
+  out, maps = run(variables, *args, maps="mean")
+  assert out.shape == (2, 8, 8, 2)
+  # One on the way down, one in the middle, two on the way up.
+  assert [m.shape for m in maps] == [(2, 4, 4, 4)] * 4
+  for m in maps:
+    np.testing.assert_allclose(m.sum(-1), 1, atol=1e-5)
+  np.testing.assert_allclose(run(variables, *args), out, atol=2e-5)
+
+  alone = run(variables, *(a[1:] for a in args))
+  np.testing.assert_allclose(alone, out[1:], atol=2e-5)
+
+
+def test_remat_is_only_a_matter_of_memory():
+  args = array(1, 8, 8, 3), array(1), array(1, 4, 5)
+  plain, rematted = UNet(**TINY), UNet(remat=True, **TINY)
+  variables = shapes(plain, *args)
+  assert variables == shapes(rematted, *args)
+  program = lambda net: str(jax.make_jaxpr(net.apply)(variables, *args))  # noqa: E731
+  assert "remat" in program(rematted)
+  assert "remat" not in program(plain)
+
+
+@pytest.mark.parametrize("adain", ["residual", "replace"])
+def test_modulation(adain, rng):
+  x = jnp.asarray(rng.normal(size=(2, 4, 4, 8)), jnp.float32)
+  time = jnp.asarray(rng.normal(size=(2, 8)), jnp.float32)
+  condition = jnp.asarray(rng.normal(size=(2, 6)), jnp.float32)
+  block = ResBlock(8, 4, adain=adain)
+  plain = ResBlock(8, 4)
+  variables = block.init(jax.random.key(0), x, time, condition)
+  params = variables["params"]
+  params["conv2"]["kernel"] = jnp.asarray(rng.normal(size=(3, 3, 8, 8)))
+  params["conv2"]["kernel"] = params["conv2"]["kernel"].astype(jnp.float32)
+  start = block.apply(variables, x, time, condition)
+  # The condition has no influence at the start...
+  np.testing.assert_array_equal(
+    start, block.apply(variables, x, time, condition + 1)
+  )
+  if adain == "residual":
+    rest = {k: v for k, v in params.items() if k != "adain"}
+    expected = plain.apply({"params": rest}, x, time)
+    np.testing.assert_allclose(start, expected, atol=1e-6)
+  else:
+    assert "norm2" not in params
+  # ... and has some once the weights move.
+  params["adain"]["kernel"] = params["adain"]["kernel"] + 0.1
+  moved = block.apply(variables, x, time, condition)
+  assert np.abs(moved - start).max() > 1e-3
+
+
+def test_bfloat16_keeps_float32_parameters(rng):
+  args = inputs(rng)[:3]
+  net = UNet(dtype=jnp.bfloat16, **TINY)
+  variables = jax.eval_shape(net.init, jax.random.key(0), *args)
+  assert {x.dtype.name for x in jax.tree.leaves(variables)} == {"float32"}
+  out = jax.eval_shape(net.apply, variables, *args)
+  assert out.dtype == jnp.float32
+
+
+def test_errors(rng):
+  x, t, context, condition = inputs(rng)
+
+  def init(*args, **kw):
+    net = UNet(**{**TINY, **kw})
+    return jax.eval_shape(net.init, jax.random.key(0), *args)
+
+  with pytest.raises(ValueError, match="in_channels 2, wanted 3"):
+    init(x[..., :2], t, context)
+  with pytest.raises(ValueError, match="context_dim 4, wanted 5"):
+    init(x, t, context[..., :4])
+  with pytest.raises(ValueError, match="condition_dim None, wanted 6"):
+    init(x, t, context, adain="replace")
+  with pytest.raises(ValueError, match="multiple of 3"):
+    init(x, t, context, groups=3)

@@ -1,0 +1,107 @@
+"""The configs build; the paper's nets have the published sizes."""
+
+import dataclasses
+
+import jax
+import pytest
+
+from configs import difffae as config_module
+from faceedit_jax import recipes
+from faceedit_jax.core import config as config_lib
+from faceedit_jax.core import step as step_lib
+from faceedit_jax.core.errors import UserError
+
+
+def count(tree):
+  return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+def build(config, stage):
+  options = dict(config.stage[stage].recipe.to_dict())
+  return recipes.build(
+    options.pop("name"),
+    nets=config.nets,
+    options=config_lib.from_dict(options),
+    image_size=config.image_size,
+    dtype=config.compute_dtype,
+  )
+
+
+@pytest.mark.parametrize("variant", config_module.VARIANTS)
+def test_every_stage_builds(variant):
+  config = config_lib.load(f"configs/difffae.py:{variant}")
+  for name in (*config.stages, *config.scoring_stages):
+    if variant.startswith("voxceleb") and name != "denoiser":
+      continue  # LPIPS weights are the user's to give
+    assert build(config, name).phases()
+
+
+@pytest.mark.parametrize("size", [256, 512])
+def test_paper_sizes(size):
+  config = config_lib.load(f"configs/difffae.py:voxceleb{size}")
+  # The 3D face's files are licence-gated. Its arrays play no part here, nor
+  # whether its codes are those of the estimator.
+  config.nets.morphable.kind = "procedural"
+  recipe = dataclasses.replace(build(config, "denoiser"), code_shapes={})
+  nets = jax.eval_shape(recipe.init, jax.random.key(0))
+  assert count(nets["unet"]["params"]) == 865_839_684  # residual AdaIN
+  encoder = nets["region_encoder"]["params"]
+  # The spec's number leaves out slot attention's own head.
+  assert count(encoder) == 15_747_328
+  frozen = jax.eval_shape(recipe.init_frozen, jax.random.key(0))
+  assert count(frozen["autoencoder"]["params"]["encoder"]) == 27_397_764
+  assert count(frozen["autoencoder"]["params"]["decoder"]) == 40_253_955
+  assert count(frozen["identity"]["params"]) > 43_000_000  # iresnet50
+  side = size // 8
+  shape = recipe.unet
+  latents = jax.eval_shape(
+    lambda v, x: recipe.autoencoder.apply(
+      {"params": v["params"]}, x, method="encode"
+    ),
+    frozen["autoencoder"],
+    jax.ShapeDtypeStruct((1, size, size, 3), "float32"),
+  )
+  assert latents.shape == (1, side, side, 4)
+  assert (shape.channels, shape.mult, shape.context_dim) == (
+    320,
+    (1, 2, 4, 4),
+    192,
+  )
+
+
+@pytest.mark.parametrize(
+  "override,lacks",
+  [
+    ("nets.region_encoder.slots=2", None),
+    ("nets.region_encoder.slots=8", None),
+    ("stage.denoiser.recipe.identity_token=False", "condition"),
+    ("stage.denoiser.recipe.consistency_weight=0.0", None),
+    ("stage.denoiser.recipe.source_condition=latent", "region_encoder"),
+  ],
+)
+def test_ablations_are_one_override(override, lacks):
+  config = config_lib.load("configs/difffae.py:smoke")
+  config = config_lib.override(config, [override])
+  recipe = build(config, "denoiser")
+  state = jax.eval_shape(lambda: step_lib.init_state(recipe, jax.random.key(0)))
+  if lacks == "region_encoder":
+    assert "region_encoder" not in state.params
+  if "slots=" in override:
+    wanted = int(override[-1])
+    counts = state.stats["region_encoder"]["regions"]["confusion"]
+    assert counts.shape == (wanted, 4)
+  if lacks == "condition":
+    assert recipe.unet.adain == "none"
+  if "consistency" in override:
+    assert recipe.consistency_weight == 0.0
+
+
+def test_misspelt_key_names_the_near_one():
+  config = config_lib.load("configs/difffae.py:smoke")
+  with pytest.raises(UserError, match="consistency_weight"):
+    config_lib.override(config, ["stage.denoiser.recipe.consistancy_weight=0"])
+
+
+def test_unknown_variant_names_the_others():
+  with pytest.raises(UserError, match="voxceleb256"):
+    config_lib.load("configs/difffae.py:voxceleb265")

@@ -1,0 +1,187 @@
+"""Every stage of the face editor takes steps and shows something to look at."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from faceedit_jax import recipes
+from faceedit_jax.core import config as config_lib
+from faceedit_jax.core import handover
+from faceedit_jax.core import recipe as recipe_lib
+from faceedit_jax.core import state as state_lib
+from faceedit_jax.core import step as step_lib
+from faceedit_jax.models import iresnet
+from faceedit_jax.recipes import face_reader
+from faceedit_jax.recipes.pretrain import estimator as estimator_recipe
+
+SIZE = 32
+# Smaller still than the smoke variant: structure stays, time to compile goes.
+SMALL = [
+  f"image_size={SIZE}",
+  "nets.estimator.input_size=32",
+  "nets.identity.input_size=16",
+  "nets.autoencoder.mult=(1,2)",
+  "nets.autoencoder.attention_levels=(1,)",
+  "nets.unet.mult=(1,2)",
+  "nets.unet.attention_levels=(0,1)",
+  "nets.region_encoder.mult=(1,2)",
+  "nets.region_encoder.patch=2",
+  "nets.region_decoder.grid=(4,4)",
+]
+STAGES = (
+  "estimator",
+  "identity",
+  "first_stage",
+  "region_encoder",
+  "denoiser",
+)
+
+
+def build(stage):
+  config = config_lib.load("configs/difffae.py:smoke")
+  config = config_lib.override(config, SMALL)
+  options = config.stage[stage].recipe.to_dict()
+  return recipes.build(
+    options.pop("name"),
+    nets=config.nets,
+    options=config_lib.from_dict(options),
+    image_size=config.image_size,
+    dtype="float32",
+  )
+
+
+quick_jit = functools.partial(
+  jax.jit, compiler_options=handover.run_once() or {}
+)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_stage_steps_and_previews(stage):
+  recipe = build(stage)
+  state = quick_jit(lambda: step_lib.init_state(recipe, jax.random.key(0)))()
+  frozen = quick_jit(lambda: recipe.init_frozen(jax.random.key(1)))()
+  step = quick_jit(step_lib.make_step(recipe), static_argnames="due")
+  batch = recipe_lib.example_batch(recipe.batch_spec(), 4, 0)
+  # The highest step at which another phase begins: all of them are due.
+  first = max(phase.start for phase in recipe.phases())
+  state = state.replace(step=jnp.asarray(first, jnp.int32))
+  due = step_lib.due_phases(recipe.phases(), first)
+  lasting = [phase.name for phase in recipe.phases() if phase.stop is None]
+  assert list(due) == lasting
+  before = jax.device_get(state.params)
+  losses = []
+  for _ in range(8):
+    # One step number: the same noise and jitter each time.
+    state = state.replace(step=jnp.asarray(first, jnp.int32))
+    state, metrics, _ = step(state, frozen, batch, due=due)
+    losses.append([float(metrics[f"{p}/loss"]) for p in due])
+  assert np.isfinite(losses).all()
+  assert losses[-1][0] < losses[0][0], "one batch, and the loss does not fall"
+  for net, tree in jax.device_get(state.params).items():
+    moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), tree, before[net])
+    assert max(jax.tree.leaves(moved)) > 0, f"{net} was not trained"
+  if stage == "denoiser":
+    return  # its preview is an edit; see test_edit_keeps_pictures_apart
+  variables = state_lib.view(state, "ema")
+  shown = quick_jit(recipe.preview)(variables, frozen, batch, jax.random.key(2))
+  assert shown
+  for picture in shown.values():
+    assert picture.shape[0] == 4 and picture.shape[-1] == 3
+    assert np.isfinite(picture).all()
+
+
+@pytest.fixture(scope="module")
+def editor():
+  recipe = build("denoiser")
+  state = quick_jit(lambda: step_lib.init_state(recipe, jax.random.key(0)))()
+  frozen = quick_jit(lambda: recipe.init_frozen(jax.random.key(1)))()
+  variables = state_lib.view(state, None)
+  # Slot 2 stands for hair.
+  counts = jnp.zeros((4, 4)).at[jnp.array([1, 2, 0, 3]), jnp.arange(4)].set(9)
+  variables["region_encoder"]["regions"] = {"confusion": counts}
+  # A fresh U-Net answers 0 whatever it sees; this one has an opinion.
+  noise = jax.tree.map(
+    lambda a: a + 0.05 * jax.random.normal(jax.random.key(a.size), a.shape),
+    variables["unet"]["params"],
+  )
+  variables["unet"] = {"params": noise}
+  edit = quick_jit(functools.partial(recipe.edit, steps=2))
+  return functools.partial(edit, variables, frozen), recipe
+
+
+def pictures(count, seed):
+  rng = np.random.default_rng(seed)
+  return rng.uniform(-1, 1, (count, SIZE, SIZE, 3)).astype(np.float32)
+
+
+def test_edit_keeps_pictures_apart(editor):
+  edit, recipe = editor
+  source, query = pictures(2, 0), pictures(2, 1)
+  inputs = {"source": source, "pose_from": query, "hair_from": query}
+  inputs["row"] = np.arange(2)
+  result = edit(inputs, jax.random.key(5))
+  assert result["image"].shape == (2, SIZE, SIZE, 3)
+  assert np.abs(result["image"]).max() <= 1
+  assert recipe.queries[:3] == ("pose_from", "expression_from", "light_from")
+  np.testing.assert_allclose(
+    result["slots"].sum(-1), np.ones(result["slots"].shape[:-1]), atol=1e-5
+  )
+  # Another neighbour in the batch changes nothing.
+  swapped = {k: v[::-1].copy() for k, v in inputs.items()}
+  again = edit(swapped, jax.random.key(5))
+  np.testing.assert_allclose(again["image"][1], result["image"][0], atol=1e-4)
+
+
+def test_unknown_camera_is_one_clear_line(editor):
+  _, recipe = editor
+  frozen = jax.eval_shape(recipe.init_frozen, jax.random.key(1))
+  state = jax.eval_shape(lambda: step_lib.init_state(recipe, jax.random.key(0)))
+  with pytest.raises(ValueError, match="'source' or 'query'"):
+    jax.eval_shape(
+      lambda s, f, x: recipe.edit(
+        state_lib.view(s), f, {"source": x}, jax.random.key(0), camera_from="up"
+      ),
+      state,
+      frozen,
+      jax.ShapeDtypeStruct((1, SIZE, SIZE, 3), "float32"),
+    )
+
+
+def test_sizes_of_another_face_are_refused():
+  recipe = build("denoiser")
+  model = recipe.morphable()["params"]
+  with pytest.raises(ValueError, match="nets.estimator.outputs"):
+    face_reader.check_sizes(model, {**recipe.code_shapes, "shape": (100,)})
+
+
+def test_statistics_of_codes_are_those_of_the_data():
+  rng = np.random.default_rng(3)
+  data = rng.normal(2.0, 3.0, (400, 5)).astype(np.float32)
+  weight = np.ones(400, np.float32)
+  weight[::4] = 0
+  data[::4] = 1e6  # faceless pictures carry no codes
+  old = {
+    "count": jnp.zeros(()),
+    "mean": {"a": jnp.zeros(5)},
+    "square": {"a": jnp.ones(5)},
+    "std": {"a": jnp.ones(5)},
+  }
+  for at in range(0, 400, 40):
+    part = slice(at, at + 40)
+    old = estimator_recipe.running_statistics(
+      old, {"a": jnp.asarray(data[part])}, jnp.asarray(weight[part])
+    )
+  true = data[weight > 0]
+  np.testing.assert_allclose(old["mean"]["a"], true.mean(0), rtol=1e-4)
+  np.testing.assert_allclose(old["std"]["a"], true.std(0), rtol=1e-3)
+  raw = {"a": jnp.asarray((true - true.mean(0)) / true.std(0))}
+  back = face_reader.destandardise(raw, old)["a"]
+  np.testing.assert_allclose(back, true, atol=0.05)
+
+
+def test_identity_vectors_have_length_one():
+  unit = iresnet.normalize(jnp.asarray([[3.0, 4.0], [0.0, 2.0]]))
+  np.testing.assert_allclose(unit, [[0.6, 0.8], [0, 1]], atol=1e-6)
