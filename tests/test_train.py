@@ -454,11 +454,9 @@ def test_a_full_disk_leaves_the_checkpoints_whole(
   said = done.stderr.splitlines()
   hits = [line for line in said if "error: cannot write a checkpoint" in line]
   assert len(hits) == 1, done.stderr
-  # Threads of tensorstore's may find asyncio's loop closed and say so in
-  # tracebacks of their own, which are not ours to stop; no other may be there.
-  names = [line for line in said if re.match(r"\w*(Error|Exception)\b", line)]
-  others = [n for n in names if "Event loop is closed" not in n]
-  assert not others, done.stderr
+  # Threads of tensorstore's may find asyncio's loop closed and say so, several
+  # at once and mixed up, which is not ours to stop; no traceback is of ours.
+  assert not re.search(r'File ".*(faceedit_jax|data_pipelines)/', done.stderr)
   halves = (tmp_path / "ae/checkpoints").glob("*tmp*")
   assert not [file for half in halves for file in half.rglob("*")]
   assert checkpoint.steps_in(tmp_path / "ae/checkpoints") == [2]
