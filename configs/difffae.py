@@ -27,13 +27,40 @@ Deviations of the embedded default: widths, inputs and step counts are reduced;
 the autoencoder's factor is 4 at 64 px (paper: 8) so that latents keep 16 x 16.
 The codebook starts wide, with the commitment weight of the VQ-VAE paper
 (published: within 1 / codes, "legacy" weight), for a training this short.
+The denoiser predicts v instead of the noise (paper): with an error as large as
+a short training leaves, a prediction of the noise gives colours that drift.
 The perceptual loss reads our own estimator's features (paper: LPIPS), since no
 LPIPS weights ship with the library.
 """
 
 from ml_collections import ConfigDict
 
-VARIANTS = ("", "synthetic128", "voxceleb256", "voxceleb512", "smoke")
+VARIANTS = ("", "long", "synthetic128", "voxceleb256", "voxceleb512", "smoke")
+
+# Steps of every stage of the synthetic variants.
+STEPS = {
+  "": dict(
+    estimator=1000,
+    identity=700,
+    first_stage=700,
+    region_encoder=900,
+    denoiser=1500,
+  ),
+  "long": dict(
+    estimator=5000,
+    identity=3000,
+    first_stage=3000,
+    region_encoder=5000,
+    denoiser=6000,
+  ),
+  "synthetic128": dict(
+    estimator=6400,
+    identity=4800,
+    first_stage=6000,
+    region_encoder=6000,
+    denoiser=12000,
+  ),
+}
 
 
 def optimizer(lr, steps=0, warmup=0, clip=1.0, **more):
@@ -88,19 +115,21 @@ def get_config(variant=""):
     )
   if variant.startswith("voxceleb"):
     return ConfigDict(paper(int(variant[-3:])))
-  config = embedded(128 if variant == "synthetic128" else 64)
+  config = embedded(variant if variant in STEPS else "")
   if variant == "smoke":
     smoke(config)
   return ConfigDict(config)
 
 
-def embedded(size):
-  """Synthetic heads at 64 or 128 px."""
-  large = size > 64
-  identities, frames = (4000, 8) if large else (500, 8)
+def embedded(variant):
+  """Synthetic heads, at 64 or 128 px."""
+  large = variant == "synthetic128"
+  size = 128 if large else 64
+  identities = {"": 500, "long": 1500, "synthetic128": 4000}[variant]
+  frames = 8
   world = dict(
     source="synthetic_heads",
-    folder=f"synthetic_heads_{size}",
+    folder=f"synthetic_heads_{size}" + ("_long" if variant == "long" else ""),
     size=size,
     seed=0,
     identities=identities,
@@ -112,7 +141,7 @@ def embedded(size):
     limit=0,
     num_threads=4,
   )
-  loose = dict(probability=0.35, low=0.75, high=2.2, shift=0.25)
+  loose = dict(probability=0.25, low=0.75, high=2.2, shift=0.25)
   colour = dict(probability=0.4)
   wide = 2 if large else 1
   nets = dict(
@@ -163,6 +192,7 @@ def embedded(size):
       token_size=64 * wide,
       mlp_size=64 * wide,
       iterations=3,
+      layout="portrait",
       stem="patchify",
       patch=4 * wide,
       groups=8,
@@ -182,17 +212,17 @@ def embedded(size):
       mult=(1, 2, 4, 4),
       res_blocks=2,
       attention_levels=(0, 1, 2),
-      heads=4 * wide,
+      heads=wide,
       context_dim=64 * wide,
       condition_dim=128 * wide,
       adain="residual",
       groups=8,
     ),
   )
-  times = 8 if large else 1
+  counts = STEPS[variant]
 
   def estimator(seed):
-    steps = 800 * times
+    steps = counts["estimator"]
     return stage(
       dict(
         name="estimator",
@@ -213,7 +243,7 @@ def embedded(size):
     )
 
   def identity(seed):
-    steps = 600 * times
+    steps = counts["identity"]
     return stage(
       dict(
         name="identity",
@@ -229,7 +259,7 @@ def embedded(size):
     )
 
   def first_stage():
-    steps = 450 * times
+    steps = counts["first_stage"]
     return stage(
       dict(
         name="first_stage",
@@ -248,30 +278,25 @@ def embedded(size):
     )
 
   def region_encoder():
-    steps = 700 * times
+    steps = counts["region_encoder"]
     return stage(
       dict(
         name="region_encoder",
         optimizer=optimizer(1e-3, steps, 100),
         ema_decay=0.995,
       ),
-      dict(
-        world,
-        batch_size=16,
-        sampler="single",
-        random_crop=dict(probability=0.8, low=0.6, high=1.15, shift=0.2),
-      ),
+      dict(world, batch_size=16, sampler="single"),
       steps,
     )
 
   def denoiser():
-    steps = 1200 * times
+    steps = counts["denoiser"]
     return stage(
       dict(
         name="difffae",
         optimizer=optimizer(5e-4, steps, 100),
         schedule=dict(kind="linear", steps=1000, start=0.0015, end=0.0195),
-        prediction="eps",
+        prediction="v",
         consistency_weight=0.1,
         source_condition="slots",
         identity_token=True,
@@ -360,7 +385,7 @@ def smoke(config):
 
 def paper(size):
   """VoxCeleb1 as in the paper: appendix tables 4 and 5, section 5.1."""
-  config = embedded(64)
+  config = embedded("")
   config.update(image_size=size, compute_dtype="bfloat16")
   nets = config["nets"]
   # FLAME's files are the user's: generic_model.pkl, FLAME_albedo_from_BFM.npz
@@ -436,6 +461,7 @@ def paper(size):
   denoiser["steps"] = 100_000
   denoiser["recipe"].update(
     optimizer=optimizer(1e-4, clip=0.0),
+    prediction="eps",
     latent_scale=1.0,
     ema_decay=0.9999,
     sampling_steps=50,

@@ -20,6 +20,7 @@ from faceedit_jax.nn.layers import (
   LayerNorm,
   conv,
   dense,
+  resize,
   timestep_embedding,
   upsample2,
 )
@@ -163,6 +164,10 @@ class SlotHead(nn.Module):
     slot_init: "learned": one learned vector per slot, which keeps their
       order the same for every image; "gaussian": drawn around a shared
       learned mean.
+    layout: "none" (published); "portrait": a learned map of logits says where
+      each slot looks when contents do not decide. It starts with the first
+      four slots at centre, top, bottom and everywhere, see `portrait_layout`.
+    layout_size: side of that map in pixels; other sizes are interpolated.
     dtype: compute dtype.
   """
 
@@ -173,6 +178,8 @@ class SlotHead(nn.Module):
   iterations: int = 3
   heads: int = 1
   slot_init: Literal["learned", "gaussian"] = "learned"
+  layout: Literal["none", "portrait"] = "none"
+  layout_size: int = 16
   dtype: Any = jnp.float32
 
   @nn.compact
@@ -198,7 +205,15 @@ class SlotHead(nn.Module):
       dtype=self.dtype,
       name="attention",
     )
-    slots, maps = attention(h, self._start(b, noise))
+    bias = None
+    if self.layout == "portrait":
+      side = self.layout_size
+      places = self.param(
+        "layout", lambda _: portrait_layout(side, side, self.slots)
+      )
+      places = resize(places[None], height, width)
+      bias = places.reshape(height * width, self.slots)
+    slots, maps = attention(h, self._start(b, noise), bias)
     tokens = LayerNorm(name="norm_out")(slots)
     tokens = dense(self.token_size, name="out")(tokens)
     # One softmax over heads and slots: the sum over heads sums to 1.
@@ -242,6 +257,8 @@ class RegionEncoder(nn.Module):
   iterations: int = 3
   heads: int = 1
   slot_init: Literal["learned", "gaussian"] = "learned"
+  layout: Literal["none", "portrait"] = "none"
+  layout_size: int = 16
   dtype: Any = jnp.float32
 
   def setup(self):
@@ -266,6 +283,8 @@ class RegionEncoder(nn.Module):
       self.iterations,
       self.heads,
       self.slot_init,
+      self.layout,
+      self.layout_size,
       self.dtype,
     )
 
@@ -305,3 +324,42 @@ def position_grid(height: int, width: int) -> Float[Array, "h w 4"]:
   x = (jnp.arange(width) + 0.5) / width
   grid = jnp.stack(jnp.meshgrid(y, x, indexing="ij"), -1)
   return jnp.concatenate([grid, 1 - grid], -1)
+
+
+# Centre y, x and spread y, x of each slot's place in an aligned portrait, in
+# picture sides, and a weight; the fourth slot has no place of its own.
+_PLACES = (
+  (0.55, 0.5, 0.18, 0.16, 2.0),
+  (0.3, 0.5, 0.2, 0.25, 1.0),
+  (1.0, 0.5, 0.12, 0.4, 2.0),
+)
+_ELSEWHERE = 0.25
+
+
+def portrait_layout(
+  height: int, width: int, slots: int, strength: float = 2.5
+) -> Float[Array, "h w k"]:
+  """Logits of a rough portrait: centre, top, bottom, and the rest.
+
+  Ours; the paper starts without. From a random start it is a matter of luck
+  whether a short training finds regions or stripes of brightness.
+
+  Args:
+    height: pixels.
+    width: pixels.
+    slots: number of slots; those after the fourth are like the fourth.
+    strength: factor on the logits.
+
+  Returns:
+    (h, w, slots).
+  """
+  grid = position_grid(height, width)
+  y, x = grid[..., 0], grid[..., 1]
+  maps = [
+    weight * jnp.exp(-0.5 * (((y - cy) / sy) ** 2 + ((x - cx) / sx) ** 2))
+    for cy, cx, sy, sx, weight in _PLACES
+  ][:slots]
+  maps += [jnp.full_like(y, _ELSEWHERE)] * (slots - len(maps))
+  share = jnp.stack(maps, -1)
+  share = share / share.sum(-1, keepdims=True)
+  return strength * jnp.log(share + 0.02)
