@@ -21,6 +21,7 @@ import tqdm
 from absl import logging
 
 from data_pipelines import images
+from faceedit_jax import find_face
 from faceedit_jax.core import config as config_lib
 from faceedit_jax.core.errors import UserError, as_user_error
 from faceedit_jax.editor import SOURCE, Editor, EditResult
@@ -58,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
   add("--config", help="config file; by default what the run has recorded")
   add("--stage", help="stage to edit with; by default the last that edits")
   add("--landmarks", help="file of five face points per picture, in pixels")
+  add("--detector", help="Python file with detect(image) -> five points")
   add("--aligned", action="store_true", help="pictures are already framed")
   add(
     "--paste_back",
@@ -265,8 +267,15 @@ def run(argv: Sequence[str]) -> int:
   elif overrides:
     raise UserError("--config.KEY=VALUE needs --config=FILE")
   batch_size = 1 if options.source else options.batch_size or _PAIRS_BATCH
+  detector = None
+  if options.detector:
+    detector = find_face.load_detector(options.detector)
   editor = Editor.from_workdir(
-    options.workdir, config, options.stage, batch_size=batch_size
+    options.workdir,
+    config,
+    options.stage,
+    batch_size=batch_size,
+    detector=detector,
   )
   knobs = {k: _value(v) for k, v in given.items() if k not in editor.queries}
   editor.check_knobs(knobs)

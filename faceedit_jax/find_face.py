@@ -8,6 +8,8 @@ sure it is of a face, so a search over squares of the photo is a detector.
 import dataclasses
 import math
 import os
+import pathlib
+import runpy
 from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
@@ -228,3 +230,41 @@ def listed(
     if points is not None:
       return points
   return table.get(role)
+
+
+def load_detector(file: str | os.PathLike) -> Detector:
+  """Takes a face detector from a Python file of the user's.
+
+  Args:
+    file: defines `detect(image)`, from uint8 (h, w, 3) to five points (5, 2)
+      in pixels in the order of `align.CANONICAL5`, or None for no face.
+
+  Returns:
+    That function; its errors are UserErrors of one line.
+
+  Raises:
+    UserError: there is no such file, it does not run, or defines no `detect`.
+  """
+  path = pathlib.Path(file)
+  if not path.is_file():
+    raise UserError(f"detector {path}: no such file")
+  try:
+    found = runpy.run_path(str(path)).get("detect")
+  except Exception as error:  # the user's code may raise anything
+    raise UserError(f"detector {path}: {_first_line(error)}") from error
+  if not callable(found):
+    raise UserError(f"detector {path}: defines no function detect(image)")
+
+  def detect(image):
+    try:
+      points = found(image)
+    except Exception as error:
+      raise UserError(f"detector {path}: {_first_line(error)}") from error
+    return None if points is None else np.asarray(points, np.float64)
+
+  return detect
+
+
+def _first_line(error: Exception) -> str:
+  text = (str(error).strip() or "no message").splitlines()[0]
+  return f"{type(error).__name__}: {text}"

@@ -272,6 +272,33 @@ def test_a_landmarks_file(workdir, files, capsys):
   assert (files / "out.png").exists()
 
 
+def test_a_detector_file(workdir, files, capsys):
+  Image.new("RGB", (60, 60), (9, 9, 9)).save(files / "a.png")
+  file = files / "detector.py"
+  option = f"--detector={file}"
+  points = (align.CANONICAL5 * 60.0).tolist()
+  broken = [
+    (None, "detector.py: no such file"),
+    ("import nothing_like_it", "ModuleNotFoundError: No module named"),
+    ("found = 1", "defines no function detect(image)"),
+    ("def detect(image): return 1 / 0", "ZeroDivisionError: division by zero"),
+    ("def detect(image): return None", "no face found by the detector"),
+    ("def detect(image): return [[1, 2]]", "wanted (5, 2)"),
+  ]
+  for body, message in broken:
+    if body is not None:
+      file.write_text(body)
+    assert command(workdir, files, option) == 2
+    assert message in one_line(capsys)
+  assert not (files / "out.png").exists()
+  file.write_text(
+    f"def detect(image):\n  assert image.shape == (60, 60, 3)\n"
+    f"  return {points}\n"
+  )
+  assert command(workdir, files, option) == 0
+  assert (files / "out.png").exists()
+
+
 def break_file(path, how):
   if how == "missing":
     path.unlink()
