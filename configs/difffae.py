@@ -50,8 +50,8 @@ STEPS = {
     estimator=5000,
     identity=3000,
     first_stage=3000,
-    region_encoder=5000,
-    denoiser=6000,
+    region_encoder=4000,
+    denoiser=5000,
   ),
   "synthetic128": dict(
     estimator=6400,
@@ -192,7 +192,6 @@ def embedded(variant):
       token_size=64 * wide,
       mlp_size=64 * wide,
       iterations=3,
-      layout="portrait",
       stem="patchify",
       patch=4 * wide,
       groups=8,
@@ -284,6 +283,8 @@ def embedded(variant):
         name="region_encoder",
         optimizer=optimizer(1e-3, steps, 100),
         ema_decay=0.995,
+        layout=2.5,
+        layout_steps=min(steps // 2, 1000),
       ),
       dict(world, batch_size=16, sampler="single"),
       steps,
@@ -480,7 +481,9 @@ def paper(size):
   )
   region = config["stage"]["region_encoder"]
   region["steps"] = 200_000
-  region["recipe"].update(optimizer=optimizer(1e-4), ema_decay=0.9999)
+  region["recipe"].update(
+    optimizer=optimizer(1e-4), ema_decay=0.9999, layout=0.0, layout_steps=0
+  )
   for part in config["stage"].values():
     part["data"].update(source="array_record", size=size, folder="voxceleb1")
     part["preview_every"] = part["checkpoint_every"] = 5000

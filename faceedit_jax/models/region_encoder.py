@@ -20,7 +20,6 @@ from faceedit_jax.nn.layers import (
   LayerNorm,
   conv,
   dense,
-  resize,
   timestep_embedding,
   upsample2,
 )
@@ -164,10 +163,6 @@ class SlotHead(nn.Module):
     slot_init: "learned": one learned vector per slot, which keeps their
       order the same for every image; "gaussian": drawn around a shared
       learned mean.
-    layout: "none" (published); "portrait": a learned map of logits says where
-      each slot looks when contents do not decide. It starts with the first
-      four slots at centre, top, bottom and everywhere, see `portrait_layout`.
-    layout_size: side of that map in pixels; other sizes are interpolated.
     dtype: compute dtype.
   """
 
@@ -178,14 +173,15 @@ class SlotHead(nn.Module):
   iterations: int = 3
   heads: int = 1
   slot_init: Literal["learned", "gaussian"] = "learned"
-  layout: Literal["none", "portrait"] = "none"
-  layout_size: int = 16
   dtype: Any = jnp.float32
 
   @nn.compact
   @typechecked
   def __call__(
-    self, features: Image, noise: Float[Array, "b k d"] | None = None
+    self,
+    features: Image,
+    noise: Float[Array, "b k d"] | None = None,
+    layout: Float[Array, ""] | None = None,
   ) -> tuple[Float[Array, "b k e"], Float[Array, "b h w k"]]:
     """Maps (b, h, w, c) to tokens (b, k, e) and masks (b, h, w, k)."""
     b, height, width, channels = features.shape
@@ -206,13 +202,9 @@ class SlotHead(nn.Module):
       name="attention",
     )
     bias = None
-    if self.layout == "portrait":
-      side = self.layout_size
-      places = self.param(
-        "layout", lambda _: portrait_layout(side, side, self.slots)
-      )
-      places = resize(places[None], height, width)
-      bias = places.reshape(height * width, self.slots)
+    if layout is not None:
+      bias = layout * portrait_layout(height, width, self.slots)
+      bias = bias.reshape(height * width, self.slots)
     slots, maps = attention(h, self._start(b, noise), bias)
     tokens = LayerNorm(name="norm_out")(slots)
     tokens = dense(self.token_size, name="out")(tokens)
@@ -257,8 +249,6 @@ class RegionEncoder(nn.Module):
   iterations: int = 3
   heads: int = 1
   slot_init: Literal["learned", "gaussian"] = "learned"
-  layout: Literal["none", "portrait"] = "none"
-  layout_size: int = 16
   dtype: Any = jnp.float32
 
   def setup(self):
@@ -283,14 +273,15 @@ class RegionEncoder(nn.Module):
       self.iterations,
       self.heads,
       self.slot_init,
-      self.layout,
-      self.layout_size,
       self.dtype,
     )
 
   @typechecked
   def __call__(
-    self, image: Image, noise: Float[Array, "b k d"] | None = None
+    self,
+    image: Image,
+    noise: Float[Array, "b k d"] | None = None,
+    layout: Float[Array, ""] | None = None,
   ) -> tuple[Float[Array, "b k e"], Float[Array, "b _h _w k"]]:
     """Encodes images.
 
@@ -298,6 +289,8 @@ class RegionEncoder(nn.Module):
       image: (b, h, w, 3) in [-1, 1].
       noise: (b, k, slot_size) unit Gaussian for the initial slots, used with
         `slot_init="gaussian"`; zeros when absent.
+      layout: strength of `portrait_layout`, which tells the slots where to
+        look; a training may start with it. None, as published, is no layout.
 
     Returns:
       Tokens (b, k, token_size) float32, and masks (b, h/patch, w/patch, k)
@@ -306,7 +299,7 @@ class RegionEncoder(nn.Module):
     Raises:
       ValueError: the image cannot be halved often enough.
     """
-    return self.head(self.unet(image), noise)
+    return self.head(self.unet(image), noise, layout)
 
   @typechecked
   def features(self, image: Image) -> Features:
@@ -337,18 +330,18 @@ _ELSEWHERE = 0.25
 
 
 def portrait_layout(
-  height: int, width: int, slots: int, strength: float = 2.5
+  height: int, width: int, slots: int
 ) -> Float[Array, "h w k"]:
   """Logits of a rough portrait: centre, top, bottom, and the rest.
 
   Ours; the paper starts without. From a random start it is a matter of luck
-  whether a short training finds regions or stripes of brightness.
+  whether a short training finds regions or stripes of brightness. Aligned
+  portraits have this layout, so it takes no labels.
 
   Args:
     height: pixels.
     width: pixels.
     slots: number of slots; those after the fourth are like the fourth.
-    strength: factor on the logits.
 
   Returns:
     (h, w, slots).
@@ -362,4 +355,4 @@ def portrait_layout(
   maps += [jnp.full_like(y, _ELSEWHERE)] * (slots - len(maps))
   share = jnp.stack(maps, -1)
   share = share / share.sum(-1, keepdims=True)
-  return strength * jnp.log(share + 0.02)
+  return jnp.log(share + 0.02)

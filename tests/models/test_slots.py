@@ -107,15 +107,17 @@ def test_portrait_layout_starts_the_masks(rng):
   assert portrait_layout(4, 4, 2).shape == (4, 4, 2)
   many = np.asarray(portrait_layout(4, 4, 8))
   np.testing.assert_allclose(many[..., 3], many[..., 7])
-  tiny = {**TINY, "slots": 4}
-  net = RegionEncoder(layout="portrait", layout_size=8, **tiny)
+  net = RegionEncoder(**{**TINY, "slots": 4})
   images = jnp.asarray(rng.uniform(-1, 1, (1, 64, 64, 3)), jnp.float32)
   variables = jax.jit(net.init)(jax.random.key(0), images)
-  assert variables["params"]["head"]["layout"].shape == (8, 8, 4)
-  _, masks = jax.jit(net.apply)(variables, images)
-  masks = np.asarray(masks[0])
-  assert masks.shape == (16, 16, 4)
-  assert masks[9, 8, 0] > masks[9, 0, 0] and masks[15, 8, 2] > masks[2, 8, 2]
+  run = jax.jit(net.apply)
+  free = np.asarray(run(variables, images)[1][0])
+  none = run(variables, images, None, jnp.float32(0.0))[1][0]
+  np.testing.assert_allclose(none, free, atol=1e-5)
+  placed = np.asarray(run(variables, images, None, jnp.float32(9.0))[1][0])
+  wanted = np.asarray(portrait_layout(16, 16, 4)).argmax(-1)
+  assert (placed.argmax(-1) == wanted).mean() > 0.95
+  assert (free.argmax(-1) == wanted).mean() < 0.8
 
 
 def test_slot_size_error():

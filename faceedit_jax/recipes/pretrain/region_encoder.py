@@ -20,7 +20,13 @@ from faceedit_jax.recipes.pretrain import first_stage
 
 @dataclasses.dataclass(frozen=True)
 class RegionEncoderRecipe(recipe_lib.Recipe):
-  """Nets `region_encoder` and `region_decoder`; phase `reconstruct`."""
+  """Nets `region_encoder` and `region_decoder`; phase `compose`.
+
+  Attributes:
+    layout: strength of the portrait layout at the first step; 0 is the
+      published start. See `models.region_encoder.portrait_layout`.
+    layout_steps: steps over which it fades to nothing, linearly.
+  """
 
   net: region_encoder.RegionEncoder
   decoder: broadcast_decoder.BroadcastDecoder
@@ -28,6 +34,8 @@ class RegionEncoderRecipe(recipe_lib.Recipe):
   image_size: int
   tx: optax.GradientTransformation
   ema_decay: float = 0.999
+  layout: float = 0.0
+  layout_steps: int = 0
 
   @classmethod
   def from_config(cls, nets, options, image_size, dtype):
@@ -49,6 +57,8 @@ class RegionEncoderRecipe(recipe_lib.Recipe):
       image_size=image_size,
       tx=optim.make_tx(**options.optimizer),
       ema_decay=options.ema_decay,
+      layout=options.layout,
+      layout_steps=options.layout_steps,
     )
 
   def batch_spec(self):
@@ -116,7 +126,13 @@ class RegionEncoderRecipe(recipe_lib.Recipe):
     image = jnp.where(mirror[..., None], image[:, :, ::-1], image)
     regions = ctx.batch["regions"]
     regions = jnp.where(mirror, regions[:, :, ::-1], regions)
-    slots, masks = self.net.apply({"params": params["region_encoder"]}, image)
+    layout = None
+    if self.layout and self.layout_steps:
+      left = 1 - ctx.step / self.layout_steps
+      layout = self.layout * jnp.maximum(left, 0.0)
+    slots, masks = self.net.apply(
+      {"params": params["region_encoder"]}, image, layout=layout
+    )
     parts = self.decoder.apply({"params": params["region_decoder"]}, slots)
     target = self.target(ctx.frozen, image, parts.image.shape[1])
     loss = jnp.square(parts.image - target).mean()
