@@ -6,7 +6,9 @@ Command, embedded default (synthetic heads, 64 px, any machine):
 
 Variants (`configs/difffae.py:NAME`):
   (none)        synthetic heads at 64 px, f4 autoencoder, narrow nets. Made for
-                25 minutes on 2 cores; no complete run is recorded yet.
+                25 minutes on 2 cores; README, "Measured", has a run.
+  long          the same nets, three times the people and five to ten times the
+                steps; README, "Measured", has its time and scores.
   synthetic128  the same world at 128 px with wider nets, for one GPU. Not run.
   voxceleb256   the paper's setting at 256 px (appendix tables 4 and 5). Not
                 run: the data is licence-gated. Paper: batch 16, 100 k steps,
@@ -17,7 +19,10 @@ Variants (`configs/difffae.py:NAME`):
 Values that the paper leaves open, and what stands here:
   noise schedule      0.0015 -> 0.0195, squared ("linear" of latent diffusion)
   sampling            DDIM, 50 steps (20 on the embedded default), eta 0
-  slot init           one learned vector per slot, so that the order is fixed
+  slot init           one learned vector per slot, so that the order is fixed;
+                      on the embedded default the first steps of pre-training
+                      also say where each slot looks (centre, top, bottom,
+                      elsewhere), which fades (`layout`); voxceleb: without
   AdaIN               residual (1 + scale) x + bias after the second GroupNorm
   attention loss      mean over pixels and tokens, masks without gradient
   EMA                 0.9999 with warm-up (0.999 on the embedded default)
@@ -40,11 +45,13 @@ VARIANTS = ("", "long", "synthetic128", "voxceleb256", "voxceleb512", "smoke")
 # Steps of every stage of the synthetic variants.
 STEPS = {
   "": dict(
-    estimator=1000,
-    identity=700,
-    first_stage=700,
-    region_encoder=900,
-    denoiser=1500,
+    estimator=800,
+    identity=500,
+    first_stage=600,
+    region_encoder=700,
+    denoiser=450,
+    score_estimator=800,
+    score_identity=500,
   ),
   "long": dict(
     estimator=5000,
@@ -52,6 +59,8 @@ STEPS = {
     first_stage=3000,
     region_encoder=4000,
     denoiser=5000,
+    score_estimator=3000,
+    score_identity=2000,
   ),
   "synthetic128": dict(
     estimator=6400,
@@ -59,6 +68,8 @@ STEPS = {
     first_stage=6000,
     region_encoder=6000,
     denoiser=12000,
+    score_estimator=6400,
+    score_identity=4800,
   ),
 }
 
@@ -220,8 +231,7 @@ def embedded(variant):
   )
   counts = STEPS[variant]
 
-  def estimator(seed):
-    steps = counts["estimator"]
+  def estimator(seed, steps):
     return stage(
       dict(
         name="estimator",
@@ -241,8 +251,7 @@ def embedded(variant):
       seed=seed,
     )
 
-  def identity(seed):
-    steps = counts["identity"]
+  def identity(seed, steps):
     return stage(
       dict(
         name="identity",
@@ -331,13 +340,13 @@ def embedded(variant):
     # Second nets, trained with another seed, that only score edits.
     scoring_stages=("score_estimator", "score_identity"),
     stage=dict(
-      estimator=estimator(0),
-      identity=identity(0),
+      estimator=estimator(0, counts["estimator"]),
+      identity=identity(0, counts["identity"]),
       first_stage=first_stage(),
       region_encoder=region_encoder(),
       denoiser=denoiser(),
-      score_estimator=estimator(1),
-      score_identity=identity(1),
+      score_estimator=estimator(1, counts["score_estimator"]),
+      score_identity=identity(1, counts["score_identity"]),
     ),
   )
 

@@ -1,5 +1,6 @@
 """Every stage of the face editor takes steps and shows something to look at."""
 
+import dataclasses
 import functools
 
 import jax
@@ -91,6 +92,25 @@ def test_stage_steps_and_previews(stage):
   for picture in shown.values():
     assert picture.shape[0] == 4 and picture.shape[-1] == 3
     assert np.isfinite(picture).all()
+
+
+def test_the_layout_guides_only_the_first_steps():
+  guided = build("region_encoder")
+  assert guided.layout > 0 and guided.layout_steps > 0
+  free = dataclasses.replace(guided, layout=0.0)
+  state = quick_jit(lambda: step_lib.init_state(guided, jax.random.key(0)))()
+  batch = recipe_lib.example_batch(guided.batch_spec(), 2, 0)
+
+  def entropies(step):
+    ctx = recipe_lib.Ctx(batch, {}, state.stats, {}, step, jax.random.key(0))
+    both = [r.compose_loss(state.params, ctx)[1] for r in (guided, free)]
+    return [aux.metrics["mask_entropy"] for aux in both]
+
+  run = quick_jit(entropies)
+  for step, same in ((0, False), (guided.layout_steps, True), (10**6, True)):
+    a, b = run(jnp.int32(step))
+    gap = float(b) - float(a)
+    assert abs(gap) < 1e-6 if same else gap > 0.05, (step, gap)
 
 
 @pytest.fixture(scope="module")

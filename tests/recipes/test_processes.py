@@ -1,0 +1,77 @@
+"""Two real processes lose what one loses, stage by stage, on tiny nets."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from data_pipelines import prepare
+from faceedit_jax.core import config as config_lib
+from tests.recipes.test_stages import SMALL, STAGES
+
+pytestmark = pytest.mark.slow
+
+STEPS = 20
+CONFIG = "configs/difffae.py:smoke"
+OVERRIDES = [f"--config.{line}" for line in SMALL] + [
+  f"--config.stage.{stage}.{name}={value}"
+  for stage in STAGES
+  for name, value in (
+    ("steps", STEPS),
+    ("checkpoint_every", STEPS),
+    ("preview_every", STEPS),
+    ("data.size", 32),
+    ("data.folder", "tiny"),
+  )
+]
+
+
+def environment():
+  """Ours without the eight devices of this process."""
+  kept = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+  return {**kept, "PYTHON": sys.executable, "PROCESSES": "2", "DEVICES": "1"}
+
+
+def run(root, command, workdir, data, stage):
+  line = [*command, f"--config={CONFIG}", f"--workdir={workdir}"]
+  line += [f"--data_dir={data}", f"--stage={stage}", *OVERRIDES]
+  line += ["--config.tensorboard=false", "--config.stage.denoiser.evaluate=0"]
+  done = subprocess.run(
+    line, cwd=root, env=environment(), capture_output=True, text=True
+  )
+  assert done.returncode == 0, done.stderr[-3000:]
+  lines = (workdir / stage / "metrics.jsonl").read_text().splitlines()
+  rows = [json.loads(line) for line in lines]
+  assert [row["step"] for row in rows] == list(range(1, STEPS + 1))
+  names = [n for n in rows[-1] if n.endswith("/loss")]
+  return np.array([[row.get(n, 0.0) for n in names] for row in rows])
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+  folder = tmp_path_factory.mktemp("data")
+  config = config_lib.load(CONFIG)
+  part = config.stage.denoiser.data
+  part.size, part.folder = 32, "tiny"
+  prepare.ensure(part, folder, 32, processes=0)
+  return folder
+
+
+@pytest.fixture(scope="module")
+def workdirs(tmp_path_factory):
+  return tmp_path_factory.mktemp("one"), tmp_path_factory.mktemp("two")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_two_processes_equal_one(stage, data, workdirs, root):
+  one, two = workdirs
+  alone = [sys.executable, "-m", "faceedit_jax.main"]
+  a = run(root, alone, one, data, stage)
+  b = run(root, ["launch/local_processes.sh"], two, data, stage)
+  np.testing.assert_allclose(b, a, rtol=1e-4)
+  # Later stages build on the very same nets.
+  (two / stage).rename(two / f"{stage}_of_two")
+  (two / stage).symlink_to(one / stage)
