@@ -28,6 +28,10 @@ Values that the paper leaves open, and what stands here:
   EMA                 0.9999 with warm-up (0.999 on the embedded default)
   latent scale        1 / spread of the latents on the embedded default; 1 in
                       the paper's setting, as for latent diffusion's VQ models
+  region decoder      not described; a spatial broadcast decoder to 32 x 32 or
+                      64 x 64 latents. The embedded default paints 16 x 16
+                      pixels, with a learned vector per place (published: a
+                      linear map of coordinates), which learns shapes sooner
 Deviations of the embedded default: widths, inputs and step counts are reduced;
 the autoencoder's factor is 4 at 64 px (paper: 8) so that latents keep 16 x 16.
 The codebook starts wide, with the commitment weight of the VQ-VAE paper
@@ -57,8 +61,8 @@ STEPS = {
     estimator=5000,
     identity=3000,
     first_stage=3000,
-    region_encoder=4000,
-    denoiser=5000,
+    region_encoder=3600,
+    denoiser=4000,
     score_estimator=3000,
     score_identity=2000,
   ),
@@ -211,9 +215,10 @@ def embedded(variant):
       target="pixel",
       out_channels=3,
       grid=(8, 8),
-      features=(32 * wide, 32 * wide, 32 * wide),
-      strides=(2, 2, 1),
+      features=(64 * wide,) * 4,
+      strides=(1, 2, 1, 1),
       kernel=3,
+      position="learned",
     ),
     unet=dict(
       in_channels=8,
@@ -293,7 +298,7 @@ def embedded(variant):
         optimizer=optimizer(1e-3, steps, 100),
         ema_decay=0.995,
         layout=2.5,
-        layout_steps=min(steps // 2, 1000),
+        layout_steps=min(steps // 3, 500),
       ),
       dict(world, batch_size=16, sampler="single"),
       steps,
@@ -360,7 +365,7 @@ def smoke(config):
     channels=8, out_channels=16, slot_size=16, token_size=16, mlp_size=16
   )
   config["nets"]["region_encoder"].update(res_blocks=1, groups=4)
-  config["nets"]["region_decoder"].update(features=(8, 8, 8))
+  config["nets"]["region_decoder"].update(features=(8, 8, 8, 8))
   config["nets"]["unet"].update(
     channels=8, res_blocks=1, heads=2, context_dim=16, condition_dim=16
   )
@@ -453,6 +458,7 @@ def paper(size):
     features=(64,) * (2 if size == 256 else 3) + (64,),
     strides=(2,) * (2 if size == 256 else 3) + (1,),
     kernel=5,
+    position="linear",
   )
   nets["unet"] = dict(
     in_channels=8,

@@ -63,9 +63,18 @@ def _estimate(denoise, x, row, kind, x0_transform, rederive):
 
 
 def _noise(rng: Array, index: Array, x: Array) -> Array:
-  """Normal noise of one step; example i never depends on the batch size."""
-  step = jax.random.fold_in(rng, index)
-  keys = jax.vmap(lambda i: jax.random.fold_in(step, i))(jnp.arange(x.shape[0]))
+  """Normal noise of one step; example i never depends on the batch size.
+
+  One key serves the batch by position; a key per example (b,) makes it
+  independent of the position too.
+  """
+  if rng.ndim:
+    keys = jax.vmap(lambda key: jax.random.fold_in(key, index))(rng)
+  else:
+    step = jax.random.fold_in(rng, index)
+    keys = jax.vmap(lambda i: jax.random.fold_in(step, i))(
+      jnp.arange(x.shape[0])
+    )
   return jax.vmap(lambda k: jax.random.normal(k, x.shape[1:], x.dtype))(keys)
 
 
@@ -104,7 +113,7 @@ def ddim(
     steps: number of evaluations.
     kind: what the net predicts, "eps", "x0" or "v".
     eta: 0 deterministic, 1 ancestral.
-    rng: key, needed when eta is not 0.
+    rng: key, or a key per example (b,); needed when eta is not 0.
     spacing: see `grids.timesteps`.
     final: see `grids.ddim_grid`.
     x0_transform: applied to the clean estimate of every step, e.g. clipping
@@ -217,7 +226,8 @@ def ddpm(
     denoise: (x, t) -> prediction.
     x: (b, ...) normal noise.
     schedule: noise schedule.
-    rng: key of the noise added at every step but the last.
+    rng: key, or a key per example (b,), of the noise added at every step
+      but the last.
     steps: number of evaluations with an integer stride; all T when None.
     kind: what the net predicts.
     variance: "posterior" (exact for one point) or "beta" (exact for normal

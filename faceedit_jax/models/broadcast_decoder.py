@@ -32,8 +32,10 @@ class BroadcastDecoder(nn.Module):
     features: channels of each transposed convolution.
     strides: factor by which each of them enlarges.
     kernel: side of their kernels.
-    position: "linear": coordinates in [-1, 1]; "corners": coordinates in
-      [0, 1] and their complements.
+    position: what is added to the repeated token. "linear": a linear map of
+      coordinates in [-1, 1]; "corners": of coordinates in [0, 1] and their
+      complements; "learned": a vector per place, which a short training turns
+      into shapes sooner (ours).
     early_fusion: whether the features are merged before the last layer,
       which saves memory; `parts` then hold only the merged picture.
     dtype: compute dtype.
@@ -45,7 +47,7 @@ class BroadcastDecoder(nn.Module):
   features: tuple[int, ...] = (64, 64, 64, 64, 64, 64)
   strides: tuple[int, ...] = (2, 2, 2, 2, 2, 1)
   kernel: int = 5
-  position: Literal["linear", "corners"] = "linear"
+  position: Literal["linear", "corners", "learned"] = "linear"
   early_fusion: bool = False
   dtype: Any = jnp.float32
 
@@ -73,8 +75,12 @@ class BroadcastDecoder(nn.Module):
     h = jnp.broadcast_to(
       slots.reshape(b * k, 1, 1, d), (b * k, height, width, d)
     )
-    grid = self._grid(height, width)
-    h = h + dense(d, dtype=self.dtype, name="position")(grid)
+    if self.position == "learned":
+      start = nn.initializers.normal(0.5)
+      h = h + self.param("position", start, (1, height, width, d))
+    else:
+      grid = self._grid(height, width)
+      h = h + dense(d, dtype=self.dtype, name="position")(grid)
     for i, (width, stride) in enumerate(
       zip(self.features, self.strides, strict=True)
     ):

@@ -401,7 +401,8 @@ class DiffFAERecipe(recipe_lib.Recipe):
     if name == "ddim":
       options["eta"] = eta
     if name == "ddpm" or (name == "ddim" and eta):
-      options["rng"] = jax.random.fold_in(rng, 2**30)
+      fresh = jax.random.fold_in(rng, 2**30)
+      options["rng"] = jax.vmap(lambda i: jax.random.fold_in(fresh, i))(row)
     latent = samplers.sample(
       name,
       predict,

@@ -179,6 +179,24 @@ def test_inversion_reaches_normal_noise():
   np.testing.assert_allclose(x_t.std(), 1, atol=0.05)
 
 
+@pytest.mark.parametrize("name", ["ddim", "ddpm"])
+def test_keys_of_examples_travel_with_them(name):
+  schedule = diffusion.make_schedule("linear", 50)
+  x = jax.random.normal(jax.random.key(0), (3, 4))
+  keys = jax.random.split(jax.random.key(1), 3)
+  options = {"eta": 0.7} if name == "ddim" else {}
+
+  def run(x, keys):
+    return diffusion.sample(
+      name, gaussian(schedule), x, schedule, 5, keys, **options
+    )
+
+  there = run(x, keys)
+  back = run(x[::-1], keys[::-1])
+  np.testing.assert_allclose(back[::-1], there, atol=1e-5)
+  assert np.abs(run(x, keys[::-1]) - there).max() > 1e-2
+
+
 @pytest.mark.parametrize("name", ["ddim", "ddpm", "dpm_solver_pp"])
 def test_no_example_sees_another(name):
   schedule = diffusion.make_schedule(steps=20, start=0.01, end=0.3)

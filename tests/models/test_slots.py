@@ -146,6 +146,20 @@ def test_decoder(early, rng):
     np.testing.assert_allclose(out.image, merged, atol=1e-5)
 
 
+def test_learned_places_make_a_token_a_picture(rng):
+  """All places see the same token; only the learned vectors differ."""
+  net = BroadcastDecoder("pixel", None, (2, 2), (4,), (1,), 1, "learned")
+  slots = jnp.asarray(rng.normal(size=(1, 2, 5)), jnp.float32)
+  variables = randomised(net, rng, slots)
+  assert variables["params"]["position"].shape == (1, 2, 2, 5)
+  parts = net.apply(variables, slots).parts
+  assert np.ptp(np.asarray(parts), axis=(2, 3)).max() > 1e-2
+  params = dict(variables["params"])
+  params["position"] = jnp.zeros_like(params["position"])
+  flat = net.apply({"params": params}, slots).parts
+  assert np.ptp(np.asarray(flat), axis=(2, 3)).max() < 1e-6
+
+
 def test_decoder_error():
   with pytest.raises(ValueError, match="2 features and 1 strides"):
     shapes(BroadcastDecoder(features=(4, 4), strides=(2,)), array(1, 2, 5))
