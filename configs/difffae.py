@@ -62,7 +62,7 @@ STEPS = {
     identity=3000,
     first_stage=3000,
     region_encoder=3600,
-    denoiser=4000,
+    denoiser=3000,
     score_estimator=3000,
     score_identity=2000,
   ),
