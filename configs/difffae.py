@@ -53,7 +53,7 @@ STEPS = {
     identity=500,
     first_stage=600,
     region_encoder=700,
-    denoiser=450,
+    denoiser=800,
     score_estimator=800,
     score_identity=500,
   ),
@@ -62,7 +62,7 @@ STEPS = {
     identity=3000,
     first_stage=3000,
     region_encoder=3600,
-    denoiser=3000,
+    denoiser=4000,
     score_estimator=3000,
     score_identity=2000,
   ),
@@ -309,7 +309,7 @@ def embedded(variant):
     return stage(
       dict(
         name="difffae",
-        optimizer=optimizer(5e-4, steps, 100),
+        optimizer=optimizer(7e-4, steps, 100),
         schedule=dict(kind="linear", steps=1000, start=0.0015, end=0.0195),
         prediction="v",
         consistency_weight=0.1,
@@ -322,7 +322,7 @@ def embedded(variant):
         camera_from="source",
         evaluation=dict(pairs=256, swaps=64, data=dict(world)),
       ),
-      dict(world, batch_size=16, sampler="pairs"),
+      dict(world, batch_size=16 if large else 8, sampler="pairs"),
       steps,
     )
 
@@ -475,6 +475,7 @@ def paper(size):
   )
   denoiser = config["stage"]["denoiser"]
   denoiser["steps"] = 100_000
+  denoiser["data"]["batch_size"] = 16
   denoiser["recipe"].update(
     optimizer=optimizer(1e-4, clip=0.0),
     prediction="eps",
