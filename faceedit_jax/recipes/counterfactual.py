@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image
 
 from data_pipelines import sources
+from data_pipelines.synthetic_heads import labels as labels_lib
 from faceedit_jax.core import recipe as recipe_lib
 from faceedit_jax.core import writers
 from faceedit_jax.losses import parameters
@@ -128,7 +129,7 @@ class CounterfactualEvaluator:
       if scoring is not None:
         reading.append(run.reading_error(batch))
       if "slots" in result:
-        slots.add(result["slots"], batch["source_regions"])
+        slots.add(result["slots"], batch)
       rows.append((batch, pictures, result))
       log(f"{min(first + BATCH, count)}/{count} pairs")
     scores = {name: _mean(values) for name, values in sums.items()}
@@ -156,7 +157,7 @@ class CounterfactualEvaluator:
       plain, swapped = run.swap(batch, first)
       if "slots" not in plain:
         return {}
-      naming.append((plain["slots"], batch["source_regions"]))
+      naming.append((plain["slots"], batch))
       for at, (name, picture) in enumerate(swapped.items(), 1):
         true = batch[f"{name}_truth_image"]
         where = swap_regions(
@@ -328,36 +329,72 @@ class _Slots:
   """Collects slot masks and true regions of the scored pictures."""
 
   def __init__(self):
-    self._masks, self._regions = [], []
+    self._masks, self._batches = [], []
 
-  def add(self, masks, regions):
+  def add(self, masks, batch):
     self._masks.append(masks)
-    self._regions.append(regions)
+    self._batches.append(batch)
 
   def scores(self, naming):
-    """mIoU with one assignment that `naming`, other pictures, fixes."""
-    size = self._regions[0].shape[1]
-    counts = sum(_hard_confusion(m, r, size) for m, r in naming)
-    assignment = np.asarray(regions_lib.assign(jnp.asarray(counts)))
+    """mIoU with one assignment that `naming`, other pictures, fixes.
+
+    Labelled sets are scored twice: the neck is clothes in the regions, but
+    skin for the 3D face, whose mesh includes it.
+    """
     masks = np.concatenate(self._masks)
-    regions = np.concatenate(self._regions)
-    counts = _hard_confusion(masks, regions, size)
-    iou = region_iou(counts, assignment)
-    # The best that a mask which never moves can do on these very pictures.
-    often = np.stack([(regions == r).mean(0) for r in range(4)], axis=-1)
-    constant = np.broadcast_to(often.argmax(-1), regions.shape)
-    fixed = np.zeros((4, 4))
-    np.add.at(fixed, (constant.ravel(), regions.ravel()), 1)
     out = {
-      "slots/miou": float(iou.mean()),
-      "slots/miou_constant_mask": float(region_iou(fixed, np.arange(4)).mean()),
       "slots/variance_between_pictures": float(
         segmentation.between_variance(jnp.asarray(masks))
-      ),
+      )
     }
-    for region, value in zip(regions_lib.REGIONS, iou, strict=True):
-      out[f"slots/iou_{region}"] = float(value)
+    kinds = {"slots": _regions}
+    if all("source_labels" in batch for batch in self._batches):
+      kinds["slots_neck_as_face"] = _neck_as_face
+    for kind, read in kinds.items():
+      truth = np.concatenate([read(batch) for batch in self._batches])
+      named = [(m, read(batch)) for m, batch in naming]
+      for name, value in slot_agreement(masks, truth, named).items():
+        out[f"{kind}/{name}"] = value
     return out
+
+
+def _regions(batch):
+  return batch["source_regions"]
+
+
+def _neck_as_face(batch):
+  neck = batch["source_labels"] == labels_lib.LABEL["neck"]
+  return np.where(neck, 0, batch["source_regions"])
+
+
+def slot_agreement(masks, regions, naming) -> dict[str, float]:
+  """IoU of slot masks and true regions, and of a mask that never moves.
+
+  Args:
+    masks: (n, h, w, k).
+    regions: (n, H, W), 0..3.
+    naming: [(masks, regions)] of other pictures, which fix the region of
+      each slot.
+
+  Returns:
+    "miou", "miou_constant_mask" and "iou_REGION".
+  """
+  size = regions.shape[1]
+  counts = sum(_hard_confusion(m, r, size) for m, r in naming)
+  assignment = np.asarray(regions_lib.assign(jnp.asarray(counts)))
+  iou = region_iou(_hard_confusion(masks, regions, size), assignment)
+  # The best that a mask which never moves can do on these very pictures.
+  often = np.stack([(regions == r).mean(0) for r in range(4)], axis=-1)
+  constant = np.broadcast_to(often.argmax(-1), regions.shape)
+  fixed = np.zeros((4, 4))
+  np.add.at(fixed, (constant.ravel(), regions.ravel()), 1)
+  out = {
+    "miou": float(iou.mean()),
+    "miou_constant_mask": float(region_iou(fixed, np.arange(4)).mean()),
+  }
+  for region, value in zip(regions_lib.REGIONS, iou, strict=True):
+    out[f"iou_{region}"] = float(value)
+  return out
 
 
 def _mean(parts):
