@@ -7,7 +7,7 @@ Command, embedded default (synthetic heads, 64 px, any machine):
 Variants (`configs/difffae.py:NAME`):
   (none)        synthetic heads at 64 px, f4 autoencoder, narrow nets. Made for
                 25 minutes on 2 cores; README, "Measured", has a run.
-  long          the same nets, three times the people and five to ten times the
+  long          the same nets, three times the people and about five times the
                 steps; README, "Measured", has its time and scores.
   synthetic128  the same world at 128 px with wider nets, for one GPU. Not run.
   voxceleb256   the paper's setting at 256 px (appendix tables 4 and 5). Not
@@ -36,8 +36,10 @@ Deviations of the embedded default: widths, inputs and step counts are reduced;
 the autoencoder's factor is 4 at 64 px (paper: 8) so that latents keep 16 x 16.
 The codebook starts wide, with the commitment weight of the VQ-VAE paper
 (published: within 1 / codes, "legacy" weight), for a training this short.
-The denoiser predicts v instead of the noise (paper): with an error as large as
-a short training leaves, a prediction of the noise gives colours that drift.
+The denoiser predicts v instead of the noise (paper). Chosen for short
+trainings without a comparison: an error of the noise counts 1 / sqrt(abar_T),
+here 84, times in the estimate of the picture at the last step, one of v once.
+Its attention has heads of 32 features (paper: 40), hence one at this width.
 The perceptual loss reads our own estimator's features (paper: LPIPS), since no
 LPIPS weights ship with the library.
 """

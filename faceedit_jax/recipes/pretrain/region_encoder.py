@@ -117,8 +117,8 @@ class RegionEncoderRecipe(recipe_lib.Recipe):
     return latent * first_stage.latent_scale(frozen["autoencoder"])
 
   def compose_loss(self, params, ctx):
-    # Faces look to both sides equally often. Mirrored pictures, like loose
-    # crops, keep the slots from settling on places instead of contents.
+    # Faces look to both sides equally often. Mirrored pictures keep the slots
+    # from settling on places instead of contents.
     mirror = jax.random.bernoulli(
       ctx.key("mirror"), 0.5, (ctx.batch["image"].shape[0], 1, 1)
     )
