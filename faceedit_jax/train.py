@@ -174,9 +174,9 @@ def train_stage(
   stop = _StopRequest()
   try:
     with stop, jax.set_mesh(mesh):
-      loop = _Loop(stage, mesh, state, frozen, batches, step_fn)
+      loop = _Loop(stage, mesh, state, frozen, batches, step_fn, store)
       del state  # the step donates it
-      done = loop.run(start, stop, writer, bar, store, record)
+      done = loop.run(start, stop, writer, bar, record)
       state = loop.state
   finally:
     batches.close()
@@ -206,15 +206,15 @@ def train_stage(
 class _Loop:
   """The steps of one stage; holds the state between them."""
 
-  def __init__(self, stage, mesh, state, frozen, batches, step_fn):
+  def __init__(self, stage, mesh, state, frozen, batches, step_fn, store):
     self.state = state
     self._stage, self._frozen, self._batches = stage, frozen, batches
-    self._mesh, self._step_fn = mesh, step_fn
+    self._mesh, self._step_fn, self._store = mesh, step_fn, store
     self._phases = stage.recipe.phases()
     self._recent: dict[str, jax.Array] = {}  # newest value of every metric
     self._preview = None
 
-  def run(self, start, stop, writer, bar, store, record) -> int:
+  def run(self, start, stop, writer, bar, record) -> int:
     """Runs until the last step or a request to stop; returns steps done."""
     options, total = self._stage.options, self._stage.steps
     log_every = _every(options, "log_every", 100)
@@ -251,7 +251,7 @@ class _Loop:
             f"data position {self._batches.position} after {done} steps"
           )
         writer.flush()
-        store.save(self.state, record(done))
+        self._store.save(self.state, record(done))
       if preview_every and (last or done % preview_every == 0):
         self._write_preview(done, images, writer)
       bar.update(done)
@@ -264,9 +264,11 @@ class _Loop:
     try:
       step_lib.finite_check(values, self._phases)
     except FloatingPointError as e:
-      kept = checkpoint.steps_in(self._stage.checkpoints)
-      kept = f"the checkpoint of step {kept[-1]} is kept" if kept else "no "\
-        "checkpoint was made yet"  # fmt: skip
+      self._store.wait()  # the newest one may still be on its way to the disk
+      newest = self._store.latest
+      kept = "no checkpoint was made yet"
+      if newest is not None:
+        kept = f"the checkpoint of step {newest} is kept"
       raise DivergedError(
         f"stage {self._stage.name!r}, step {done}: {e}; {kept}"
       ) from e
