@@ -243,7 +243,7 @@ def restore(
       holds another state, or saying that there is none.
   """
   path = _path(directory, step)
-  _check(path, "", flat_shapes(abstract), exact=True)
+  _check(path, "", flat_shapes(abstract))
   with _loading(path, partial=False):
     state = ocp.load_checkpointables(path, {_ITEM: abstract})[_ITEM]
   return state, read_record(directory, int(path.name))
@@ -317,7 +317,7 @@ def restore_net(
     else:
       where = ("params", net)
     if jax.tree.leaves(tree):
-      _check(path, "/".join(where), flat_shapes(tree), exact=True)
+      _check(path, "/".join(where), flat_shapes(tree))
       wanted[name] = (where, tree)
   nested = {}
   for where, tree in wanted.values():
@@ -380,7 +380,6 @@ def _check(
   path: pathlib.Path,
   prefix: str,
   wanted: Mapping[str, Any],
-  exact: bool,
 ) -> None:
   """Compares the stored leaves below a prefix with the wanted ones."""
   stored = stored_shapes(path.parent, int(path.name))
@@ -390,7 +389,7 @@ def _check(
       k[len(head) :]: v for k, v in stored.items() if k.startswith(head)
     }
   missing = [k for k in wanted if k not in stored]
-  extra = [k for k in stored if k not in wanted] if exact else []
+  extra = [k for k in stored if k not in wanted]
   changed = [
     f"{k} is {_text(stored[k])} there, {_text(v)} here"
     for k, v in wanted.items()

@@ -9,7 +9,6 @@ import dataclasses
 import difflib
 import importlib.util
 import inspect
-import json
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -142,16 +141,6 @@ def diff(a: Mapping[str, Any], b: Mapping[str, Any]) -> str:
     elif (type(old), old) != (type(new), new):
       lines.append(f"{key}: {old!r} -> {new!r}")
   return "\n".join(lines)
-
-
-def to_json(config: Mapping[str, Any]) -> str:
-  """A config as JSON text, in its own order of keys."""
-  return json.dumps(_plain(config, ""), indent=2)
-
-
-def from_json(text: str) -> ConfigDict:
-  """The locked config that `to_json` wrote."""
-  return from_dict(json.loads(text))
 
 
 def split_args(argv: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -12,6 +12,7 @@ import numpy as np
 from absl import logging
 from PIL import Image
 
+from faceedit_jax.core import config as config_lib
 from faceedit_jax.core.errors import WorkdirError
 
 _QUEUE = 64  # writes in flight before the loop has to wait
@@ -179,7 +180,8 @@ class Writer:
     Args:
       hparams: nested values; names are joined with ".".
     """
-    self._put(self._hparams, _flatten(hparams))
+    flat = config_lib.flatten(hparams)
+    self._put(self._hparams, {k: _plain(v) for k, v in flat.items()})
 
   def flush(self) -> None:
     """Waits until everything is written.
@@ -253,18 +255,9 @@ class Writer:
       self._board.flush()
 
 
-def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-  """Flattens nested mappings to names with dots and TensorBoard's types."""
-  flat = {}
-  for key, value in tree.items():
-    name = f"{prefix}{key}"
-    if isinstance(value, Mapping):
-      flat.update(_flatten(value, f"{name}."))
-    elif isinstance(value, bool | int | float | str):
-      flat[name] = value
-    else:
-      flat[name] = str(value)
-  return flat
+def _plain(value: Any) -> bool | int | float | str:
+  """A value of one of the types that TensorBoard shows."""
+  return value if isinstance(value, bool | int | float | str) else str(value)
 
 
 def _drop_after(path: pathlib.Path, step: int) -> None:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 
+import jax.numpy as jnp
 import numpy as np
+import optax
 
 
 def confusion(
@@ -67,44 +69,16 @@ def assign(score: np.ndarray) -> np.ndarray:
 
   Returns:
     (columns,) row of each column, -1 for columns left over.
-
-  The Hungarian algorithm with potentials, O(n^3).
   """
   rows, columns = score.shape
-  size = max(rows, columns)
-  cost = np.zeros((size, size))
-  cost[:columns, :rows] = -np.asarray(score, np.float64).T
-  # 1-based, index 0 is the virtual start of every augmenting path.
-  u, v = np.zeros(size + 1), np.zeros(size + 1)
-  match = np.zeros(size + 1, int)
-  for item in range(1, size + 1):
-    match[0], at = item, 0
-    least = np.full(size + 1, np.inf)
-    way = np.zeros(size + 1, int)
-    done = np.zeros(size + 1, bool)
-    while True:
-      done[at] = True
-      reduced = cost[match[at] - 1] - u[match[at]] - v[1:]
-      better = ~done[1:] & (reduced < least[1:])
-      least[1:][better] = reduced[better]
-      way[1:][better] = at
-      open_least = np.where(done, np.inf, least)
-      step_to = int(open_least.argmin())
-      delta = open_least[step_to]
-      u[match[done]] += delta
-      v[done] -= delta
-      least[~done] -= delta
-      at = step_to
-      if match[at] == 0:
-        break
-    while at:
-      match[at] = match[way[at]]
-      at = way[at]
+  # A square of zeros round it gives what is left over something to take.
+  square = np.zeros((max(rows, columns),) * 2)
+  square[:rows, :columns] = -np.asarray(score, np.float64)
+  row, column = optax.assignment.hungarian_algorithm(jnp.asarray(square))
+  row, column = np.asarray(row), np.asarray(column)
   result = np.full(columns, -1)
-  for row in range(1, size + 1):
-    column = match[row] - 1
-    if column < columns and row <= rows:
-      result[column] = row - 1
+  real = (row < rows) & (column < columns)
+  result[column[real]] = row[real]
   return result
 
 

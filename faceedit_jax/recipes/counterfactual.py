@@ -26,6 +26,7 @@ from faceedit_jax.losses import parameters
 from faceedit_jax.metrics import image as image_metrics
 from faceedit_jax.metrics import segmentation
 from faceedit_jax.metrics.regions import region_error
+from faceedit_jax.nn import layers
 from faceedit_jax.recipes import face_reader
 from faceedit_jax.recipes import regions as regions_lib
 from faceedit_jax.recipes.pretrain import estimator as estimator_recipe
@@ -379,18 +380,15 @@ def slot_agreement(masks, regions, naming) -> dict[str, float]:
   Returns:
     "miou", "miou_constant_mask" and "iou_REGION".
   """
-  size = regions.shape[1]
-  counts = sum(_hard_confusion(m, r, size) for m, r in naming)
+  counts = sum(_hard_confusion(m, r) for m, r in naming)
   assignment = np.asarray(regions_lib.assign(jnp.asarray(counts)))
-  iou = region_iou(_hard_confusion(masks, regions, size), assignment)
+  iou = region_iou(_hard_confusion(masks, regions), assignment)
   # The best that a mask which never moves can do on these very pictures.
-  often = np.stack([(regions == r).mean(0) for r in range(4)], axis=-1)
-  constant = np.broadcast_to(often.argmax(-1), regions.shape)
-  fixed = np.zeros((4, 4))
-  np.add.at(fixed, (constant.ravel(), regions.ravel()), 1)
+  constant = segmentation.MajorityState.of(regions, len(regions_lib.REGIONS))
+  fixed = region_iou(constant.confusion(), np.arange(4))
   out = {
     "miou": float(iou.mean()),
-    "miou_constant_mask": float(region_iou(fixed, np.arange(4)).mean()),
+    "miou_constant_mask": float(fixed.mean()),
   }
   for region, value in zip(regions_lib.REGIONS, iou, strict=True):
     out[f"iou_{region}"] = float(value)
@@ -416,25 +414,25 @@ def swap_regions(source, truth, own: int):
 
 
 def region_iou(counts, assignment):
-  """IoU (4,) of regions from counts (k, 4) and the region of each slot."""
-  counts = np.asarray(counts, np.float64)
-  merged = np.zeros((4, counts.shape[1]))
-  for slot, region in enumerate(assignment):
-    merged[region] += counts[slot]
-  hit = np.diag(merged)
-  return hit / np.maximum(merged.sum(1) + merged.sum(0) - hit, 1e-9)
+  """IoU (4,) of regions from counts (k, 4) and the region of each slot.
+
+  A region that neither side has counts 0.
+  """
+  count = len(regions_lib.REGIONS)
+  merged = np.zeros((count, count))
+  np.add.at(merged, np.asarray(assignment), np.asarray(counts))
+  return np.nan_to_num(segmentation.iou(merged))
 
 
-def _hard_confusion(masks, regions, size):
+def _hard_confusion(masks, regions):
   """Pixel counts (k, 4): maps upsampled bilinearly, then argmax."""
-  k = masks.shape[-1]
-  counts = np.zeros((k, 4))
+  k, (height, width) = masks.shape[-1], regions.shape[1:]
+  counts = np.zeros((k, len(regions_lib.REGIONS)))
   for first in range(0, len(masks), 64):
     part = jnp.asarray(masks[first : first + 64])
-    shape = (part.shape[0], size, size, k)
-    hard = np.asarray(jax.image.resize(part, shape, "bilinear").argmax(-1))
+    hard = layers.resize(part, height, width).argmax(-1)
     true = regions[first : first + 64]
-    np.add.at(counts, (hard.ravel(), true.ravel()), 1)
+    counts += segmentation.confusion(hard, true, k, counts.shape[1])
   return counts
 
 

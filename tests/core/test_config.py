@@ -121,14 +121,6 @@ def test_diff(path):
   assert text.split("\n") == ["b.c: removed 2", "d: added 'x'"]
 
 
-def test_json_round_trip(path):
-  config = config_lib.load(path)
-  again = config_lib.from_json(config_lib.to_json(config))
-  assert again.to_dict() == config.to_dict()
-  assert config_lib.diff(config, again) == ""
-  assert isinstance(again.stages, tuple) and again.is_locked
-
-
 def test_only_plain_values():
   with pytest.raises(config_lib.ConfigError, match="key a.b holds a object"):
     config_lib.from_dict({"a": {"b": object()}})
