@@ -271,6 +271,26 @@ def albedo(
   return jnp.exp(texture) if model.log_albedo else texture
 
 
+def visible_effect(model: Morphable) -> dict[str, Array]:
+  """How much one unit of each coefficient changes the face.
+
+  The root mean square of each direction: of "shape" and "expression" over the
+  vertices (metres), of "albedo" over the texels (linear colour or its
+  logarithm). Only comparable within a code. The weighting of coefficients by
+  the change they cause follows 3DDFA (Zhu et al. 2016, section 3.3).
+
+  Returns:
+    {"shape": (n_shape,), "expression": (n_expression,), "albedo": (na,)}.
+  """
+  moved = jnp.sqrt(jnp.square(model.shapedirs).mean((0, 1)))
+  painted = jnp.sqrt(jnp.square(model.albedo_basis).mean((1, 2, 3)))
+  return {
+    "shape": moved[: model.n_shape],
+    "expression": moved[model.n_shape :],
+    "albedo": painted,
+  }
+
+
 def with_albedo(
   model: Morphable,
   mean: Float[Array, "t t 3"],

@@ -81,6 +81,18 @@ def test_wrong_code_size_is_one_clear_line(head):
     posed(head, shape=jnp.zeros((2, 39)))
 
 
+def test_visible_effect_is_the_rms_of_what_a_coefficient_moves(head):
+  effect = model.visible_effect(head)
+  assert effect["albedo"].shape == (head.n_albedo,)
+  # The fifth opens no lid and no mouth: skinning adds nothing of its own.
+  for name, at in (("shape", 4), ("expression", 0)):
+    code = zeros(head)[name].at[:, at].set(1.0)
+    points, _ = posed(head, **{name: code})
+    moved = points[0] - posed(head)[0][0]
+    rms = jnp.sqrt(jnp.square(moved).mean())
+    np.testing.assert_allclose(effect[name][at], rms, rtol=2e-2)
+
+
 def test_with_albedo_checks_shapes_and_log(head):
   mean, basis = jnp.zeros((8, 8, 3)), jnp.ones((3, 8, 8, 3))
   changed = model.with_albedo(head, mean, basis, log=True)

@@ -15,6 +15,7 @@ from faceedit_jax.core import recipe as recipe_lib
 from faceedit_jax.core import state as state_lib
 from faceedit_jax.core import step as step_lib
 from faceedit_jax.models import iresnet
+from faceedit_jax.morphable import model as morphable_model
 from faceedit_jax.recipes import face_reader
 from faceedit_jax.recipes.pretrain import estimator as estimator_recipe
 
@@ -200,6 +201,39 @@ def test_statistics_of_codes_are_those_of_the_data():
   raw = {"a": jnp.asarray((true - true.mean(0)) / true.std(0))}
   back = face_reader.destandardise(raw, old)["a"]
   np.testing.assert_allclose(back, true, atol=0.05)
+
+
+def test_a_coefficient_weighs_by_what_it_changes():
+  recipe = build("estimator")
+  state = quick_jit(lambda: step_lib.init_state(recipe, jax.random.key(0)))()
+  batch = recipe_lib.example_batch(recipe.batch_spec(), 4, 0)
+  batch["face"] = jnp.ones(4)
+
+  def shares(params, batch):
+    """Share of each albedo coefficient in the gradient of its outputs."""
+    bias = params["estimator"]["output_layer"]["bias"]
+
+    def loss(bias):
+      layer = {**params["estimator"]["output_layer"], "bias": bias}
+      net = {**params["estimator"], "output_layer": layer}
+      ctx = recipe_lib.Ctx(
+        batch, {}, state.stats, {}, jnp.asarray(0), jax.random.key(0)
+      )
+      return recipe.read_loss({**params, "estimator": net}, ctx)[0]
+
+    sizes = recipe.net.sizes
+    names = list(sizes)
+    first = sum(sizes[n] for n in names[: names.index("albedo")])
+    return jnp.abs(jax.grad(loss)(bias))[first : first + sizes["albedo"]]
+
+  # Everywhere about the same error, so that little but the weights differs.
+  batch["albedo"] = jnp.full((4, 50), 3.0) * jnp.asarray([[1], [-1], [1], [1]])
+  got = np.asarray(quick_jit(shares)(state.params, batch))
+  face = recipe.morphable()["params"]
+  effect = np.asarray(morphable_model.visible_effect(face)["albedo"])
+  together = np.corrcoef(np.log(got), np.log(effect**2))[0, 1]
+  assert together > 0.95
+  assert got[0] > 20 * got[10], "skin tone drowns among the details"
 
 
 def test_identity_vectors_have_length_one():

@@ -6,6 +6,8 @@ a stranger's photo can be aligned without a downloaded detector.
 """
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,10 +16,12 @@ import optax
 from faceedit_jax.core import optim
 from faceedit_jax.core import recipe as recipe_lib
 from faceedit_jax.models import estimator as estimator_lib
+from faceedit_jax.morphable import model as model_lib
 from faceedit_jax.recipes import face_reader
 
-# Losses are measured in standard deviations of each code over the data, so
-# one weight per group is enough. Pose, expression and light drive the edit
+# Losses are measured in standard deviations of each code over the data, and
+# within a group by how much a coefficient changes the face (`visible_effect`),
+# so one weight per group is enough. Pose, expression and light drive the edit
 # and weigh more than shape and albedo.
 WEIGHTS = {
   "shape": 0.5,
@@ -64,12 +68,19 @@ def running_statistics(old, codes, weight):
 
 @dataclasses.dataclass(frozen=True)
 class EstimatorRecipe(recipe_lib.Recipe):
-  """One net, one phase: `read`."""
+  """One net, one phase: `read`.
+
+  A coefficient of shape, expression or albedo counts by the square of the
+  change that it causes in the data, so that the loss follows the error of the
+  face rather than of numbers: the first of 50 albedo coefficients is the skin
+  tone, the last of them cannot be seen.
+  """
 
   net: estimator_lib.Estimator
   shapes: dict  # {code name: shape without batch}
   image_size: int
   tx: optax.GradientTransformation
+  morphable: Callable[[], Any]  # makes the 3D face that the codes belong to
   points_weight: float = 20.0
   face_weight: float = 0.5
 
@@ -82,6 +93,7 @@ class EstimatorRecipe(recipe_lib.Recipe):
       shapes=shapes,
       image_size=image_size,
       tx=optim.make_tx(**options.optimizer),
+      morphable=face_reader.morphable_maker(**dict(nets.morphable)),
       points_weight=options.points_weight,
       face_weight=options.face_weight,
     )
@@ -127,10 +139,14 @@ class EstimatorRecipe(recipe_lib.Recipe):
       mutable=["batch_stats"],
     )
     faces = jnp.maximum(batch["face"].sum(), 1.0)
+    effect = self._effect()
     loss, metrics = 0.0, {}
     for name, shape in self.shapes.items():
       target = (truth[name] - codes["mean"][name]) / codes["std"][name]
       error = optax.losses.huber_loss(raw[name], target)
+      if name in effect:
+        share = jnp.square(effect[name] * codes["std"][name])
+        error = error * share / jnp.maximum(share.mean(), 1e-30)
       axes = tuple(range(1, 1 + len(shape)))
       error = (error.mean(axes) * batch["face"]).sum() / faces
       metrics[name] = error
@@ -153,6 +169,14 @@ class EstimatorRecipe(recipe_lib.Recipe):
         "estimator": {"batch_stats": updated["batch_stats"], "codes": codes}
       },
     )
+
+  def _effect(self):
+    """Visible effect of a unit of each coefficient, by code."""
+    # Also called while the step is traced; the face must not be traced with it.
+    with jax.ensure_compile_time_eval():
+      face = self.morphable()["params"]
+      face_reader.check_sizes(face, self.shapes)
+      return model_lib.visible_effect(face)
 
   def preview(self, variables, frozen, batch, rng):
     """Pictures with the five points read (red) and true (green)."""
