@@ -62,7 +62,7 @@ STEPS = {
   "long": dict(
     estimator=8000,
     identity=3000,
-    first_stage=3000,
+    first_stage=2000,
     region_encoder=3600,
     denoiser=7000,
     score_estimator=6000,

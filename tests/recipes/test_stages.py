@@ -208,6 +208,7 @@ def test_a_coefficient_weighs_by_what_it_changes():
   state = quick_jit(lambda: step_lib.init_state(recipe, jax.random.key(0)))()
   batch = recipe_lib.example_batch(recipe.batch_spec(), 4, 0)
   batch["face"] = jnp.ones(4)
+  frozen = recipe.init_frozen(jax.random.key(1))
 
   def shares(params, batch):
     """Share of each albedo coefficient in the gradient of its outputs."""
@@ -217,7 +218,7 @@ def test_a_coefficient_weighs_by_what_it_changes():
       layer = {**params["estimator"]["output_layer"], "bias": bias}
       net = {**params["estimator"], "output_layer": layer}
       ctx = recipe_lib.Ctx(
-        batch, {}, state.stats, {}, jnp.asarray(0), jax.random.key(0)
+        batch, frozen, state.stats, {}, jnp.asarray(0), jax.random.key(0)
       )
       return recipe.read_loss({**params, "estimator": net}, ctx)[0]
 
@@ -229,7 +230,7 @@ def test_a_coefficient_weighs_by_what_it_changes():
   # Everywhere about the same error, so that little but the weights differs.
   batch["albedo"] = jnp.full((4, 50), 3.0) * jnp.asarray([[1], [-1], [1], [1]])
   got = np.asarray(quick_jit(shares)(state.params, batch))
-  face = recipe.morphable()["params"]
+  face = frozen["morphable"]["params"]
   effect = np.asarray(morphable_model.visible_effect(face)["albedo"])
   together = np.corrcoef(np.log(got), np.log(effect**2))[0, 1]
   assert together > 0.95

@@ -115,6 +115,13 @@ class EstimatorRecipe(recipe_lib.Recipe):
     picture = jnp.zeros((1, size, size, 3))
     return {"estimator": init_estimator(self.net, self.shapes, rng, picture)}
 
+  def init_frozen(self, rng):
+    """The 3D face, which says how much each coefficient changes."""
+    del rng
+    morphable = self.morphable()
+    face_reader.check_sizes(morphable["params"], self.shapes)
+    return {"morphable": morphable}
+
   def groups(self):
     return {"estimator": recipe_lib.Group(("estimator",), self.tx)}
 
@@ -139,7 +146,7 @@ class EstimatorRecipe(recipe_lib.Recipe):
       mutable=["batch_stats"],
     )
     faces = jnp.maximum(batch["face"].sum(), 1.0)
-    effect = self._effect()
+    effect = model_lib.visible_effect(ctx.frozen["morphable"]["params"])
     loss, metrics = 0.0, {}
     for name, shape in self.shapes.items():
       target = (truth[name] - codes["mean"][name]) / codes["std"][name]
@@ -169,14 +176,6 @@ class EstimatorRecipe(recipe_lib.Recipe):
         "estimator": {"batch_stats": updated["batch_stats"], "codes": codes}
       },
     )
-
-  def _effect(self):
-    """Visible effect of a unit of each coefficient, by code."""
-    # Also called while the step is traced; the face must not be traced with it.
-    with jax.ensure_compile_time_eval():
-      face = self.morphable()["params"]
-      face_reader.check_sizes(face, self.shapes)
-      return model_lib.visible_effect(face)
 
   def preview(self, variables, frozen, batch, rng):
     """Pictures with the five points read (red) and true (green)."""

@@ -1,0 +1,81 @@
+"""How well a trained estimator reads the codes of pictures with known codes.
+
+python -m tests.benchmarks.estimator --workdir=runs/difffae --data_dir=data \
+  --folder=synthetic_heads_64
+"""
+
+import argparse
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from data_pipelines import sources
+from faceedit_jax import trained
+from faceedit_jax.core import config as config_lib
+from faceedit_jax.recipes import face_reader
+
+BATCH = 32
+
+
+def correlations(read: np.ndarray, true: np.ndarray) -> np.ndarray:
+  """Correlation (n,) of each coefficient over pictures; nan if constant."""
+  read, true = read - read.mean(0), true - true.mean(0)
+  spread = np.sqrt((read**2).sum(0) * (true**2).sum(0))
+  with np.errstate(invalid="ignore", divide="ignore"):
+    return np.where(spread > 1e-9, (read * true).sum(0) / spread, np.nan)
+
+
+def main() -> None:
+  """Prints one line per code."""
+  parser = argparse.ArgumentParser(description=__doc__)
+  parser.add_argument("--workdir", required=True)
+  parser.add_argument("--data_dir", default="data")
+  parser.add_argument("--folder", default="synthetic_heads_64")
+  parser.add_argument("--config", help="what the run has recorded")
+  parser.add_argument("--stage", default="estimator")
+  parser.add_argument("--split", default="pairs", help="pairs: unseen people")
+  parser.add_argument("--pictures", type=int, default=256)
+  args = parser.parse_args()
+  config = config_lib.load(args.config) if args.config else None
+  stage = trained.load(args.workdir, config, args.stage)
+  net = stage.variables["estimator"]
+
+  @jax.jit
+  def read(net, image):
+    layers = {k: v for k, v in net.items() if k != "codes"}
+    raw = stage.recipe.net.apply(layers, image)
+    return face_reader.codes_from_outputs(raw, net["codes"])
+
+  data = sources.open_source(
+    {"source": "synthetic_heads", "folder": args.folder},
+    args.data_dir,
+    args.split,
+  )
+  count = min(args.pictures, len(data))
+  got, true = [], []
+  for first in range(0, count, BATCH):
+    rows = [data[i] for i in range(first, min(first + BATCH, count))]
+    if args.split == "pairs":
+      rows = [
+        {k.removeprefix("source_"): v for k, v in r.items()} for r in rows
+      ]
+    image = np.stack([r["image"] for r in rows]).astype(np.float32)
+    got.append(jax.device_get(read(net, jnp.asarray(image / 127.5 - 1))))
+    true.append(rows)
+  true = [row for rows in true for row in rows]
+  print(f"{count} pictures, split {args.split!r}, stage {args.stage!r}")
+  for name in (*stage.recipe.shapes, "landmarks5"):
+    a = np.concatenate([g[name].reshape(len(g[name]), -1) for g in got])
+    b = np.stack([np.asarray(row[name]).ravel() for row in true])
+    r = correlations(a, b)
+    error = np.abs(a - b).mean() / max(np.abs(b - b.mean(0)).mean(), 1e-9)
+    each = " ".join(f"{v:5.2f}" for v in r[:16])
+    print(
+      f"{name:11s} correlation {np.nanmean(r):.2f}, error {error:.2f} of the "
+      f"mean's; first coefficients: {each}"
+    )
+
+
+if __name__ == "__main__":
+  main()
