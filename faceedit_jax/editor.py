@@ -244,6 +244,20 @@ class Editor:
 
     return results()
 
+  def find_points(self, picture) -> np.ndarray:
+    """Five points (5, 2) in pixels of the face in a picture of any size.
+
+    Args:
+      picture: path, or uint8 (h, w, 3).
+
+    Raises:
+      UserError: no face was found, or the picture cannot be read.
+    """
+    try:
+      return self._find(find_face.load(picture, "picture"))
+    except align.AlignError as error:
+      raise UserError(str(error)) from error
+
   def check_knobs(self, knobs: Mapping[str, Any]) -> None:
     """Raises a UserError for names that are neither query nor knob."""
     for name in knobs:

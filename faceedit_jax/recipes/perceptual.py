@@ -52,9 +52,12 @@ class Perceptual(struct.PyTreeNode):
       return self.net.apply(frozen["lpips"], a, b)
     net = frozen["estimator"]
     net = {k: v for k, v in net.items() if k != "codes"}
+    # At the pictures' own size: the estimator may read them enlarged, which
+    # tells a distance nothing more and costs the square of it.
+    trunk = self.net.clone(input_size=a.shape[1])
 
     def features(picture):
-      _, seen = self.net.apply(net, picture, mutable=["features"])
+      _, seen = trunk.apply(net, picture, mutable=["features"])
       return list(seen["features"]["encoder"]["maps"])
 
     return perceptual_loss.feature_distance(
