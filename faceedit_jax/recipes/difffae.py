@@ -78,6 +78,7 @@ class DiffFAERecipe(recipe_lib.Recipe):
     consistency_weight: delta of eq. 7; 0 switches the loss off.
     source_condition: "slots", or "latent" for the vanilla ablation.
     identity_token: False feeds the U-Net no identity (ablation).
+    slot_names: region of each slot, instead of what `region_encoder` counted.
     latent_scale: number, or 0 to scale latents by 1 / their spread.
   """
 
@@ -94,6 +95,7 @@ class DiffFAERecipe(recipe_lib.Recipe):
   consistency_weight: Any = 0.1
   source_condition: str = "slots"
   identity_token: bool = True
+  slot_names: tuple[str, ...] = ()
   latent_scale: float = 0.0
   ema_decay: float = 0.9999
   sampler: str = "ddim"
@@ -110,6 +112,8 @@ class DiffFAERecipe(recipe_lib.Recipe):
         f"recipe.source_condition is {condition!r}; it must be 'slots' or "
         "'latent'"
       )
+    if options.slot_names:
+      regions_lib.from_names(options.slot_names, nets.region_encoder.slots)
     unet = dict(nets.unet)
     if not options.identity_token:
       unet["adain"] = "none"
@@ -141,6 +145,7 @@ class DiffFAERecipe(recipe_lib.Recipe):
       consistency_weight=options.consistency_weight,
       source_condition=condition,
       identity_token=options.identity_token,
+      slot_names=tuple(options.slot_names),
       latent_scale=options.latent_scale,
       ema_decay=options.ema_decay,
       sampler=options.sampler,
@@ -426,8 +431,7 @@ class DiffFAERecipe(recipe_lib.Recipe):
 
   def _swap_tokens(self, variables, frozen, inputs, tokens):
     """Replaces the tokens of regions that come from another picture."""
-    net = variables["region_encoder"]
-    region = regions_lib.assign(net["regions"]["confusion"])
+    region = self._region_of_slots(variables)
     for at, name in enumerate(regions_lib.REGIONS):
       other = inputs.get(f"{name}_from")
       if other is None:
@@ -435,6 +439,17 @@ class DiffFAERecipe(recipe_lib.Recipe):
       theirs, _ = self._context(variables, frozen, other)
       tokens = jnp.where((region == at)[None, :, None], theirs, tokens)
     return tokens
+
+  def _region_of_slots(self, variables):
+    """Region (k,) of each slot."""
+    slots = self.region_encoder.slots
+    if self.slot_names:
+      return regions_lib.assign(
+        jnp.asarray(regions_lib.from_names(self.slot_names, slots))
+      )
+    return regions_lib.assign(
+      variables["region_encoder"]["regions"]["confusion"]
+    )
 
   def edit_spec(self):
     """The pictures that an exported edit takes."""
@@ -446,9 +461,7 @@ class DiffFAERecipe(recipe_lib.Recipe):
     """Slot and attention maps of an edit as pictures (b, h, w, 3)."""
     if not self._slots:
       return {}
-    region = regions_lib.assign(
-      variables["region_encoder"]["regions"]["confusion"]
-    )
+    region = self._region_of_slots(variables)
     return {
       name: regions_lib.paint(outputs[name], region, self.image_size)
       for name in ("slots", "attention")
@@ -474,4 +487,8 @@ class DiffFAERecipe(recipe_lib.Recipe):
       "edit": result["image"],
       "limit": self.decode(frozen, self.encode(frozen, query)),
     }
+    if self._slots:
+      shown["named_slots"] = regions_lib.named(
+        source, result["slots"], self._region_of_slots(variables)
+      )
     return {**shown, **self.paint(variables, result)}

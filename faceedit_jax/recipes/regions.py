@@ -5,10 +5,13 @@ without supervision. The regions of a labelled set only name the slots
 afterwards; they enter no loss.
 """
 
+import functools
 import itertools
+from collections.abc import Sequence
 
 import jax.numpy as jnp
 import numpy as np
+from PIL import Image, ImageDraw, ImageFont
 
 REGIONS = ("face", "hair", "clothes", "background")
 # Skin, violet, blue, grey: the colours of the regions in every picture.
@@ -40,6 +43,28 @@ def confusion(masks, regions):
   ).mean(axis=(2, 4))
   hard = masks.argmax(-1)[..., None] == jnp.arange(masks.shape[-1])
   return jnp.einsum("bhwk,bhwr->kr", hard.astype(jnp.float32), truth)
+
+
+def from_names(names: Sequence[str], slots: int) -> np.ndarray:
+  """The confusion (k, 4) of slots that somebody has named by looking.
+
+  Args:
+    names: region of each slot.
+    slots: how many slots there are.
+
+  Raises:
+    ValueError: one line, when a slot has no name, a name is no region, or a
+      region has no slot although there are enough.
+  """
+  unknown = [n for n in names if n not in REGIONS]
+  absent = [r for r in REGIONS if r not in names] if slots >= 4 else []
+  if len(names) != slots or unknown or absent:
+    raise ValueError(
+      f"recipe.slot_names is {tuple(names)}; wanted one of {REGIONS} for each "
+      f"of {slots} slots, and each of them at least once"
+    )
+  at = [REGIONS.index(name) for name in names]
+  return np.eye(len(REGIONS), dtype=np.float32)[at]
 
 
 def assign(counts):
@@ -79,6 +104,42 @@ def paint(masks, regions_of_slots, size: int):
     palette = jnp.asarray(np.concatenate([COLOURS, MORE_COLOURS]))[:slots]
   image = jnp.einsum("bhwk,kc->bhwc", masks, palette / 127.5 - 1)
   return upsample(image, size)
+
+
+@functools.cache
+def _captions(slots: int, size: int) -> np.ndarray:
+  """Captions "SLOT REGION" (k, 4, h, size) in 0..1, for every combination."""
+  font = ImageFont.load_default(size=max(9.0, size / 7))
+  strip = int(font.getbbox("bg")[3]) + 2
+  out = np.zeros((slots, len(REGIONS), strip, size), np.float32)
+  for slot in range(slots):
+    for at, region in enumerate(REGIONS):
+      drawn = Image.new("L", (size, strip))
+      ImageDraw.Draw(drawn).text((1, 0), f"{slot} {region}", 255, font)
+      out[slot, at] = np.asarray(drawn, np.float32) / 255
+  return out
+
+
+def named(image, masks, regions_of_slots):
+  """What each slot attends to, with its number and the name it has now.
+
+  Args:
+    image: pictures (b, s, s, 3) in [-1, 1].
+    masks: slot masks (b, h, w, k).
+    regions_of_slots: (k,) region of each slot.
+
+  Returns:
+    (b, s, k * s, 3): the picture once per slot, dark where others look.
+  """
+  size, slots = image.shape[1], masks.shape[-1]
+  share = jnp.moveaxis(upsample(masks, size), -1, 1)[..., None]
+  tiles = (image[:, None] + 1) * (0.15 + 0.85 * share) - 1
+  text = jnp.asarray(_captions(slots, size))
+  text = text[jnp.arange(slots), regions_of_slots][None, ..., None]
+  strip = text.shape[2]
+  top = jnp.maximum(tiles[:, :, :strip] * 0.5 - 0.5, 2 * text - 1)
+  tiles = jnp.concatenate([top, tiles[:, :, strip:]], axis=2)
+  return jnp.concatenate(list(jnp.moveaxis(tiles, 1, 0)), axis=2)
 
 
 def upsample(image, size: int):

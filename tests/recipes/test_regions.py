@@ -2,6 +2,7 @@
 
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from faceedit_jax.recipes import counterfactual, regions
 
@@ -59,3 +60,41 @@ def test_painted_colours_are_those_of_the_regions():
   assert picture.shape == (1, 4, 4, 3)
   colour = (np.asarray(picture)[0, 0, 0] + 1) * 127.5
   np.testing.assert_allclose(colour, regions.COLOURS[2], atol=0.01)
+
+
+def test_names_given_by_hand_are_the_assignment():
+  names = ("hair", "background", "face", "clothes")
+  table = jnp.asarray(regions.from_names(names, 4))
+  assert [regions.REGIONS[i] for i in regions.assign(table)] == list(names)
+  two = jnp.asarray(regions.from_names(("face", "background"), 2))
+  assert list(regions.assign(two)) == [0, 3]
+
+
+@pytest.mark.parametrize(
+  "names, slots",
+  [
+    (("face", "hair"), 4),
+    (("face", "hair", "clothes", "sky"), 4),
+    (("face", "face", "clothes", "background"), 4),
+  ],
+)
+def test_wrong_names_are_refused(names, slots):
+  with pytest.raises(ValueError, match="slot_names is .*wanted one of"):
+    regions.from_names(names, slots)
+
+
+def test_named_slots_are_lit_where_they_look():
+  image = jnp.ones((1, 64, 64, 3))
+  masks = np.zeros((1, 16, 16, 4), np.float32)
+  masks[0, :, :8, 2] = masks[0, :, 8:, 1] = 1
+  order = jnp.asarray([1, 3, 0, 2])
+  shown = np.asarray(regions.named(image, jnp.asarray(masks), order))
+  assert shown.shape == (1, 64, 256, 3)
+  tiles = shown[0, 32:].reshape(32, 4, 64, 3).mean((0, 3))
+  assert (tiles[2, :32] > 0.9).all() and (tiles[2, 32:] < -0.5).all()
+  assert (tiles[1, 32:] > 0.9).all() and (tiles[0] < -0.5).all()
+  # Another name is another caption; a number tells equal names apart.
+  other = np.asarray(regions.named(image, jnp.asarray(masks), order[::-1]))
+  assert np.abs(shown[:, :12] - other[:, :12]).max() > 0.5
+  same = np.asarray(regions.named(image, jnp.asarray(masks), order * 0))
+  assert np.abs(same[:, :12, :64] - same[:, :12, 192:]).max() > 0.5

@@ -14,9 +14,10 @@ from faceedit_jax.core import handover
 from faceedit_jax.core import recipe as recipe_lib
 from faceedit_jax.core import state as state_lib
 from faceedit_jax.core import step as step_lib
+from faceedit_jax.core.errors import UserError
 from faceedit_jax.models import iresnet
 from faceedit_jax.morphable import model as morphable_model
-from faceedit_jax.recipes import face_reader
+from faceedit_jax.recipes import face_reader, regions
 from faceedit_jax.recipes.pretrain import estimator as estimator_recipe
 
 SIZE = 32
@@ -42,10 +43,10 @@ STAGES = (
 )
 
 
-def build(stage):
+def build(stage, **recipe_options):
   config = config_lib.load("configs/difffae.py:smoke")
   config = config_lib.override(config, SMALL)
-  options = config.stage[stage].recipe.to_dict()
+  options = config.stage[stage].recipe.to_dict() | recipe_options
   return recipes.build(
     options.pop("name"),
     nets=config.nets,
@@ -93,6 +94,21 @@ def test_stage_steps_and_previews(stage):
   for picture in shown.values():
     assert picture.shape[0] == 4 and picture.shape[-1] == 3
     assert np.isfinite(picture).all()
+
+
+def test_slots_named_by_hand_need_no_regions():
+  names = ("hair", "face", "background", "clothes")
+  recipe = build("region_encoder", slot_names=names)
+  assert "regions" not in recipe.batch_spec()
+  state = quick_jit(lambda: step_lib.init_state(recipe, jax.random.key(0)))()
+  batch = recipe_lib.example_batch(recipe.batch_spec(), 2, 0)
+  step = quick_jit(step_lib.make_step(recipe), static_argnames="due")
+  state, metrics, _ = step(state, {}, batch, due=("compose",))
+  assert "compose/miou" not in metrics
+  kept = state.stats["region_encoder"]["regions"]["confusion"]
+  assert [int(i) for i in regions.assign(kept)] == [1, 0, 3, 2]
+  with pytest.raises(UserError, match="slot_names"):
+    build("denoiser", slot_names=("face",))
 
 
 def test_the_layout_guides_only_the_first_steps():

@@ -26,6 +26,9 @@ class RegionEncoderRecipe(recipe_lib.Recipe):
     layout: strength of the portrait layout at the first step; 0 is the
       published start. See `models.region_encoder.portrait_layout`.
     layout_steps: steps over which it fades to nothing, linearly.
+    slot_names: region of each slot, for pictures without labelled regions:
+      look at the preview `named_slots`, then say it here or in the stage that
+      edits. Empty: the regions of the training pictures name the slots.
   """
 
   net: region_encoder.RegionEncoder
@@ -36,10 +39,13 @@ class RegionEncoderRecipe(recipe_lib.Recipe):
   ema_decay: float = 0.999
   layout: float = 0.0
   layout_steps: int = 0
+  slot_names: tuple[str, ...] = ()
 
   @classmethod
   def from_config(cls, nets, options, image_size, dtype):
     """Builds the recipe; `nets.region_decoder.target` is pixel or latent."""
+    if options.slot_names:
+      regions_lib.from_names(options.slot_names, nets.region_encoder.slots)
     decoder = broadcast_decoder.BroadcastDecoder(
       dtype=dtype, **dict(nets.region_decoder)
     )
@@ -59,23 +65,25 @@ class RegionEncoderRecipe(recipe_lib.Recipe):
       ema_decay=options.ema_decay,
       layout=options.layout,
       layout_steps=options.layout_steps,
+      slot_names=tuple(options.slot_names),
     )
 
   def batch_spec(self):
     size = self.image_size
-    return {
-      "image": recipe_lib.Field((size, size, 3), "float32", (-1.0, 1.0)),
+    spec = {"image": recipe_lib.Field((size, size, 3), "float32", (-1.0, 1.0))}
+    if not self.slot_names:
       # Read for the reported mIoU and the slots' names; in no loss.
-      "regions": recipe_lib.Field((size, size), "int32", (0, 3)),
-    }
+      spec["regions"] = recipe_lib.Field((size, size), "int32", (0, 3))
+    return spec
 
   def init(self, rng):
     size = self.image_size
     encoder = self.net.init(rng, jnp.zeros((1, size, size, 3)))
     slots = jnp.zeros((1, self.net.slots, self.net.token_size))
     decoder = self.decoder.init(jax.random.fold_in(rng, 1), slots)
+    regions = init_regions(self.net.slots, self.slot_names)
     return {
-      "region_encoder": {**encoder, "regions": init_regions(self.net.slots)},
+      "region_encoder": {**encoder, "regions": regions},
       "region_decoder": decoder,
     }
 
@@ -124,8 +132,6 @@ class RegionEncoderRecipe(recipe_lib.Recipe):
     )
     image = ctx.batch["image"]
     image = jnp.where(mirror[..., None], image[:, :, ::-1], image)
-    regions = ctx.batch["regions"]
-    regions = jnp.where(mirror, regions[:, :, ::-1], regions)
     layout = None
     if self.layout and self.layout_steps:
       left = 1 - ctx.step / self.layout_steps
@@ -137,14 +143,17 @@ class RegionEncoderRecipe(recipe_lib.Recipe):
     target = self.target(ctx.frozen, image, parts.image.shape[1])
     loss = jnp.square(parts.image - target).mean()
     counts = ctx.stats["region_encoder"]["regions"]["confusion"]
-    counts = update_regions(counts, masks, regions)
-    miou = regions_lib.mean_iou(counts, regions_lib.assign(counts))
     metrics = {
       "mse": loss,
-      "miou": miou,
       "mask_variance": masks.var(axis=0).mean(),
       "mask_entropy": -(masks * jnp.log(masks + 1e-8)).sum(-1).mean(),
     }
+    if not self.slot_names:
+      regions = ctx.batch["regions"]
+      regions = jnp.where(mirror, regions[:, :, ::-1], regions)
+      counts = update_regions(counts, masks, regions)
+      of_slots = regions_lib.assign(counts)
+      metrics["miou"] = regions_lib.mean_iou(counts, of_slots)
     stats = {"region_encoder": {"regions": {"confusion": counts}}}
     return loss, recipe_lib.Aux(metrics=metrics, stats=stats)
 
@@ -162,6 +171,7 @@ class RegionEncoderRecipe(recipe_lib.Recipe):
     shown = {
       "picture": image,
       "slots": regions_lib.paint(masks, region, size),
+      "named_slots": regions_lib.named(image, masks, region),
     }
     if self.autoencoder is None:
       shown["composed"] = jax.image.resize(parts.image, image.shape, "nearest")
@@ -179,8 +189,10 @@ class RegionEncoderRecipe(recipe_lib.Recipe):
     return shown
 
 
-def init_regions(slots: int):
+def init_regions(slots: int, names=()):
   """The running slot-to-region counts that a checkpoint carries along."""
+  if names:
+    return {"confusion": jnp.asarray(regions_lib.from_names(names, slots))}
   return {"confusion": jnp.zeros((slots, len(regions_lib.REGIONS)))}
 
 
