@@ -510,8 +510,8 @@ def paper(size):
     ema_decay=0.9999,
     layout=0.0,
     layout_steps=0,
-    # No labelled regions: a guess until the preview `named_slots` shows the
-    # truth; then say it in the denoiser's `slot_names`.
+    # No labelled regions: a guess until the previews `slot_0` and so on show
+    # the truth; then say it in the denoiser's `slot_names`.
     slot_names=("face", "hair", "clothes", "background"),
   )
   for part in config["stage"].values():

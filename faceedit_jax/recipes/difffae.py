@@ -488,7 +488,7 @@ class DiffFAERecipe(recipe_lib.Recipe):
       "limit": self.decode(frozen, self.encode(frozen, query)),
     }
     if self._slots:
-      shown["named_slots"] = regions_lib.named(
+      shown |= regions_lib.named(
         source, result["slots"], self._region_of_slots(variables)
       )
     return {**shown, **self.paint(variables, result)}

@@ -129,7 +129,7 @@ def named(image, masks, regions_of_slots):
     regions_of_slots: (k,) region of each slot.
 
   Returns:
-    (b, s, k * s, 3): the picture once per slot, dark where others look.
+    {"slot_0": (b, s, s, 3), ...}: the picture, dark where other slots look.
   """
   size, slots = image.shape[1], masks.shape[-1]
   share = jnp.moveaxis(upsample(masks, size), -1, 1)[..., None]
@@ -139,7 +139,7 @@ def named(image, masks, regions_of_slots):
   strip = text.shape[2]
   top = jnp.maximum(tiles[:, :, :strip] * 0.5 - 0.5, 2 * text - 1)
   tiles = jnp.concatenate([top, tiles[:, :, strip:]], axis=2)
-  return jnp.concatenate(list(jnp.moveaxis(tiles, 1, 0)), axis=2)
+  return {f"slot_{slot}": tiles[:, slot] for slot in range(slots)}
 
 
 def upsample(image, size: int):

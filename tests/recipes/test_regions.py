@@ -88,13 +88,15 @@ def test_named_slots_are_lit_where_they_look():
   masks = np.zeros((1, 16, 16, 4), np.float32)
   masks[0, :, :8, 2] = masks[0, :, 8:, 1] = 1
   order = jnp.asarray([1, 3, 0, 2])
-  shown = np.asarray(regions.named(image, jnp.asarray(masks), order))
-  assert shown.shape == (1, 64, 256, 3)
-  tiles = shown[0, 32:].reshape(32, 4, 64, 3).mean((0, 3))
+  shown = regions.named(image, jnp.asarray(masks), order)
+  assert list(shown) == ["slot_0", "slot_1", "slot_2", "slot_3"]
+  shown = np.stack([np.asarray(v[0]) for v in shown.values()])
+  assert shown.shape == (4, 64, 64, 3)
+  tiles = shown[:, 32:].mean((1, 3))
   assert (tiles[2, :32] > 0.9).all() and (tiles[2, 32:] < -0.5).all()
   assert (tiles[1, 32:] > 0.9).all() and (tiles[0] < -0.5).all()
   # Another name is another caption; a number tells equal names apart.
-  other = np.asarray(regions.named(image, jnp.asarray(masks), order[::-1]))
-  assert np.abs(shown[:, :12] - other[:, :12]).max() > 0.5
-  same = np.asarray(regions.named(image, jnp.asarray(masks), order * 0))
-  assert np.abs(same[:, :12, :64] - same[:, :12, 192:]).max() > 0.5
+  other = regions.named(image, jnp.asarray(masks), order[::-1])
+  assert np.abs(shown[0, :12] - other["slot_0"][0, :12]).max() > 0.5
+  same = regions.named(image, jnp.asarray(masks), order * 0)
+  assert np.abs(same["slot_0"] - same["slot_3"])[:, :12].max() > 0.5

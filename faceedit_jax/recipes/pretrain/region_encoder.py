@@ -27,8 +27,8 @@ class RegionEncoderRecipe(recipe_lib.Recipe):
       published start. See `models.region_encoder.portrait_layout`.
     layout_steps: steps over which it fades to nothing, linearly.
     slot_names: region of each slot, for pictures without labelled regions:
-      look at the preview `named_slots`, then say it here or in the stage that
-      edits. Empty: the regions of the training pictures name the slots.
+      look at `slot_0` and so on in the preview, then say it here or in the
+      stage that edits. Empty: the pictures' regions name the slots.
   """
 
   net: region_encoder.RegionEncoder
@@ -158,7 +158,7 @@ class RegionEncoderRecipe(recipe_lib.Recipe):
     return loss, recipe_lib.Aux(metrics=metrics, stats=stats)
 
   def preview(self, variables, frozen, batch, rng):
-    """Pictures, slot maps, and what each slot paints."""
+    """Pictures, slot maps, where each slot looks and what it paints."""
     del rng
     image = batch["image"]
     size = self.image_size
@@ -171,14 +171,15 @@ class RegionEncoderRecipe(recipe_lib.Recipe):
     shown = {
       "picture": image,
       "slots": regions_lib.paint(masks, region, size),
-      "named_slots": regions_lib.named(image, masks, region),
+      **regions_lib.named(image, masks, region),
     }
     if self.autoencoder is None:
       shown["composed"] = jax.image.resize(parts.image, image.shape, "nearest")
       for slot in range(self.net.slots):
         part = parts.parts[:, slot] * parts.masks[..., slot : slot + 1]
         part = part - (1 - parts.masks[..., slot : slot + 1])
-        shown[f"slot_{slot}"] = jax.image.resize(part, image.shape, "nearest")
+        part = jax.image.resize(part, image.shape, "nearest")
+        shown[f"slot_{slot}_painted"] = part
     else:
       decode = frozen["autoencoder"]
       shown["composed"] = self.autoencoder.apply(
