@@ -64,7 +64,7 @@ STEPS = {
     identity=3000,
     first_stage=2000,
     region_encoder=3600,
-    denoiser=7000,
+    denoiser=6000,
     score_estimator=6000,
     score_identity=2000,
   ),
