@@ -130,6 +130,7 @@ def make_stage(
   identity = {
     "nets": {k: v for k, v in nets.items() if k in used} or nets,
     "image_size": config["image_size"],
+    "compute_dtype": config.get("compute_dtype", "float32"),
     "seed": seed,
     "stage": {k: v for k, v in options.items() if k not in (*_FREE, "seed")},
   }

@@ -204,6 +204,9 @@ def test_another_config_is_refused(whole, data):
   config = config_of(stage__gan__steps=14, stage__gan__data__batch_size=16)
   with pytest.raises(WorkdirError, match="data.batch_size: 8 -> 16"):
     train.run(config, workdir, data_dir=data)
+  config = config_of(stage__gan__steps=14, compute_dtype="bfloat16")
+  with pytest.raises(WorkdirError, match="dtype: 'float32' -> 'bfloat16'"):
+    train.run(config, workdir, data_dir=data)
   # What does not change a step may change.
   config = config_of(stage__gan__steps=12, stage__gan__log_every=1)
   assert train.run(config, workdir, data_dir=data)

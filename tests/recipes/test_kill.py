@@ -1,0 +1,94 @@
+"""Kill -9 somewhere in a run of all five stages; the rest ends the same."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from faceedit_jax import stages as stages_lib
+from faceedit_jax.core import checkpoint, handover
+from faceedit_jax.core import config as config_lib
+from faceedit_jax.core import step as step_lib
+from tests.recipes.test_processes import CONFIG, data  # noqa: F401, a fixture
+from tests.recipes.test_stages import SMALL, STAGES
+
+pytestmark = pytest.mark.slow
+
+OVERRIDES = [
+  *SMALL,
+  "tensorboard=False",
+  "stage.denoiser.evaluate=False",
+  *(
+    f"stage.{stage}.{name}={value}"
+    for stage in STAGES
+    for name, value in (
+      ("steps", 24),
+      ("checkpoint_every", 2),
+      ("preview_every", 0),
+      ("data.size", 32),
+      ("data.folder", "tiny"),
+    )
+  ),
+]
+
+
+def start(root, workdir, folder):
+  """One process with one device trains everything."""
+  line = [sys.executable, "-m", "faceedit_jax.main", f"--config={CONFIG}"]
+  line += [f"--workdir={workdir}", f"--data_dir={folder}"]
+  line += [f"--config.{override}" for override in OVERRIDES]
+  kept = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+  return subprocess.Popen(
+    line, cwd=root, env=kept, stderr=subprocess.PIPE, text=True
+  )
+
+
+def finish(process):
+  """Waits for a run that must end well."""
+  _, errors = process.communicate()
+  assert process.returncode == 0, errors[-3000:]
+
+
+def final(config, workdir, name):
+  """Every number of a stage's last state."""
+  stage = stages_lib.make_stage(config, name, workdir)
+  assert stages_lib.finished_step(stage) == 24
+  abstract = jax.eval_shape(
+    lambda: step_lib.init_state(stage.recipe, jax.random.key(0))
+  )
+  one = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+  state, _ = checkpoint.restore(
+    stage.checkpoints, handover.place_on(one)(abstract)
+  )
+  return jax.device_get(state.replace(rng=jax.random.key_data(state.rng)))
+
+
+def test_killed_in_each_stage_it_ends_the_same(tmp_path, data, root):  # noqa: F811
+  whole, killed = tmp_path / "whole", tmp_path / "killed"
+  finish(start(root, whole, data))
+  dice, codes = random.Random(), []
+  for stage in STAGES:
+    process = start(root, killed, data)
+    # From its first save on, at a moment that nobody chose.
+    while not checkpoint.steps_in(killed / stage / "checkpoints"):
+      assert process.poll() is None, process.communicate()
+      time.sleep(0.01)
+    time.sleep(dice.random())
+    process.kill()
+    codes.append(process.wait())
+    process.stderr.close()
+  assert set(codes) <= {-signal.SIGKILL, 0} and -signal.SIGKILL in codes
+  finish(start(root, killed, data))
+  config = config_lib.override(config_lib.load(CONFIG), OVERRIDES)
+  for stage in STAGES:
+    jax.tree.map(
+      np.testing.assert_array_equal,
+      final(config, killed, stage),
+      final(config, whole, stage),
+    )
