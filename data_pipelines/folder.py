@@ -1,9 +1,11 @@
 """Turns folders of portraits into aligned records; bad pictures are skipped."""
 
 import dataclasses
+import hashlib
 import json
 import os
 import pathlib
+import shutil
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -102,6 +104,7 @@ def prepare_folder(
     "generator": "image_folder",
     "input": str(pathlib.Path(input_dir).resolve()),
     "pictures": len(frames),
+    "content": _fingerprint(index, table),
     "size": size,
     "split": split,
     "holdout": holdout,
@@ -155,11 +158,24 @@ def prepare_folder(
     for file, reason in notes
   )
   if not metadata["examples"]:
+    # An empty set would answer the next try, with better points, as well.
+    shutil.rmtree(path)
     raise records.RecordError(
       f"{input_dir}: not one of {len(frames)} pictures could be used, "
       f"first: {skipped_all[0][1]}"
     )
   return Report(metadata["examples"], skipped_all, metadata)
+
+
+def _fingerprint(index: sources.FolderIndex, table) -> str:
+  """Tells apart what a set is made from: files, their sizes, their points."""
+  seen = hashlib.sha256()
+  for file in index.files:
+    seen.update(f"{file} {(index.path / file).stat().st_size}\n".encode())
+    points = None if table is None else landmarks.find(table, file)
+    if points is not None:
+      seen.update(np.asarray(points, np.float64).tobytes())
+  return seen.hexdigest()[:16]
 
 
 def _skipped(path: pathlib.Path) -> dict[str, list]:
@@ -175,6 +191,7 @@ def _note_skipped(path: pathlib.Path, shard: int, skipped: list) -> None:
   notes.pop(str(shard), None)
   if skipped:
     notes[str(shard)] = skipped
-  temporary = path / "skipped.json.tmp"
-  temporary.write_text(json.dumps(notes, indent=1), encoding="utf-8")
-  temporary.replace(path / "skipped.json")
+  with records.writing(path):
+    temporary = path / "skipped.json.tmp"
+    temporary.write_text(json.dumps(notes, indent=1), encoding="utf-8")
+    temporary.replace(path / "skipped.json")

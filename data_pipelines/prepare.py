@@ -202,6 +202,9 @@ def _check_same(
     )
 
 
+_FOLDER_SPLITS = ("train", "validation", "test")
+
+
 def _parser() -> argparse.ArgumentParser:
   parser = argparse.ArgumentParser(
     prog="python -m data_pipelines.prepare",
@@ -312,7 +315,15 @@ def _run_synthetic(options: argparse.Namespace) -> None:
 
 
 def _run_folder(options: argparse.Namespace) -> None:
-  for split in filter(None, options.splits.split(",")):
+  splits = [s for s in options.splits.split(",") if s]
+  unknown = [s for s in splits if s not in _FOLDER_SPLITS]
+  if unknown or not splits:
+    raise ValueError(
+      f"--splits={options.splits}; wanted some of {','.join(_FOLDER_SPLITS)}"
+    )
+  if not 0 <= options.holdout < 1:
+    raise ValueError(f"--holdout={options.holdout}; wanted 0 up to below 1")
+  for split in splits:
     try:
       report = folder.prepare_folder(
         options.input,
@@ -324,6 +335,8 @@ def _run_folder(options: argparse.Namespace) -> None:
       )
     except sources.SourceError as error:
       # A handful of people may leave a held-out split empty.
+      if split == "train" or len(splits) == 1:
+        raise
       print(f"{split}: {error}", file=sys.stderr)
       continue
     print(

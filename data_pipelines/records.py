@@ -7,6 +7,7 @@ each field, then the fields' bytes. Shards appear whole or not at all, so an
 interrupted run continues with the missing ones.
 """
 
+import contextlib
 import io
 import json
 import os
@@ -126,8 +127,12 @@ def shard_name(index: int, shards: int) -> str:
 def _write_atomic(path: pathlib.Path, data: bytes) -> None:
   """Writes a file whole; the process number keeps two writers apart."""
   temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-  temporary.write_bytes(data)
-  os.replace(temporary, path)
+  try:
+    temporary.write_bytes(data)
+    os.replace(temporary, path)
+  except BaseException:
+    temporary.unlink(missing_ok=True)
+    raise
 
 
 def read_metadata(path: str | os.PathLike) -> dict[str, Any] | None:
@@ -232,15 +237,17 @@ def write_shard(
   path = pathlib.Path(path)
   final = path / shard_name(index, shards)
   temporary = final.with_name(f"{final.name}.{os.getpid()}.tmp")
-  # One record per group keeps random access cheap; fields are compressed.
-  writer = array_record_module.ArrayRecordWriter(
-    str(temporary), "group_size:1,uncompressed"
-  )
   scalars: dict[str, list] = {}
-  count, fields = 0, {}
+  count, fields, writer = 0, {}, None
   try:
+    with writing(path):
+      # One record per group keeps random access cheap; fields are compressed.
+      writer = array_record_module.ArrayRecordWriter(
+        str(temporary), "group_size:1,uncompressed"
+      )
     for example in examples:
-      writer.write(encode(example))
+      with writing(path):
+        writer.write(encode(example))
       count += 1
       for name, value in example.items():
         if isinstance(value, str):
@@ -250,23 +257,40 @@ def write_shard(
         fields[name] = [value.dtype.name, list(value.shape)]
         if value.ndim == 0 and value.dtype.kind in "iu":
           scalars.setdefault(name, []).append(int(value))
+    with writing(path):
+      writer.close()
+      buffer = io.BytesIO()
+      scalars = {k: v for k, v in scalars.items() if len(v) == count}
+      np.savez(
+        buffer,
+        __count__=np.int64(count),
+        __fields__=np.array(json.dumps(fields)),
+        **{k: np.asarray(v, np.int64) for k, v in scalars.items()},
+      )
+      # The index goes first: a shard that exists always has one.
+      _write_atomic(final.with_suffix(".npz"), buffer.getvalue())
+      os.replace(temporary, final)
   except BaseException:
-    writer.close()
+    if writer is not None:
+      with contextlib.suppress(Exception):
+        writer.close()
     temporary.unlink(missing_ok=True)
     raise
-  writer.close()
-  buffer = io.BytesIO()
-  scalars = {k: v for k, v in scalars.items() if len(v) == count}
-  np.savez(
-    buffer,
-    __count__=np.int64(count),
-    __fields__=np.array(json.dumps(fields)),
-    **{k: np.asarray(v, np.int64) for k, v in scalars.items()},
-  )
-  # The index goes first: a shard that exists always has one.
-  _write_atomic(final.with_suffix(".npz"), buffer.getvalue())
-  os.replace(temporary, final)
   return count
+
+
+@contextlib.contextmanager
+def writing(path: pathlib.Path):
+  """Says in one line that a set cannot be written: a full disk, mostly."""
+  try:
+    yield
+  # array_record reports what the system says as a RuntimeError.
+  except (OSError, RuntimeError) as error:
+    text = " ".join(str(error).split())
+    raise RecordError(
+      f"{path}: cannot write there ({text}); what is finished stays, the same "
+      "command continues"
+    ) from error
 
 
 def finish(path: str | os.PathLike) -> dict[str, Any]:
@@ -298,7 +322,8 @@ def finish(path: str | os.PathLike) -> dict[str, Any]:
   metadata.update(
     complete=True, examples=sum(lengths), lengths=lengths, fields=fields
   )
-  _write_atomic(path / METADATA, json.dumps(metadata, indent=1).encode())
+  with writing(path):
+    _write_atomic(path / METADATA, json.dumps(metadata, indent=1).encode())
   for leftover in path.glob("*.tmp"):
     leftover.unlink(missing_ok=True)
   return metadata

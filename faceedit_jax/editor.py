@@ -260,15 +260,7 @@ class Editor:
 
   def check_knobs(self, knobs: Mapping[str, Any]) -> None:
     """Raises a UserError for names that are neither query nor knob."""
-    for name in knobs:
-      if self.knobs is not None and name not in self.knobs:
-        known = [*self.queries, *self.knobs]
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"it knows {known}"
-        raise UserError(
-          f"{type(self.recipe).__name__} has no query or setting {name!r}; "
-          f"{hint}"
-        )
+    check_knobs(self.recipe, knobs, self.queries)
 
   def _prepare(self, row, table, aligned) -> _Prepared:
     """Reads and aligns the pictures of one edit."""
@@ -342,7 +334,8 @@ class Editor:
           self._variables, self._frozen, inputs, jax.random.key(seed)
         )
       )
-    except ValueError as error:  # a knob that the recipe cannot use
+    # A knob that the recipe cannot use, or a seed out of range.
+    except (ValueError, TypeError, OverflowError) as error:
       text = " ".join(str(error).split())
       raise UserError(f"edit with {given}: {text}") from error
     return [
@@ -403,6 +396,23 @@ def _batch(pictures: Sequence[np.ndarray], size: int) -> np.ndarray:
   """Bytes (n, s, s, 3) as [-1, 1], filled up to `size` with the last one."""
   batch = np.stack(pictures).astype(np.float32) / 127.5 - 1.0
   return np.concatenate([batch, np.repeat(batch[-1:], size - len(batch), 0)])
+
+
+def check_knobs(
+  recipe: recipe_lib.Recipe,
+  knobs: Mapping[str, Any],
+  queries: Sequence[str] = (),
+) -> None:
+  """Raises a UserError for names that `recipe.edit` does not know."""
+  names = _knobs(recipe)
+  for name in knobs:
+    if names is not None and name not in names:
+      known = [*queries, *names]
+      near = difflib.get_close_matches(name, known, n=1)
+      hint = f"did you mean {near[0]}?" if near else f"it knows {known}"
+      raise UserError(
+        f"{type(recipe).__name__} has no query or setting {name!r}; {hint}"
+      )
 
 
 def _knobs(recipe: recipe_lib.Recipe) -> tuple[str, ...] | None:

@@ -5,12 +5,9 @@ from collections.abc import Mapping
 
 import jax
 
+from faceedit_jax import stages as stages_lib
 from faceedit_jax.core import checkpoint, handover
-from faceedit_jax.core.errors import (
-  CheckpointError,
-  UserError,
-  as_user_error,
-)
+from faceedit_jax.core.errors import UserError, as_user_error
 from faceedit_jax.core.typing import Variables
 from faceedit_jax.stages import Stage
 
@@ -40,13 +37,9 @@ def evaluate_stage(
   if not stage.recipe.evaluators():
     print(f"{stage.name}: nothing to evaluate", flush=True)
     return {}
-  steps = checkpoint.steps_in(stage.checkpoints)
-  if not steps:
-    raise CheckpointError(
-      f"stage {stage.name!r} has no checkpoint in {stage.checkpoints}; train "
-      "it first (--mode=train)"
-    )
-  step = steps[-1] if step is None else step
+  stages_lib.check_trained(stage, step)
+  if step is None:
+    step = checkpoint.steps_in(stage.checkpoints)[-1]
   place = handover.place_on(
     jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
   )

@@ -1,6 +1,6 @@
 """Freezes `recipe.edit` into a bundle that runs without this library's nets.
 
-  python -m faceedit_jax.export --config=configs/FILE.py --workdir=DIR --out=DIR
+  python -m faceedit_jax.export --workdir=DIR --out=DIR
 
 A bundle is a folder: `weights.safetensors` (all nets), `edit.jax` (the program
 for CPU, CUDA and TPU, any batch size) and `manifest.json`. The program expires
@@ -289,7 +289,7 @@ def load_bundle(folder: str | pathlib.Path) -> Bundle:
 
 
 def export_stage(
-  config: Mapping[str, Any],
+  config: Mapping[str, Any] | None,
   workdir: str | pathlib.Path,
   out: str | pathlib.Path,
   *,
@@ -303,7 +303,7 @@ def export_stage(
   """Exports the newest checkpoint of a stage, the last one by default.
 
   Args:
-    config: the whole config.
+    config: the whole config; what the run has recorded when None.
     workdir: directory of all stages.
     out: folder of the bundle.
     stage: which stage.
@@ -315,33 +315,31 @@ def export_stage(
     batch: see `export_edit`.
     knobs: see `export_edit`.
   """
-  from faceedit_jax import stages  # noqa: PLC0415  (only commands need it)
-  from faceedit_jax.core import checkpoint, handover  # noqa: PLC0415
+  from faceedit_jax import editor, trained  # noqa: PLC0415  (nets, only here)
 
-  name = stages.pick_stages(config, stage)[-1]
-  made = stages.make_stage(config, name, workdir)
-  steps = checkpoint.steps_in(made.checkpoints)
-  if not steps:
+  made = trained.load(workdir, config, stage, ema)
+  recipe = made.recipe
+  if not trained.can_edit(type(recipe)):
     raise UserError(
-      f"stage {name!r} has no checkpoint in {made.checkpoints}; train it "
-      "first (python -m faceedit_jax.main --mode=train)"
+      f"stage {made.info['stage']!r} trains nets for other stages; export one "
+      "that edits (--stage)"
     )
-  place = handover.place_on(
-    jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-  )
-  size = config["image_size"]
-  field = Field((size, size, 3), range=(-1.0, 1.0))
-  return export_edit(
-    made.recipe,
-    handover.load_view(made.recipe, made.checkpoints, place, ema),
-    handover.load_frozen(made.recipe, made.workdir, place),
-    out,
-    inputs={name: field for name in pictures} or None,
-    knobs=knobs,
-    platforms=platforms,
-    batch=batch,
-    info={"stage": name, "step": steps[-1], "identity": made.identity},
-  )
+  editor.check_knobs(recipe, knobs or {})
+  field = Field((made.image_size,) * 2 + (3,), range=(-1.0, 1.0))
+  try:
+    return export_edit(
+      recipe,
+      made.variables,
+      made.frozen,
+      out,
+      inputs={name: field for name in pictures} or None,
+      knobs=knobs,
+      platforms=platforms,
+      batch=batch,
+      info=made.info,
+    )
+  except TypeError as error:  # a knob that the recipe cannot use
+    raise UserError(f"edit with {dict(knobs or {})}: {error}") from error
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -352,7 +350,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     prog="python -m faceedit_jax.export",
     description="Export a trained stage's edit as a bundle.",
   )
-  parser.add_argument("--config", required=True, help="config file[:variant]")
+  parser.add_argument(
+    "--config", help="config file[:variant]; what the run recorded by default"
+  )
   parser.add_argument("--workdir", required=True, help="of the training run")
   parser.add_argument("--out", required=True, help="folder of the bundle")
   parser.add_argument("--stage", help="the last one by default")
@@ -365,13 +365,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
   parser.add_argument(
     "--knobs", default="{}", help='arguments of edit, as JSON: {"steps": 20}'
   )
-  options = parser.parse_args(arguments)
   from faceedit_jax.core import config as config_lib  # noqa: PLC0415
 
+  arguments = sys.argv[1:] if arguments is None else arguments
+  overrides, arguments = config_lib.split_args(arguments)
+  options = parser.parse_args(arguments)
   try:
     with as_user_error("export"):
+      config = None
+      if options.config:
+        config = config_lib.override(config_lib.load(options.config), overrides)
+      elif overrides:
+        raise UserError(f"--config.{overrides[0]} needs --config")
       out = export_stage(
-        config_lib.load(options.config),
+        config,
         options.workdir,
         options.out,
         stage=options.stage,

@@ -78,6 +78,12 @@ def run(overrides: Sequence[str]) -> int:
   from faceedit_jax import stages, train  # noqa: PLC0415  (seconds to import)
 
   data_dir = _DATA_DIR.value or config.get("data_dir") or "data"
+  for flag, value in (("workdir", _WORKDIR.value), ("data_dir", data_dir)):
+    if "://" in value:
+      raise UserError(
+        f"--{flag}={value}: wanted a folder; mount the bucket and give the "
+        "path where it is mounted"
+      )
   prepare_data(config, stages.pick_stages(config, _STAGE.value), data_dir)
   train.run(config, _WORKDIR.value, _MODE.value, _STAGE.value, data_dir)
   return 0

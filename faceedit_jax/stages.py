@@ -4,7 +4,7 @@ import dataclasses
 import difflib
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -13,7 +13,11 @@ from faceedit_jax import recipes
 from faceedit_jax.core import checkpoint
 from faceedit_jax.core import config as config_lib
 from faceedit_jax.core import recipe as recipe_lib
-from faceedit_jax.core.errors import UserError, WorkdirError
+from faceedit_jax.core.errors import (
+  CheckpointError,
+  UserError,
+  WorkdirError,
+)
 
 # Entries of a stage that may change between a run and its resumption: none of
 # them changes what a step computes.
@@ -27,6 +31,7 @@ _FREE = (
   "keep_every",
   "evaluate",
 )
+_DTYPE = "compute_dtype"
 
 
 @dataclasses.dataclass
@@ -130,7 +135,7 @@ def make_stage(
   identity = {
     "nets": {k: v for k, v in nets.items() if k in used} or nets,
     "image_size": config["image_size"],
-    "compute_dtype": config.get("compute_dtype", "float32"),
+    "compute_dtype": dtype,
     "seed": seed,
     "stage": {k: v for k, v in options.items() if k not in (*_FREE, "seed")},
   }
@@ -167,12 +172,96 @@ def check_same_run(stage: Stage) -> None:
   """
   if not checkpoint.steps_in(stage.checkpoints):
     return
-  there = checkpoint.read_record(stage.checkpoints).config
-  lines = config_lib.diff(there, stage.identity).splitlines()
+  lines = _differences(stage, ("nets", "image_size", "seed", "stage", _DTYPE))
   if lines:
-    more = f" and {len(lines) - 5} more" if len(lines) > 5 else ""
     raise WorkdirError(
-      f"{stage.directory} was made with another config: "
-      f"{'; '.join(lines[:5])}{more}; choose another --workdir or restore "
-      "these values"
+      f"{stage.directory} was made with another config: {_listed(lines)}; "
+      "choose another --workdir or restore these values"
     )
+  check_sources(stage)
+
+
+def check_trained(stage: Stage, step: int | None = None) -> None:
+  """Refuses a config that reads a trained stage as what it is not.
+
+  Sizes, nets and the recipe's options must be those of the training, but for
+  the recipe's `edit_options`. Options that leave every array's shape as it is
+  (heads of an attention, what a net predicts) would give garbage in silence.
+
+  Args:
+    stage: from `make_stage`.
+    step: which checkpoint; the newest when None.
+
+  Raises:
+    CheckpointError: there is no checkpoint.
+    UserError: one line with the differences.
+  """
+  if not checkpoint.steps_in(stage.checkpoints):
+    raise CheckpointError(
+      f"stage {stage.name!r} has no checkpoint in {stage.checkpoints}; train "
+      "it first (python -m faceedit_jax.main), or choose another --workdir or "
+      "--stage"
+    )
+  lines = _differences(stage, ("nets", "image_size", "stage.recipe"), step)
+  if lines:
+    raise UserError(
+      f"{stage.directory} was trained with other settings: {_listed(lines)}; "
+      "give the config and overrides that it was trained with (--config)"
+    )
+  check_sources(stage, step)
+
+
+def check_sources(stage: Stage, step: int | None = None) -> None:
+  """Refuses nets that went on training after this stage had taken them over.
+
+  Raises:
+    WorkdirError: one line with both steps.
+  """
+  record = checkpoint.read_record(stage.checkpoints, step)
+  for name, then in record.meta.get("sources", {}).items():
+    steps = checkpoint.steps_in(stage.workdir / name / "checkpoints")
+    if steps and steps[-1] != then:
+      raise WorkdirError(
+        f"stage {stage.name!r} in {stage.workdir} was trained with "
+        f"{name!r} at step {then}, which stands at step {steps[-1]} now; "
+        f"remove {stage.directory} to train it anew, or use another --workdir"
+      )
+
+
+def source_steps(stage: Stage) -> dict[str, int]:
+  """Newest step of every stage whose nets this one reads, frozen."""
+  found = {}
+  for source in stage.recipe.frozen().values():
+    folder = stage.workdir / (source.stage or "") / "checkpoints"
+    steps = checkpoint.steps_in(folder) if source.stage else []
+    if steps:
+      found[source.stage] = steps[-1]
+  return found
+
+
+def _differences(
+  stage: Stage, parts: Sequence[str], step: int | None = None
+) -> list[str]:
+  """Lines "name: there -> here" of the parts of a run's identity."""
+  there = checkpoint.read_record(stage.checkpoints, step).config
+  both = []
+  for identity in (there, stage.identity):
+    flat = config_lib.flatten(identity)
+    both.append(
+      {
+        name: value
+        for name, value in flat.items()
+        if any(name == p or name.startswith(f"{p}.") for p in parts)
+        and not any(
+          name == f"stage.recipe.{o}" or name.startswith(f"stage.recipe.{o}.")
+          for o in stage.recipe.edit_options
+        )
+      }
+    )
+  return config_lib.diff(*both).splitlines()
+
+
+def _listed(lines: Sequence[str]) -> str:
+  """The first few lines in one."""
+  more = f" and {len(lines) - 5} more" if len(lines) > 5 else ""
+  return "; ".join(lines[:5]) + more

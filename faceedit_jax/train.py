@@ -5,6 +5,7 @@ Big_vision's order of sections; everything that differs between methods is in
 the recipe and the config.
 """
 
+import contextlib
 import functools
 import pathlib
 import signal
@@ -65,25 +66,30 @@ def run(
   if mode not in ("train", "evaluate"):
     raise UserError(f"--mode={mode}, wanted train or evaluate")
   order = list(config["stages"])
-  if mode == "evaluate":
-    # Nets that only score edits are trained when they are first needed.
-    for name in config.get("scoring_stages", ()):
-      built = stages_lib.make_stage(config, name, workdir, data_dir)
-      if not train_stage(built, config, f"{name} (scoring)"):
-        return False
-  for name in names:
-    built = stages_lib.make_stage(config, name, workdir, data_dir)
-    at = f"{order.index(name) + 1}/{len(order)}" if name in order else "extra"
-    title = f"{name} ({at})"
+  with _StopRequest() as stop:
     if mode == "evaluate":
-      evaluate.evaluate_stage(built)
-    elif not train_stage(built, config, title):
-      return False
+      # Nets that only score edits are trained when they are first needed.
+      for name in config.get("scoring_stages", ()):
+        built = stages_lib.make_stage(config, name, workdir, data_dir)
+        if not train_stage(built, config, f"{name} (scoring)", stop):
+          return False
+    for name in names:
+      built = stages_lib.make_stage(config, name, workdir, data_dir)
+      at = f"{order.index(name) + 1}/{len(order)}" if name in order else "extra"
+      if mode == "train":
+        if not train_stage(built, config, f"{name} ({at})", stop):
+          return False
+        continue
+      with stop.at_once():
+        evaluate.evaluate_stage(built)
+      if stop.asked:
+        print(f"{name}: stopped before its evaluation was done", flush=True)
+        return False
   return True
 
 
 def train_stage(
-  stage: Stage, config: Mapping[str, Any], title: str = ""
+  stage: Stage, config: Mapping[str, Any], title: str, stop: "_StopRequest"
 ) -> bool:
   """Trains one stage from its newest checkpoint, or from the start.
 
@@ -100,7 +106,6 @@ def train_stage(
   """
   options, recipe, first = stage.options, stage.recipe, jax.process_index() == 0
   say = functools.partial(print, flush=True) if first else (lambda *_: None)
-  title = title or stage.name
   stages_lib.check_same_run(stage)
   if (done := stages_lib.finished_step(stage)) is not None:
     say(f"{title}: finished at step {done}")
@@ -170,10 +175,14 @@ def train_stage(
     out_shardings=(shardings, sharding.replicated(mesh), None),
   )
   bar = Progress(title, start, stage.steps, enabled=first)
-  record = functools.partial(_record, stage, checkpoint.tree_hash(abstract))
-  stop = _StopRequest()
+  record = functools.partial(
+    _record,
+    stage,
+    stages_lib.source_steps(stage),
+    checkpoint.tree_hash(abstract),
+  )
   try:
-    with stop, jax.set_mesh(mesh):
+    with jax.set_mesh(mesh):
       loop = _Loop(stage, mesh, state, frozen, batches, step_fn, store)
       del state  # the step donates it
       done = loop.run(start, stop, writer, bar, record)
@@ -193,13 +202,20 @@ def train_stage(
       stage.directory / "finished.json", {"step": done, "time": time.time()}
     )
   distributed.barrier(f"finished-{stage.name}")
+  if loop.stopped or stop.asked:
+    say(f"{title}: finished and stopped before what comes next")
+    return False
   if options.get("evaluate", True) and recipe.evaluators():
     ema = handover.main_ema(recipe)
     variables = distributed.to_local(state_lib.view(state, ema or None), mesh)
     frozen = distributed.to_local(frozen, mesh)
     if first:
-      evaluate.run_evaluators(stage, variables, frozen, done, quick=True)
+      with stop.at_once():
+        evaluate.run_evaluators(stage, variables, frozen, done, quick=True)
     distributed.barrier(f"evaluated-{stage.name}")
+  if stop.asked:
+    say(f"{title}: finished; stopped before its evaluation was done")
+    return False
   return True
 
 
@@ -213,6 +229,7 @@ class _Loop:
     self._phases = stage.recipe.phases()
     self._recent: dict[str, jax.Array] = {}  # newest value of every metric
     self._preview = None
+    self.stopped = False
 
   def run(self, start, stop, writer, bar, record) -> int:
     """Runs until the last step or a request to stop; returns steps done."""
@@ -237,7 +254,7 @@ class _Loop:
       last = done == total
       if last or (log_every and done % log_every == 0) or step == start:
         waiting = (done, dict(self._recent))
-      stopping = stop.reached(done)
+      self.stopped = stopping = stop.reached(done)
       saving = last or stopping or (save_every and done % save_every == 0)
       # A state with a non-finite loss is never saved.
       if saving and waiting is None:
@@ -328,7 +345,9 @@ def _every(options: Mapping[str, Any], name: str, default: int) -> int:
   return int(value or 0)
 
 
-def _record(stage: Stage, tree_hash: str, done: int) -> checkpoint.Record:
+def _record(
+  stage: Stage, sources: Mapping[str, int], tree_hash: str, done: int
+) -> checkpoint.Record:
   return checkpoint.Record(
     step=done,
     data={"batches": done, "seed": stage.seed},
@@ -339,6 +358,7 @@ def _record(stage: Stage, tree_hash: str, done: int) -> checkpoint.Record:
       "stage": stage.name,
       "tree_hash": tree_hash,
       "jax": jax.__version__,
+      "sources": sources,
     },
   )
 
@@ -378,24 +398,53 @@ def _describe(directory, abstract, frozen, say, title) -> None:
     raise WorkdirError(f"cannot write to {directory}: {e.strerror}") from e
 
 
+class _Stopped(Exception):
+  """SIGTERM came while nothing was left to save."""
+
+
 class _StopRequest:
-  """A request to stop (SIGTERM), agreed upon by all processes."""
+  """A request to stop (SIGTERM), agreed upon by all processes.
+
+  Held over all stages of a run, so that no moment is without it.
+  """
 
   def __init__(self):
     self._asked = threading.Event()
     self._old = None
+    self._raises = False
+
+  @property
+  def asked(self) -> bool:
+    """Whether this process was asked to stop."""
+    return self._asked.is_set()
 
   def __enter__(self):
     # With several processes JAX's own service watches for the signal and
     # agrees on the step to stop at.
     alone = jax.process_count() == 1
     if alone and threading.current_thread() is threading.main_thread():
-      self._old = signal.signal(signal.SIGTERM, lambda *_: self._asked.set())
+      self._old = signal.signal(signal.SIGTERM, self._ask)
     return self
 
   def __exit__(self, *error):
     if self._old is not None:
       signal.signal(signal.SIGTERM, self._old)
+
+  def _ask(self, *_):
+    self._asked.set()
+    if self._raises:
+      raise _Stopped
+
+  @contextlib.contextmanager
+  def at_once(self):
+    """A request inside ends the block: an evaluation has nothing to save."""
+    self._raises = True
+    try:
+      yield
+    except _Stopped:
+      pass
+    finally:
+      self._raises = False
 
   def reached(self, step: int) -> bool:
     """Whether to save and stop after this step."""

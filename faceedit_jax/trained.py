@@ -28,12 +28,14 @@ class Trained:
     variables: {net: variables} of the trained nets.
     frozen: {net: variables} of the pretrained nets it reads.
     image_size: side of its pictures in pixels.
+    info: {"stage", "step", "identity"}: what was loaded, as JSON values.
   """
 
   recipe: recipe_lib.Recipe
   variables: Mapping[str, Variables]
   frozen: Mapping[str, Variables]
   image_size: int
+  info: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def load(
@@ -67,12 +69,7 @@ def load(
     config = recorded_config(workdir)
   name = stages_lib.pick_stages(config, stage or config["stages"][-1])[0]
   built = stages_lib.make_stage(config, name, workdir)
-  if not checkpoint.steps_in(built.checkpoints):
-    raise UserError(
-      f"stage {name!r} has no checkpoint in {built.checkpoints}; train it "
-      "first, or choose another --workdir or --stage"
-    )
-  _check_nets(built)
+  stages_lib.check_trained(built, step)
   place = handover.place_on(
     jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
   )
@@ -80,7 +77,12 @@ def load(
     built.recipe, built.checkpoints, place, ema, step
   )
   frozen = handover.load_frozen(built.recipe, built.workdir, place)
-  return Trained(built.recipe, variables, frozen, int(config["image_size"]))
+  if step is None:
+    step = checkpoint.steps_in(built.checkpoints)[-1]
+  info = {"stage": name, "step": step, "identity": built.identity}
+  return Trained(
+    built.recipe, variables, frozen, int(config["image_size"]), info
+  )
 
 
 def can_edit(recipe: type[recipe_lib.Recipe]) -> bool:
@@ -143,18 +145,3 @@ def recorded_config(workdir: pathlib.Path) -> config_lib.ConfigDict:
       "stage": {name: record["stage"] for name, record in records.items()},
     }
   )
-
-
-def _check_nets(stage: stages_lib.Stage) -> None:
-  """Refuses a config with other nets than the checkpoint's."""
-  there = checkpoint.read_record(stage.checkpoints).config
-  parts = [k for k in ("nets", "image_size") if k in there]
-  lines = config_lib.diff(
-    {k: there[k] for k in parts}, {k: stage.identity[k] for k in parts}
-  ).splitlines()
-  if lines:
-    more = f" and {len(lines) - 3} more" if len(lines) > 3 else ""
-    raise UserError(
-      f"{stage.directory} was trained with other nets: {'; '.join(lines[:3])}"
-      f"{more}; use the config it was made with (--config), or leave it out"
-    )

@@ -3,7 +3,7 @@
 #
 #   CLUSTER=my-cluster ZONE=us-central2-b TPU_TYPE=v5litepod-16 \
 #   PROJECT=my-project IMAGE=gcr.io/my-project/faceedit launch/gke_xpk.sh \
-#     --config=configs/difffae.py:voxceleb256 --workdir=gs://bucket/difffae
+#     --config=configs/difffae.py:voxceleb256 --workdir=/mnt/bucket/difffae
 #
 # CLUSTER, ZONE, PROJECT   the cluster (required)
 # TPU_TYPE     kind of slice, as XPK names it (required)
@@ -18,7 +18,7 @@ set -euo pipefail
 : "${CLUSTER:?set CLUSTER}" "${ZONE:?set ZONE}" "${PROJECT:?set PROJECT}"
 : "${TPU_TYPE:?set TPU_TYPE, for instance v5litepod-16}"
 if [[ $# -eq 0 ]]; then
-  echo "error: wanted --config=... --workdir=gs://..." >&2
+  echo "error: wanted --config=... --workdir=..." >&2
   exit 2
 fi
 cd "$(dirname "$0")/.."

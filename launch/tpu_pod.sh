@@ -3,7 +3,7 @@
 #
 #   TPU=my-pod ZONE=us-central2-b launch/tpu_pod.sh setup
 #   TPU=my-pod ZONE=us-central2-b launch/tpu_pod.sh train \
-#     --config=configs/difffae.py:voxceleb256 --workdir=gs://bucket/difffae
+#     --config=configs/difffae.py:voxceleb256 --workdir=/mnt/bucket/difffae
 #   TPU=my-pod ZONE=us-central2-b launch/tpu_pod.sh stop
 #
 # TPU, ZONE    name and zone of the slice (required)
@@ -62,7 +62,9 @@ case "$ACTION" in
     ;;
   stop)
     # SIGTERM: the program saves and ends; started again it resumes.
-    on_all "pkill -TERM -f faceedit_jax.main || true"
+    # Only Python itself: tmux and the shells have the command in their own
+    # lines, and would take the program down before it has saved.
+    on_all "pkill -TERM -f '^[^ ]*python[^ ]* -m faceedit_jax[.]main' || true"
     ;;
   *)
     sed -n '2,/^set /p' "$0" | sed '$d; s/^# \{0,1\}//'

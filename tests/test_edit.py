@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from data_pipelines import align
-from faceedit_jax import edit, stages, trained
+from faceedit_jax import edit, export, stages, trained
 from faceedit_jax.core import checkpoint
 from faceedit_jax.core import recipe as recipe_lib
 from faceedit_jax.core import step as step_lib
@@ -176,6 +176,7 @@ def test_many_edits_are_the_single_ones(editor):
     ({"pose_form": "b.png"}, "no query or setting 'pose_form'; did you mean "
      "pose_from"),
     ({"strength": 2}, "it knows .*'light_from', 'steps', 'mode', 'noise'"),
+    ({"steps": "many"}, "edit with .*'many'"),
     ({"mode": "other"}, "mode is 'other'; it must be"),
     ({"mode": "nan"}, "diverged"),
     ({"light_from": np.zeros((40, 40, 3))}, "light_from is float64"),
@@ -251,7 +252,7 @@ def test_a_config_may_be_given(workdir, files, capsys):
   capsys.readouterr()
   changed = "--config.nets.enc.channels=5"
   assert command(workdir, files, f"--config={path}", changed) == 2
-  assert "trained with other nets: nets.enc.channels: 4 -> 5" in one_line(
+  assert "trained with other settings: nets.enc.channels: 4 -> 5" in one_line(
     capsys
   )
   assert command(workdir, files, changed) == 2
@@ -502,3 +503,22 @@ def test_a_missing_list_and_a_query_beside_it(workdir, files, capsys):
   write_pairs(files / "pairs.csv", [("a.png", "b.png", "one.png")])
   assert edit.main([*pairs, "--pose_from=b.png"]) == 2
   assert "with --pairs it is a column" in one_line(capsys)
+
+
+def test_a_run_is_exported_from_its_record(workdir, tmp_path, capsys):
+  line = [f"--workdir={workdir}", f"--out={tmp_path}", "--platforms=cpu"]
+  assert export.main([*line, '--knobs={"noise": 0.5}']) == 0
+  bundle = export.load_bundle(tmp_path)
+  assert sorted(bundle.manifest["inputs"]) == [
+    "light_from", "pose_from", "row", "source"
+  ]  # fmt: skip
+  assert bundle.manifest["info"]["stage"] == "head"
+  for wrong, message in (
+    ('--knobs={"noize": 1}', "did you mean noise?"),
+    ('--knobs={"steps": "many"}', "many"),
+    ("--config.nets.head.width=4", "needs --config"),
+  ):
+    capsys.readouterr()
+    assert export.main([*line, wrong]) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1 and message in said[0], said

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from data_pipelines import records
-from faceedit_jax import evaluate, stages, train
+from faceedit_jax import evaluate, stages, train, trained
 from faceedit_jax.core import checkpoint, handover
 from faceedit_jax.core import config as config_lib
 from faceedit_jax.core import step as step_lib
@@ -367,6 +367,72 @@ def test_sigterm_saves_and_exits_with_zero(tmp_path, data, whole, root):
   assert_equal(state_of(config, tmp_path), whole[1])
 
 
+def test_sigterm_during_an_evaluation_ends_it(tmp_path, data, monkeypatch):
+  from tests import toy_recipes
+
+  began = []
+
+  class Endless:
+    def run(self, **_):
+      began.append(time.monotonic())
+      os.kill(os.getpid(), signal.SIGTERM)
+      time.sleep(30)
+
+  monkeypatch.setattr(
+    toy_recipes.ToyAutoencoder, "evaluators", lambda self: {"slow": Endless()}
+  )
+  old = signal.getsignal(signal.SIGTERM)
+  config = config_of("latent", stage__ae__steps=2)
+  assert not train.run(config, tmp_path, data_dir=data)
+  assert (tmp_path / "ae/finished.json").exists()
+  assert not (tmp_path / "head").exists()  # nor did the next stage begin
+  assert not train.run(config, tmp_path, "evaluate", stage="ae", data_dir=data)
+  assert time.monotonic() - began[-1] < 20 and len(began) == 2
+  assert signal.getsignal(signal.SIGTERM) is old
+
+
+def test_sigterm_in_the_last_step_starts_no_other_stage(
+  tmp_path, data, monkeypatch
+):
+  due = train.step_lib.due_phases
+
+  def ask(phases, step):
+    if step == 1:
+      os.kill(os.getpid(), signal.SIGTERM)
+    return due(phases, step)
+
+  monkeypatch.setattr(train.step_lib, "due_phases", ask)
+  config = config_of("latent", stage__ae__steps=2, stage__head__steps=2)
+  assert not train.run(config, tmp_path, data_dir=data)
+  assert (tmp_path / "ae/finished.json").exists()
+  assert not (tmp_path / "head").exists()
+
+
+def test_what_shapes_do_not_show_is_compared(tmp_path, data):
+  config = config_of("ae", stage__ae__steps=2)
+  assert train.run(config, tmp_path, data_dir=data)
+  other = config_of("ae", stage__ae__steps=2)
+  with other.unlocked():
+    other.stage["ae"].recipe["prediction"] = "eps"
+  with pytest.raises(UserError, match="other settings: .*prediction: added"):
+    trained.load(tmp_path, other)
+  assert trained.load(tmp_path, config).info["step"] == 2
+  assert trained.load(tmp_path).info["stage"] == "ae"
+
+
+def test_nets_that_went_on_training_are_refused(tmp_path, data):
+  config = config_of("latent", stage__ae__steps=2, stage__head__steps=2)
+  assert train.run(config, tmp_path, data_dir=data)
+  more = config_of("latent", stage__ae__steps=4, stage__head__steps=2)
+  assert train.run(more, tmp_path, stage="ae", data_dir=data)
+  message = "'head' .*'ae' at step 2, which stands at step 4 now"
+  with pytest.raises(WorkdirError, match=message) as error:
+    train.run(more, tmp_path, data_dir=data)
+  assert "\n" not in str(error.value)
+  with pytest.raises(WorkdirError, match=message):
+    trained.load(tmp_path, config)
+
+
 def test_two_processes_are_one(tmp_path, data, whole_stages, root):
   with socket.socket() as s:
     s.bind(("localhost", 0))
@@ -398,6 +464,7 @@ def test_two_processes_are_one(tmp_path, data, whole_stages, root):
   [
     (["--config.stage.gan.stpes=3"], "Did you mean 'stage.gan.steps'"),
     (["--stage=gna"], "did you mean 'gan'"),
+    (["--workdir=gs://bucket/run"], "mount the bucket"),
     (["--wrokdir=x"], "workdir"),
     (["--workdir="], "--workdir is missing"),
     (["--workdir=/dev/null/x"], "cannot write to /dev/null/x"),

@@ -50,6 +50,11 @@ class ToyEditor(toy_recipes.ToyLatent):
     area = red.mean((1, 2)) / (jnp.pi * RADIUS**2)
     return points, 4.0 - 6.0 * jnp.abs(area - 1.0)
 
+  def edit_spec(self):
+    picture = recipe_lib.Field((SIZE, SIZE, 3), "float32", (-1.0, 1.0))
+    names = ("source", *self.queries)
+    return {n: picture for n in names} | {"row": recipe_lib.Field((), "int32")}
+
   def edit(
     self, variables, frozen, inputs, rng, *, steps=None, mode="mean", noise=0.0
   ):

@@ -46,15 +46,6 @@ def beard_weights(balance):
   return tuple(weights.values())
 
 
-def skin_colour(melanin, blood):
-  """Linear RGB of skin from the optical densities of its pigments."""
-  return np.exp(
-    -np.array([0.09, 0.27, 0.48])
-    - melanin * np.array([1.0, 1.26, 1.52])
-    - blood * np.array([0.03, 0.38, 0.32])
-  )
-
-
 def head_group_weights(balance):
   """Weights of (none, Bangs, Wearing_Hat, Bald), or None to draw freely."""
   named = [n for n in HEAD_GROUP if n in balance]

@@ -295,7 +295,13 @@ class Recipe(abc.ABC):
   Concrete recipes are frozen dataclasses with a class method
   `from_config(nets, options, image_size, dtype)`, which is the last reader of
   the config.
+
+  Attributes:
+    edit_options: options of the config that only `edit` and the evaluation
+      read; a trained stage may be used, and go on training, with others.
   """
+
+  edit_options = ()
 
   @abc.abstractmethod
   def init(self, rng: Array) -> Mapping[str, Variables]:

@@ -103,6 +103,14 @@ class DiffFAERecipe(recipe_lib.Recipe):
   camera_from: str = "source"
   evaluator: Any = None
 
+  edit_options = (
+    "sampler",
+    "sampling_steps",
+    "camera_from",
+    "slot_names",
+    "evaluation",
+  )
+
   @classmethod
   def from_config(cls, nets, options, image_size, dtype):
     """Builds the recipe from all of `nets` and the stage's options."""
@@ -359,6 +367,10 @@ class DiffFAERecipe(recipe_lib.Recipe):
       (b, h, w) its mask, "slots" and "attention" (b, h', w', k) masks of the
       source and of the edit.
     """
+    if steps is not None and (type(steps) is not int or steps < 1):
+      raise ValueError(f"steps is {steps!r}, wanted a whole number from 1 on")
+    if type(eta) not in (int, float):
+      raise ValueError(f"eta is {eta!r}, wanted a number")
     source = inputs["source"]
     names = [q for q in self.queries if q in inputs]
     pictures = jnp.concatenate([source] + [inputs[q] for q in names])

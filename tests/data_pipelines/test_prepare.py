@@ -232,6 +232,34 @@ def test_folder_with_landmarks(portraits, tmp_path):
     assert np.allclose(source[i]["landmarks5"], align.CANONICAL5, atol=1e-5)
 
 
+def test_better_landmarks_make_another_set(portraits, tmp_path):
+  good = tmp_path / "points.json"
+  bad = tmp_path / "wrong.json"
+  bad.write_text(good.read_text().replace("/0.png", "/8.png"))
+  table = json.loads(bad.read_text())
+  bad.write_text(json.dumps({f"x{name}": p for name, p in table.items()}))
+
+  def prepared(points):
+    return folder.prepare_folder(
+      portraits,
+      tmp_path / "out",
+      16,
+      holdout=0.0,
+      landmarks_file=points,
+      progress=False,
+    )
+
+  for _ in range(2):  # nothing of the failure stays behind
+    with pytest.raises(records.RecordError, match="not one of"):
+      prepared(bad)
+  assert prepared(good).written == 6
+  table = json.loads(good.read_text())
+  del table["a/0.png"]
+  bad.write_text(json.dumps(table))
+  with pytest.raises(records.RecordError, match="a different set .*content"):
+    prepared(bad)
+
+
 def test_folder_with_detector_and_annotations(portraits, tmp_path):
   def detector(image):
     if image.shape[0] == 60:
@@ -339,6 +367,12 @@ def test_command_aligns(portraits, tmp_path, capsys):
   ]
   assert prepare.main(command) == 0
   assert "7 examples, 3 pictures skipped" in capsys.readouterr().out
+  for wrong, message in (
+    ("--splits=trian", "--splits=trian; wanted some of train,validation"),
+    ("--holdout=1", "--holdout=1.0; wanted 0 up to below 1"),
+  ):
+    assert prepare.main([*command, wrong]) == 1
+    assert message in capsys.readouterr().err
   command[1] = "--input=/nowhere"
   assert prepare.main(command) == 1
   assert "no such folder" in capsys.readouterr().err

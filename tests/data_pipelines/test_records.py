@@ -25,6 +25,35 @@ def _example(i):
   }
 
 
+def test_a_full_disk_is_one_line_and_leaves_nothing_half(tmp_path):
+  """Files may grow to 256 kB: the third of three shards is too large."""
+  code = f"""
+import resource, signal, sys
+import numpy as np
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+from data_pipelines import records
+draw = np.random.default_rng(0)
+todo = records.begin({str(tmp_path)!r}, 3, {{}})
+resource.setrlimit(resource.RLIMIT_FSIZE, (2**18, 2**18))
+try:
+  for shard in todo:
+    size = 400 if shard == 2 else 3
+    noise = draw.integers(0, 255, (size, size, 3), dtype=np.uint8)
+    records.write_shard({str(tmp_path)!r}, shard, 3, [{{"image": noise}}] * 4)
+except records.RecordError as error:
+  sys.exit(f"error: {{error}}")
+"""
+  done = subprocess.run(
+    [sys.executable, "-c", code], capture_output=True, text=True
+  )
+  assert done.returncode == 1, done.stderr
+  lines = done.stderr.strip().splitlines()
+  assert "cannot write there" in lines[-1] and "Traceback" not in done.stderr
+  left = sorted(p.name for p in tmp_path.iterdir())
+  assert not [name for name in left if name.endswith(".tmp")], left
+  assert records.begin(tmp_path, 3, {}) == [2]
+
+
 def _same(a, b):
   assert set(a) == set(b)
   for name, value in a.items():

@@ -1,6 +1,7 @@
 """The launch scripts parse, and the local one starts what it should."""
 
 import os
+import re
 import shutil
 import subprocess
 
@@ -47,6 +48,20 @@ def test_all_explain_themselves(root):
     )
     assert done.returncode != 0
     assert len((done.stdout + done.stderr).strip()) > 10
+
+
+def test_stop_asks_python_alone(root):
+  """Not tmux or the shells, whose command lines hold the program's."""
+  script = (root / "launch" / "tpu_pod.sh").read_text()
+  (pattern,) = re.findall(r"pkill -TERM -f '([^']+)'", script)
+  program = ".venv/bin/python -m faceedit_jax.main --distributed --config=c.py"
+  assert re.search(pattern, program)
+  for other in (
+    f"tmux new-session -d -s train cd faceedit_jax && {program} 2>&1 | tee x",
+    f"bash -c cd faceedit_jax && {program}",
+    f"bash -c pkill -TERM -f '{pattern}' || true",
+  ):
+    assert not re.search(pattern, other), other
 
 
 def test_local_processes(root, tmp_path, environment):

@@ -187,6 +187,20 @@ def test_unknown_camera_is_one_clear_line(editor):
     )
 
 
+@pytest.mark.parametrize(
+  "knobs, message",
+  [
+    ({"steps": 0}, "steps is 0, wanted a whole number from 1 on"),
+    ({"steps": 2.5}, "steps is 2.5"),
+    ({"steps": True}, "steps is True"),
+    ({"eta": "high"}, "eta is 'high', wanted a number"),
+  ],
+)
+def test_settings_of_an_edit_are_checked_first(knobs, message):
+  with pytest.raises(ValueError, match=message):
+    build("denoiser").edit({}, {}, {}, None, **knobs)
+
+
 def test_sizes_of_another_face_are_refused():
   recipe = build("denoiser")
   model = recipe.morphable()["params"]

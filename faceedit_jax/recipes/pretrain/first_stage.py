@@ -129,7 +129,7 @@ class FirstStageRecipe(recipe_lib.Recipe):
       return pixel.mean() + weight * distance.mean()
 
     def realism(picture):
-      return -self._judge(params, ctx, picture)[0].mean()
+      return adversarial.hinge_generator(self._judge(params, ctx, picture)[0])
 
     rec = fidelity(recon)
     loss = rec + recipe_lib.at(self.codebook_weight, ctx.step) * codebook
