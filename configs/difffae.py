@@ -159,6 +159,9 @@ def embedded(variant):
     num_threads=4,
   )
   loose = dict(probability=0.25, low=0.75, high=2.2, shift=0.25)
+  # Where the face lies must not tell its pose: an edited face keeps the place
+  # of the source, and photos are aligned by their eyes and mouth.
+  jitter = dict(low=0.85, high=1.2, shift=0.15)
   colour = dict(probability=0.4)
   wide = 2 if large else 1
   nets = dict(
@@ -253,6 +256,7 @@ def embedded(variant):
         batch_size=16,
         sampler="single",
         faceless=dict(probability=0.1),
+        jitter=jitter,
         random_crop=loose,
         photometric=colour,
       ),
