@@ -356,13 +356,14 @@ def from_config(
 ) -> Compose:
   """Builds the transform a stage's `data` section describes.
 
-  The order is fixed: faceless, jitter, random_crop, photometric, face_crop, resize,
-  to float, select.
+  The order is fixed: faceless, jitter, random_crop, photometric, face_crop,
+  resize, to float, select.
 
   Args:
     data: may hold `faceless`, `jitter` (a RandomCrop for every picture, beside
       the rare wide one), `random_crop`, `photometric` and `face_crop` (each a
-      mapping of that transform's attributes, `{}` for the defaults), and `fields`.
+      mapping of that transform's attributes, `{}` for the defaults), and
+      `fields`.
     size: side of the pictures in the batch; None leaves them.
     fields: what to keep, if `data` does not say; usually the batch's fields.
 
