@@ -179,8 +179,9 @@ def embedded(variant):
       stages=(3, 4, 6, 3),
       width=16 * wide,
       hidden=256 * wide,
-      # Larger than the pictures: the trunk halves them five times, and at 64
-      # it did not learn to read a smile.
+      # Larger than the pictures, which the trunk halves five times: after 800
+      # steps of 32 the smile's correlation was 0.10 at 64 and 0.68 at 96
+      # (512 held-out pictures, one core, this loss without loose crops).
       input_size=96 * wide,
     ),
     identity=dict(

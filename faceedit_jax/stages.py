@@ -31,7 +31,6 @@ _FREE = (
   "keep_every",
   "evaluate",
 )
-_DTYPE = "compute_dtype"
 
 
 @dataclasses.dataclass
@@ -172,7 +171,7 @@ def check_same_run(stage: Stage) -> None:
   """
   if not checkpoint.steps_in(stage.checkpoints):
     return
-  lines = _differences(stage, ("nets", "image_size", "seed", "stage", _DTYPE))
+  lines = _differences(stage, tuple(stage.identity))
   if lines:
     raise WorkdirError(
       f"{stage.directory} was made with another config: {_listed(lines)}; "

@@ -276,8 +276,9 @@ def visible_effect(model: Morphable) -> dict[str, Array]:
 
   The root mean square of each direction: of "shape" and "expression" over the
   vertices (metres), of "albedo" over the texels (linear colour or its
-  logarithm). Only comparable within a code. The weighting of coefficients by
-  the change they cause follows 3DDFA (Zhu et al. 2016, section 3.3).
+  logarithm). Only comparable within a code. After the weighted parameter
+  distance cost of 3DDFA (Zhu et al. 2016), which measures the change on each
+  picture anew.
 
   Returns:
     {"shape": (n_shape,), "expression": (n_expression,), "albedo": (na,)}.

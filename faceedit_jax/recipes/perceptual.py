@@ -52,8 +52,8 @@ class Perceptual(struct.PyTreeNode):
       return self.net.apply(frozen["lpips"], a, b)
     net = frozen["estimator"]
     net = {k: v for k, v in net.items() if k != "codes"}
-    # At the pictures' own size: the estimator may read them enlarged, which
-    # tells a distance nothing more and costs the square of it.
+    # At the pictures' own size: the estimator may read them enlarged, and the
+    # time grows with the square of that.
     trunk = self.net.clone(input_size=a.shape[1])
 
     def features(picture):

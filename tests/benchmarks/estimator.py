@@ -13,6 +13,7 @@ import numpy as np
 from data_pipelines import sources
 from faceedit_jax import trained
 from faceedit_jax.core import config as config_lib
+from faceedit_jax.losses import parameters
 from faceedit_jax.recipes import face_reader
 
 BATCH = 32
@@ -35,6 +36,12 @@ def main() -> None:
   parser.add_argument("--config", help="what the run has recorded")
   parser.add_argument("--stage", default="estimator")
   parser.add_argument("--split", default="pairs", help="pairs: unseen people")
+  parser.add_argument(
+    "--picture",
+    default="source",
+    choices=("source", "query", "truth"),
+    help="which picture of a pair",
+  )
   parser.add_argument("--pictures", type=int, default=256)
   args = parser.parse_args()
   config = config_lib.load(args.config) if args.config else None
@@ -57,13 +64,20 @@ def main() -> None:
   for first in range(0, count, BATCH):
     rows = [data[i] for i in range(first, min(first + BATCH, count))]
     if args.split == "pairs":
+      head = f"{args.picture}_"
       rows = [
-        {k.removeprefix("source_"): v for k, v in r.items()} for r in rows
+        {k.removeprefix(head): v for k, v in r.items() if k.startswith(head)}
+        for r in rows
       ]
     image = np.stack([r["image"] for r in rows]).astype(np.float32)
     got.append(jax.device_get(read(net, jnp.asarray(image / 127.5 - 1))))
     true.append(rows)
   true = [row for rows in true for row in rows]
+  angle = parameters.rotation_distance(
+    np.concatenate([g["pose"][:, :3] for g in got]),
+    np.stack([row["pose"][:3] for row in true]),
+  )
+  print(f"head rotation: mean error {np.degrees(angle).mean():.1f} degrees")
   print(f"{count} pictures, split {args.split!r}, stage {args.stage!r}")
   for name in (*stage.recipe.shapes, "landmarks5"):
     a = np.concatenate([g[name].reshape(len(g[name]), -1) for g in got])

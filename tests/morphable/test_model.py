@@ -84,7 +84,7 @@ def test_wrong_code_size_is_one_clear_line(head):
 def test_visible_effect_is_the_rms_of_what_a_coefficient_moves(head):
   effect = model.visible_effect(head)
   assert effect["albedo"].shape == (head.n_albedo,)
-  # The fifth opens no lid and no mouth: skinning adds nothing of its own.
+  # Neither moves a lid much: skinning adds next to nothing of its own.
   for name, at in (("shape", 4), ("expression", 0)):
     code = zeros(head)[name].at[:, at].set(1.0)
     points, _ = posed(head, **{name: code})
