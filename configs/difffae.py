@@ -183,6 +183,8 @@ def embedded(variant):
       # steps of 32 the smile's correlation was 0.10 at 64 and 0.68 at 96
       # (512 held-out pictures, one core, this loss without loose crops).
       input_size=96 * wide,
+      # The square round the face is about half as wide as the picture.
+      close=4.0,
     ),
     identity=dict(
       stages=(2, 2, 2, 2),
@@ -251,6 +253,7 @@ def embedded(variant):
         optimizer=optimizer(2e-3, steps, 100),
         points_weight=5.0,
         face_weight=0.5,
+        close_share=0.75,
       ),
       dict(
         world,
@@ -427,6 +430,8 @@ def paper(size):
     width=64,
     hidden=1024,
     input_size=224,
+    # About DECA's crop: 1.25 times the box round 68 points.
+    close=4.0,
   )
   nets["identity"] = dict(
     stages=(3, 4, 14, 3),

@@ -73,6 +73,8 @@ class Estimator(nn.Module):
     width: channels inside the first stage of the trunk.
     hidden: features between trunk and outputs.
     input_size: side in pixels that the trunk sees.
+    close: side of the square round the face from which codes are read, see
+      `recipes.face_reader.read_codes`; 0 reads them from the whole picture.
     dtype: compute dtype.
   """
 
@@ -82,6 +84,7 @@ class Estimator(nn.Module):
   width: int = 64
   hidden: int = 1024
   input_size: int = 224
+  close: float = 0.0
   dtype: Any = jnp.float32
 
   @property

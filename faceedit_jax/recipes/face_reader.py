@@ -65,11 +65,7 @@ class FaceReader(struct.PyTreeNode):
       (b, 2), light (b, 9, 3), camera (b, 3), landmarks5 (b, 5, 2) in unit
       coordinates and face (b,), the logit of "there is a face".
     """
-    variables = frozen["estimator"]
-    raw = self.estimator.apply(
-      {k: v for k, v in variables.items() if k != "codes"}, image
-    )
-    return codes_from_outputs(raw, variables.get("codes"))
+    return read_codes(self.estimator, frozen["estimator"], image)
 
   def embed(self, frozen, image, points):
     """Unit identity vectors (b, d) of the faces at `points` (b, 5, 2)."""
@@ -155,6 +151,77 @@ def check_sizes(model, code_shapes: Mapping[str, tuple[int, ...]]) -> None:
         f"estimator gives {tuple(got)}; change nets.estimator.outputs or "
         "nets.morphable"
       )
+
+
+def read_codes(net: estimator_lib.Estimator, variables, image) -> dict:
+  """Face codes of pictures, see `FaceReader.codes`.
+
+  A net with `close` looks twice: at the picture for the five points, then at
+  the square round those points for everything else, as DECA reads crops round
+  a detector's landmarks (Feng et al. 2021, section 4.1). What it reads then
+  depends neither on the place nor on the size of the face.
+
+  Args:
+    net: the estimator.
+    variables: {"params", "batch_stats", "codes"}; without "codes" the outputs
+      are codes already.
+    image: (b, h, w, 3) in [-1, 1].
+  """
+  layers = {k: v for k, v in variables.items() if k != "codes"}
+  first = net.apply(layers, image)
+  statistics = variables.get("codes")
+  if not net.close:
+    return codes_from_outputs(first, statistics)
+  box = face_box(first["landmarks"], net.close)
+  raw = net.apply(layers, look(image, box, net.input_size))
+  codes = codes_from_outputs(raw, statistics)
+  back = outer_box(box)
+  codes[POINTS5] = boxed_points(codes[POINTS5], back)
+  codes["camera"] = boxed_camera(codes["camera"], back)
+  return codes | {"face": first["face"][..., 0]}
+
+
+def face_box(points, reach: float):
+  """Squares (b, 3) round faces: left, top and side in unit coordinates.
+
+  Args:
+    points: five points (b, 5, 2) in unit coordinates.
+    reach: side, in root mean square distances of the points from their mean.
+  """
+  middle = points.mean(axis=1)
+  spread = jnp.square(points - middle[:, None]).sum(-1).mean(-1)
+  # Points of a picture without a face may coincide.
+  side = jnp.maximum(reach * jnp.sqrt(spread), 1e-2)[:, None]
+  return jnp.concatenate([middle - side / 2, side], axis=-1)
+
+
+def outer_box(box):
+  """The picture as a square (b, 3) in the coordinates of a square in it."""
+  corner, side = box[:, :2], box[:, 2:]
+  return jnp.concatenate([-corner / side, 1 / side], axis=-1)
+
+
+def look(image, box, size: int):
+  """The part of pictures (b, h, w, 3) in squares (b, 3), (b, size, size, 3)."""
+  (x, y, side), zero = box.T, jnp.zeros(box.shape[:1])
+  rows = jnp.stack([side, zero, x, zero, side, y], axis=-1)
+  return warp.warp(image, rows.reshape(-1, 2, 3), size)
+
+
+def boxed_points(points, box):
+  """Points (b, n, 2) in the coordinates of squares (b, 3)."""
+  return (points - box[:, None, :2]) / box[:, None, 2:]
+
+
+def boxed_camera(camera, box):
+  """Cameras [s, tx, ty] (b, 3) of what the squares (b, 3) show.
+
+  x' = s (x + tx) on [-1, 1] to the right, y likewise but upwards.
+  """
+  (scale, x, y), (left, top, side) = camera.T, box.T
+  x = x - (2 * left + side - 1) / scale
+  y = y + (2 * top + side - 1) / scale
+  return jnp.stack([scale / side, x, y], axis=-1)
 
 
 def codes_from_outputs(raw: Codes, statistics) -> dict:

@@ -50,9 +50,7 @@ def main() -> None:
 
   @jax.jit
   def read(net, image):
-    layers = {k: v for k, v in net.items() if k != "codes"}
-    raw = stage.recipe.net.apply(layers, image)
-    return face_reader.codes_from_outputs(raw, net["codes"])
+    return face_reader.read_codes(stage.recipe.net, net, image)
 
   data = sources.open_source(
     {"source": "synthetic_heads", "folder": args.folder},
