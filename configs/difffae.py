@@ -19,10 +19,7 @@ Variants (`configs/difffae.py:NAME`):
 Values that the paper leaves open, and what stands here:
   noise schedule      0.0015 -> 0.0195, squared ("linear" of latent diffusion)
   sampling            DDIM, 50 steps (20 on the embedded default), eta 0
-  slot init           one learned vector per slot, so that the order is fixed;
-                      on the embedded default the first steps of pre-training
-                      also say where each slot looks (centre, top, bottom,
-                      elsewhere), which fades (`layout`); voxceleb: without
+  slot init           one learned vector per slot, so that the order is fixed
   AdaIN               residual (1 + scale) x + bias after the second GroupNorm
   attention loss      mean over pixels and tokens, masks without gradient
   EMA                 0.9999 with warm-up (0.999 on the embedded default)
@@ -63,9 +60,9 @@ STEPS = {
     estimator=8000,
     identity=3000,
     first_stage=2000,
-    region_encoder=3600,
+    region_encoder=2400,
     denoiser=6000,
-    score_estimator=6000,
+    score_estimator=8000,
     score_identity=2000,
   ),
   "synthetic128": dict(
@@ -309,8 +306,7 @@ def embedded(variant):
         name="region_encoder",
         optimizer=optimizer(1e-3, steps, 100),
         ema_decay=0.995,
-        layout=2.5,
-        layout_steps=min(steps // 3, 500),
+        layout=0.1,
         slot_names=(),  # read from labelled regions
       ),
       dict(world, batch_size=16, sampler="single"),
@@ -326,6 +322,7 @@ def embedded(variant):
         schedule=dict(kind="linear", steps=1000, start=0.0015, end=0.0195),
         prediction="v",
         consistency_weight=0.1,
+        layout=0.1,
         source_condition="slots",
         identity_token=True,
         slot_names=(),  # as counted by region_encoder
@@ -497,6 +494,7 @@ def paper(size):
   denoiser["recipe"].update(
     optimizer=optimizer(1e-4, clip=0.0),
     prediction="eps",
+    layout=0.0,
     latent_scale=1.0,
     ema_decay=0.9999,
     sampling_steps=50,
@@ -519,7 +517,6 @@ def paper(size):
     optimizer=optimizer(1e-4),
     ema_decay=0.9999,
     layout=0.0,
-    layout_steps=0,
     # No labelled regions: a guess until the previews `slot_0` and so on show
     # the truth; then say it in the denoiser's `slot_names`.
     slot_names=("face", "hair", "clothes", "background"),

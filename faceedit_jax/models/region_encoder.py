@@ -181,7 +181,6 @@ class SlotHead(nn.Module):
     self,
     features: Image,
     noise: Float[Array, "b k d"] | None = None,
-    layout: Float[Array, ""] | None = None,
   ) -> tuple[Float[Array, "b k e"], Float[Array, "b h w k"]]:
     """Maps (b, h, w, c) to tokens (b, k, e) and masks (b, h, w, k)."""
     b, height, width, channels = features.shape
@@ -201,11 +200,7 @@ class SlotHead(nn.Module):
       dtype=self.dtype,
       name="attention",
     )
-    bias = None
-    if layout is not None:
-      bias = layout * portrait_layout(height, width, self.slots)
-      bias = bias.reshape(height * width, self.slots)
-    slots, maps = attention(h, self._start(b, noise), bias)
+    slots, maps = attention(h, self._start(b, noise))
     tokens = LayerNorm(name="norm_out")(slots)
     tokens = dense(self.token_size, name="out")(tokens)
     # One softmax over heads and slots: the sum over heads sums to 1.
@@ -281,7 +276,6 @@ class RegionEncoder(nn.Module):
     self,
     image: Image,
     noise: Float[Array, "b k d"] | None = None,
-    layout: Float[Array, ""] | None = None,
   ) -> tuple[Float[Array, "b k e"], Float[Array, "b _h _w k"]]:
     """Encodes images.
 
@@ -289,8 +283,6 @@ class RegionEncoder(nn.Module):
       image: (b, h, w, 3) in [-1, 1].
       noise: (b, k, slot_size) unit Gaussian for the initial slots, used with
         `slot_init="gaussian"`; zeros when absent.
-      layout: strength of `portrait_layout`, which tells the slots where to
-        look; a training may start with it. None, as published, is no layout.
 
     Returns:
       Tokens (b, k, token_size) float32, and masks (b, h/patch, w/patch, k)
@@ -299,7 +291,7 @@ class RegionEncoder(nn.Module):
     Raises:
       ValueError: the image cannot be halved often enough.
     """
-    return self.head(self.unet(image), noise, layout)
+    return self.head(self.unet(image), noise)
 
   @typechecked
   def features(self, image: Image) -> Features:
@@ -317,42 +309,3 @@ def position_grid(height: int, width: int) -> Float[Array, "h w 4"]:
   x = (jnp.arange(width) + 0.5) / width
   grid = jnp.stack(jnp.meshgrid(y, x, indexing="ij"), -1)
   return jnp.concatenate([grid, 1 - grid], -1)
-
-
-# Centre y, x and spread y, x of each slot's place in an aligned portrait, in
-# picture sides, and a weight; the fourth slot has no place of its own.
-_PLACES = (
-  (0.55, 0.5, 0.18, 0.16, 2.0),
-  (0.3, 0.5, 0.2, 0.25, 1.0),
-  (1.0, 0.5, 0.12, 0.4, 2.0),
-)
-_ELSEWHERE = 0.25
-
-
-def portrait_layout(
-  height: int, width: int, slots: int
-) -> Float[Array, "h w k"]:
-  """Logits of a rough portrait: centre, top, bottom, and the rest.
-
-  Ours; the paper starts without. From a random start it is a matter of luck
-  whether a short training finds regions or stripes of brightness. Aligned
-  portraits have this layout, so it takes no labels.
-
-  Args:
-    height: pixels.
-    width: pixels.
-    slots: number of slots; those after the fourth are like the fourth.
-
-  Returns:
-    (h, w, slots).
-  """
-  grid = position_grid(height, width)
-  y, x = grid[..., 0], grid[..., 1]
-  maps = [
-    weight * jnp.exp(-0.5 * (((y - cy) / sy) ** 2 + ((x - cx) / sx) ** 2))
-    for cy, cx, sy, sx, weight in _PLACES
-  ][:slots]
-  maps += [jnp.full_like(y, _ELSEWHERE)] * (slots - len(maps))
-  share = jnp.stack(maps, -1)
-  share = share / share.sum(-1, keepdims=True)
-  return jnp.log(share + 0.02)

@@ -67,14 +67,12 @@ class SlotAttention(nn.Module):
     self,
     inputs: Tokens,
     slots: Float[Array, "b k e"],
-    bias: Float[Array, "n k"] | None = None,
   ) -> tuple[Float[Array, "b k e"], Float[Array, "b heads n k"]]:
     """Updates slots from inputs.
 
     Args:
       inputs: (b, n, c) features of n pixels.
       slots: (b, k, slot_size) initial slots.
-      bias: (n, k) added to the logits, the same in all heads and iterations.
 
     Returns:
       (b, k, slot_size) float32, and the softmax of the last iteration before
@@ -94,20 +92,18 @@ class SlotAttention(nn.Module):
     slots = slots.astype(jnp.float32)
     attention = None
     for _ in range(self.iterations):
-      slots, attention = self._update(slots, keys, values, bias)
+      slots, attention = self._update(slots, keys, values)
     return slots, attention
 
   def _split(self, x: Array) -> Array:
     return x.reshape(*x.shape[:2], self.heads, -1)
 
-  def _update(self, slots, keys, values, bias):
+  def _update(self, slots, keys, values):
     queries = self._split(self.project_q(self.norm_slots(slots)))
     size = queries.shape[-1]
     if self.scale_by == "slot":
       size *= self.heads
     logits = jnp.einsum("bnhd,bkhd->bnhk", keys, queries) * size**-0.5
-    if bias is not None:
-      logits = logits + bias[None, :, None]
     if self.softmax_over == "slots":
       attention = jax.nn.softmax(logits, -1)
     else:

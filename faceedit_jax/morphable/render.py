@@ -185,7 +185,8 @@ def render_condition(
 
   Returns:
     "image" (b, s, s, 3) in [-1, 1] on black (-1), "mask" (b, s, s) in {0, 1},
-    "normals" (b, s, s, 3) and "albedo" (b, s, s, 3).
+    "ids" (b, s, s) triangles or -1, "normals" (b, s, s, 3) and "albedo"
+    (b, s, s, 3).
   """
   points = pose_codes(model, codes, source_codes)
   texture = albedo(model, codes["albedo"])
@@ -202,6 +203,7 @@ def render_condition(
   return {
     "image": colour * mask[..., None] * 2 - 1,
     "mask": mask,
+    "ids": buffers["ids"],
     "normals": buffers["normals"],
     "albedo": buffers["albedo"],
   }

@@ -22,6 +22,7 @@ from faceedit_jax.models import autoencoder as autoencoder_lib
 from faceedit_jax.models import region_encoder as region_encoder_lib
 from faceedit_jax.models import unet as unet_lib
 from faceedit_jax.recipes import counterfactual, face_reader
+from faceedit_jax.recipes import layout as layout_lib
 from faceedit_jax.recipes import regions as regions_lib
 from faceedit_jax.recipes.pretrain import (
   estimator as estimator_recipe,
@@ -76,6 +77,8 @@ class DiffFAERecipe(recipe_lib.Recipe):
     schedule: noise schedule.
     prediction: "eps" (the paper), "v" or "x0".
     consistency_weight: delta of eq. 7; 0 switches the loss off.
+    layout: weight of the loss that keeps the slots where the pictures' 3D
+      reading and colours suggest, as in `RegionEncoderRecipe`.
     source_condition: "slots", or "latent" for the vanilla ablation.
     identity_token: False feeds the U-Net no identity (ablation).
     slot_names: region of each slot, instead of what `region_encoder` counted.
@@ -93,6 +96,7 @@ class DiffFAERecipe(recipe_lib.Recipe):
   tx: optax.GradientTransformation
   prediction: str = "eps"
   consistency_weight: Any = 0.1
+  layout: Any = 0.0
   source_condition: str = "slots"
   identity_token: bool = True
   slot_names: tuple[str, ...] = ()
@@ -151,6 +155,7 @@ class DiffFAERecipe(recipe_lib.Recipe):
       tx=optim.make_tx(**options.optimizer),
       prediction=options.prediction,
       consistency_weight=options.consistency_weight,
+      layout=options.layout,
       source_condition=condition,
       identity_token=options.identity_token,
       slot_names=tuple(options.slot_names),
@@ -297,8 +302,8 @@ class DiffFAERecipe(recipe_lib.Recipe):
     of_query = jax.tree.map(lambda a: a[count:], both)
     # In training shape and albedo are the query's too (eq. 3): it is the
     # same person.
-    rendering = self.reader.render(frozen, of_query)["image"]
-    latents = self.encode(frozen, jnp.concatenate([query, rendering]))
+    rendered = self.reader.render(frozen, of_query)
+    latents = self.encode(frozen, jnp.concatenate([query, rendered["image"]]))
     identity = self.reader.embed(frozen, source, of_source["landmarks5"])
     latents, identity = jax.lax.stop_gradient((latents, identity))
     clean, condition = latents[:count], latents[count:]
@@ -322,10 +327,10 @@ class DiffFAERecipe(recipe_lib.Recipe):
     metrics = {"diffusion": diffusion, "latent_std": clean.std()}
     if not self._slots:
       return diffusion, recipe_lib.Aux(metrics=metrics)
+    free = self._context(variables, frozen, query)[1]
     # The masks are targets: without stop-gradient the encoder could lower
     # this loss by flattening its own masks (inferred; paper silent).
-    masks = self._context(variables, frozen, query)[1]
-    masks = jax.lax.stop_gradient(masks)
+    masks = jax.lax.stop_gradient(free)
     consistency = attention_consistency.attention_consistency(
       maps, masks
     ).mean()
@@ -333,6 +338,16 @@ class DiffFAERecipe(recipe_lib.Recipe):
     metrics["consistency"] = consistency
     metrics["mask_variance"] = masks.var(axis=0).mean()
     loss = diffusion + weight * consistency
+    if layout_lib.leads(self.layout, self.region_encoder.slots):
+      wanted = layout_lib.masks(
+        frozen["morphable"]["params"],
+        rendered["ids"],
+        of_query[face_reader.POINTS5],
+        query,
+        free.shape[1],
+      )
+      metrics["layout"] = layout_lib.cross_entropy(free, wanted)
+      loss = loss + recipe_lib.at(self.layout, ctx.step) * metrics["layout"]
     return loss, recipe_lib.Aux(metrics=metrics)
 
   # Editing, section 4.4 and appendix G.

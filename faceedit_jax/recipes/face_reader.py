@@ -46,14 +46,15 @@ class FaceReader(struct.PyTreeNode):
 
   Attributes:
     estimator: parameter estimator of DECA's architecture.
-    identity: ArcFace-style identity net.
+    identity: ArcFace-style identity net; None where nobody is recognised.
     identity_size: side of the aligned crop that the identity net reads.
     condition_size: side of the condition rendering in pixels.
-    capacity: (triangle, tile) pairs that the rasteriser has room for.
   """
 
   estimator: estimator_lib.Estimator = struct.field(pytree_node=False)
-  identity: iresnet.IResNet = struct.field(pytree_node=False)
+  identity: iresnet.IResNet | None = struct.field(
+    pytree_node=False, default=None
+  )
   identity_size: int = struct.field(pytree_node=False, default=112)
   condition_size: int = struct.field(pytree_node=False, default=256)
 
@@ -82,8 +83,8 @@ class FaceReader(struct.PyTreeNode):
         (DiffusionRig's inference), since a turned head would jump.
 
     Returns:
-      "image" (b, s, s, 3) in [-1, 1], black where no head is, and "mask"
-      (b, s, s), 1 on the head.
+      "image" (b, s, s, 3) in [-1, 1], black where no head is, "mask"
+      (b, s, s), 1 on the head, and "ids" (b, s, s), triangles or -1.
     """
     return render_lib.render_condition(
       frozen["morphable"]["params"],

@@ -8,7 +8,6 @@ import pytest
 from faceedit_jax.models.broadcast_decoder import BroadcastDecoder
 from faceedit_jax.models.region_encoder import (
   RegionEncoder,
-  portrait_layout,
   position_grid,
 )
 from faceedit_jax.models.slot_attention import SlotAttention
@@ -78,46 +77,6 @@ def test_slots_follow_their_order(rng):
   np.testing.assert_allclose(swapped, out[:, ::-1], atol=1e-5)
   np.testing.assert_allclose(other, attention[..., ::-1], atol=1e-5)
   np.testing.assert_allclose(attention.sum(-1), 1, atol=1e-5)
-
-
-def test_bias_decides_who_looks_where(rng):
-  net = SlotAttention(8, 8, 2)
-  inputs = jnp.asarray(rng.normal(size=(1, 6, 5)), jnp.float32)
-  slots = jnp.asarray(rng.normal(size=(1, 3, 8)), jnp.float32)
-  variables = randomised(net, rng, inputs, slots)
-  run = jax.jit(net.apply)
-  out, attention = run(variables, inputs, slots)
-  # The same for all slots: no change.
-  even, same = run(variables, inputs, slots, jnp.full((6, 3), 4.0))
-  np.testing.assert_allclose(same, attention, atol=1e-5)
-  np.testing.assert_allclose(even, out, atol=1e-5)
-  owner = np.array([0, 1, 2, 2, 1, 0])
-  bias = jnp.asarray(50.0 * np.eye(3)[owner], jnp.float32)
-  _, decided = run(variables, inputs, slots, bias)
-  np.testing.assert_array_equal(decided[0, 0].argmax(-1), owner)
-
-
-def test_portrait_layout_starts_the_masks(rng):
-  """Centre, top, bottom, sides; at any size, and for any number of slots."""
-  layout = np.asarray(portrait_layout(8, 8, 4))
-  places = layout.argmax(-1)
-  assert places[4, 4] == 0 and places[1, 4] == 1
-  assert places[7, 4] == 2 and places[4, 0] == 3
-  np.testing.assert_allclose(layout, layout[:, ::-1], atol=1e-5)
-  assert portrait_layout(4, 4, 2).shape == (4, 4, 2)
-  many = np.asarray(portrait_layout(4, 4, 8))
-  np.testing.assert_allclose(many[..., 3], many[..., 7])
-  net = RegionEncoder(**{**TINY, "slots": 4})
-  images = jnp.asarray(rng.uniform(-1, 1, (1, 64, 64, 3)), jnp.float32)
-  variables = jax.jit(net.init)(jax.random.key(0), images)
-  run = jax.jit(net.apply)
-  free = np.asarray(run(variables, images)[1][0])
-  none = run(variables, images, None, jnp.float32(0.0))[1][0]
-  np.testing.assert_allclose(none, free, atol=1e-5)
-  placed = np.asarray(run(variables, images, None, jnp.float32(9.0))[1][0])
-  wanted = np.asarray(portrait_layout(16, 16, 4)).argmax(-1)
-  assert (placed.argmax(-1) == wanted).mean() > 0.95
-  assert (free.argmax(-1) == wanted).mean() < 0.8
 
 
 def test_slot_size_error():

@@ -5,6 +5,8 @@ spatial broadcast decoder turns into one picture and one mask each.
 """
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +16,10 @@ from faceedit_jax.core import optim
 from faceedit_jax.core import recipe as recipe_lib
 from faceedit_jax.models import autoencoder as autoencoder_lib
 from faceedit_jax.models import broadcast_decoder, region_encoder
+from faceedit_jax.recipes import face_reader
+from faceedit_jax.recipes import layout as layout_lib
 from faceedit_jax.recipes import regions as regions_lib
+from faceedit_jax.recipes.pretrain import estimator as estimator_recipe
 from faceedit_jax.recipes.pretrain import first_stage
 
 
@@ -23,9 +28,13 @@ class RegionEncoderRecipe(recipe_lib.Recipe):
   """Nets `region_encoder` and `region_decoder`; phase `compose`.
 
   Attributes:
-    layout: strength of the portrait layout at the first step; 0 is the
-      published start. See `models.region_encoder.portrait_layout`.
-    layout_steps: steps over which it fades to nothing, linearly.
+    layout: weight of the loss that leads each slot to the region which the
+      picture's 3D reading and colours suggest, see `recipes.layout`; a number
+      or a function of the step. 0 is the published training, which is also
+      what any other number of slots than four gets.
+    reader: reads and renders the face where `layout` is not 0.
+    code_shapes: shapes of its codes without batch.
+    morphable: makes its 3D face.
     slot_names: region of each slot, for pictures without labelled regions:
       look at `slot_0` and so on in the preview, then say it here or in the
       stage that edits. Empty: the pictures' regions name the slots.
@@ -37,8 +46,10 @@ class RegionEncoderRecipe(recipe_lib.Recipe):
   image_size: int
   tx: optax.GradientTransformation
   ema_decay: float = 0.999
-  layout: float = 0.0
-  layout_steps: int = 0
+  layout: Any = 0.0
+  reader: face_reader.FaceReader | None = None
+  code_shapes: dict | None = None
+  morphable: Callable[[], Any] | None = None
   slot_names: tuple[str, ...] = ()
 
   @classmethod
@@ -46,6 +57,23 @@ class RegionEncoderRecipe(recipe_lib.Recipe):
     """Builds the recipe; `nets.region_decoder.target` is pixel or latent."""
     if options.slot_names:
       regions_lib.from_names(options.slot_names, nets.region_encoder.slots)
+    reading = {}
+    if layout_lib.leads(options.layout, nets.region_encoder.slots):
+      names = tuple(options.slot_names)
+      if names not in ((), regions_lib.REGIONS):
+        raise ValueError(
+          f"recipe.slot_names is {names}, but recipe.layout leads "
+          f"the slots to {regions_lib.REGIONS} in this order; say so, or set "
+          "recipe.layout=0"
+        )
+      estimator, shapes = estimator_recipe.build_estimator(
+        nets.estimator, dtype
+      )
+      reading = dict(
+        reader=face_reader.FaceReader(estimator, condition_size=image_size),
+        code_shapes=shapes,
+        morphable=face_reader.morphable_maker(**dict(nets.morphable)),
+      )
     decoder = broadcast_decoder.BroadcastDecoder(
       dtype=dtype, **dict(nets.region_decoder)
     )
@@ -64,8 +92,8 @@ class RegionEncoderRecipe(recipe_lib.Recipe):
       tx=optim.make_tx(**options.optimizer),
       ema_decay=options.ema_decay,
       layout=options.layout,
-      layout_steps=options.layout_steps,
       slot_names=tuple(options.slot_names),
+      **reading,
     )
 
   def batch_spec(self):
@@ -88,20 +116,27 @@ class RegionEncoderRecipe(recipe_lib.Recipe):
     }
 
   def frozen(self):
-    if self.autoencoder is None:
-      return {}
-    return {"autoencoder": recipe_lib.WeightSource(stage="first_stage")}
+    sources = {}
+    if self.autoencoder is not None:
+      sources["autoencoder"] = recipe_lib.WeightSource(stage="first_stage")
+    if self.reader is not None:
+      sources["estimator"] = recipe_lib.WeightSource(stage="estimator")
+    return sources
 
   def init_frozen(self, rng):
-    if self.autoencoder is None:
-      return {}
-    size = self.image_size
-    picture = jnp.zeros((1, size, size, 3))
-    return {
-      "autoencoder": first_stage.init_autoencoder(
+    picture = jnp.zeros((1, self.image_size, self.image_size, 3))
+    nets = {}
+    if self.autoencoder is not None:
+      nets["autoencoder"] = first_stage.init_autoencoder(
         self.autoencoder, rng, picture
       )
-    }
+    if self.reader is not None:
+      nets["estimator"] = estimator_recipe.init_estimator(
+        self.reader.estimator, self.code_shapes, rng, picture
+      )
+      nets["morphable"] = self.morphable()
+      face_reader.check_sizes(nets["morphable"]["params"], self.code_shapes)
+    return nets
 
   def groups(self):
     nets = ("region_encoder", "region_decoder")
@@ -124,21 +159,23 @@ class RegionEncoderRecipe(recipe_lib.Recipe):
     latent = self.autoencoder.apply(variables, image, method="encode")
     return latent * first_stage.latent_scale(frozen["autoencoder"])
 
+  def suggested(self, frozen, image, grid: int):
+    """Masks (b, grid, grid, 4) that `recipes.layout` suggests."""
+    codes = self.reader.codes(frozen, image)
+    ids = self.reader.render(frozen, codes)["ids"]
+    model = frozen["morphable"]["params"]
+    points = codes[face_reader.POINTS5]
+    return layout_lib.masks(model, ids, points, image, grid)
+
   def compose_loss(self, params, ctx):
     # Faces look to both sides equally often. Mirrored pictures keep the slots
     # from settling on places instead of contents.
     mirror = jax.random.bernoulli(
       ctx.key("mirror"), 0.5, (ctx.batch["image"].shape[0], 1, 1)
     )
-    image = ctx.batch["image"]
-    image = jnp.where(mirror[..., None], image[:, :, ::-1], image)
-    layout = None
-    if self.layout and self.layout_steps:
-      left = 1 - ctx.step / self.layout_steps
-      layout = self.layout * jnp.maximum(left, 0.0)
-    slots, masks = self.net.apply(
-      {"params": params["region_encoder"]}, image, layout=layout
-    )
+    seen = ctx.batch["image"]
+    image = jnp.where(mirror[..., None], seen[:, :, ::-1], seen)
+    slots, masks = self.net.apply({"params": params["region_encoder"]}, image)
     parts = self.decoder.apply({"params": params["region_decoder"]}, slots)
     target = self.target(ctx.frozen, image, parts.image.shape[1])
     loss = jnp.square(parts.image - target).mean()
@@ -148,6 +185,11 @@ class RegionEncoderRecipe(recipe_lib.Recipe):
       "mask_variance": masks.var(axis=0).mean(),
       "mask_entropy": -(masks * jnp.log(masks + 1e-8)).sum(-1).mean(),
     }
+    if self.reader is not None:
+      wanted = self.suggested(ctx.frozen, seen, masks.shape[1])
+      wanted = jnp.where(mirror[..., None], wanted[:, :, ::-1], wanted)
+      metrics["layout"] = layout_lib.cross_entropy(masks, wanted)
+      loss = loss + recipe_lib.at(self.layout, ctx.step) * metrics["layout"]
     if not self.slot_names:
       regions = ctx.batch["regions"]
       regions = jnp.where(mirror, regions[:, :, ::-1], regions)
@@ -173,6 +215,9 @@ class RegionEncoderRecipe(recipe_lib.Recipe):
       "slots": regions_lib.paint(masks, region, size),
       **regions_lib.named(image, masks, region),
     }
+    if self.reader is not None:
+      wanted = self.suggested(frozen, image, masks.shape[1])
+      shown["suggested"] = regions_lib.paint(wanted, jnp.arange(4), size)
     if self.autoencoder is None:
       shown["composed"] = jax.image.resize(parts.image, image.shape, "nearest")
       for slot in range(self.net.slots):
