@@ -37,6 +37,9 @@ The denoiser predicts v instead of the noise (paper). Chosen for short
 trainings without a comparison: an error of the noise counts 1 / sqrt(abar_T),
 here 84, times in the estimate of the picture at the last step, one of v once.
 Its attention has heads of 32 features (paper: 40), hence one at this width.
+The slots are led to their regions by the pictures' 3D reading and colours, in
+pre-training and after it (`layout`; paper: they find them unaided). No labelled
+region is used.
 The perceptual loss reads our own estimator's features (paper: LPIPS), since no
 LPIPS weights ship with the library.
 """

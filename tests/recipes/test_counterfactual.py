@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from data_pipelines.synthetic_heads import labels as labels_lib
-from faceedit_jax.recipes import counterfactual
+from faceedit_jax.recipes import counterfactual, face_reader
 
 
 class PerfectReader:
@@ -222,3 +222,25 @@ def test_distances_are_in_their_units():
   np.testing.assert_allclose(found["light"], 0.25, atol=1e-5)
   # Four coefficients moved by a half, three jaw angles not at all.
   np.testing.assert_allclose(found["expression"], 0.5 * 4 / 7, atol=1e-5)
+
+
+def test_expression_in_millimetres_of_the_face():
+  """An open jaw counts, a turned head does not."""
+  model = face_reader.morphable_maker(texture=16)()["params"]
+  codes = {
+    "pose": jnp.zeros((2, 6)),
+    "expression": jnp.zeros((2, model.n_expression)),
+    "light": jnp.zeros((2, 9, 3)),
+  }
+  turned = codes | {"pose": codes["pose"].at[:, 1].set(0.5)}
+  found = counterfactual.distances(codes, turned, model)
+  np.testing.assert_allclose(found["expression_mm"], 0, atol=1e-3)
+  opened = codes | {"pose": codes["pose"].at[1, 3].set(0.3)}
+  found = counterfactual.distances(codes, opened, model)["expression_mm"]
+  assert found[0] < 1e-3
+  assert 1 < found[1] < 20  # the mean over the head; the chin moves 2-3 cm
+  wide = codes | {"expression": codes["expression"].at[1, 0].set(1.0)}
+  moved = counterfactual.distances(codes, wide, model)["expression_mm"]
+  first = model.shapedirs[..., model.n_shape]
+  wanted = 1000 * np.linalg.norm(first, axis=-1).mean()
+  np.testing.assert_allclose(moved[1], wanted, rtol=0.02)
