@@ -29,6 +29,8 @@ OVERRIDES = [f"--config.{line}" for line in SMALL] + [
     ("recipe.optimizer.warmup_steps", 50),
   )
 ]
+# No critic in the first steps, as in the real config: it would amplify too.
+OVERRIDES.append("--config.stage.first_stage.recipe.adversarial_start=450")
 
 
 def environment():
