@@ -104,12 +104,19 @@ def train_stage(
   Raises:
     UserError: one line.
   """
-  options, recipe, first = stage.options, stage.recipe, jax.process_index() == 0
+  first = jax.process_index() == 0
   say = functools.partial(print, flush=True) if first else (lambda *_: None)
   stages_lib.check_same_run(stage)
   if (done := stages_lib.finished_step(stage)) is not None:
     say(f"{title}: finished at step {done}")
     return True
+  with contextlib.ExitStack() as held:
+    return _train(stage, config, title, stop, say, held)
+
+
+def _train(stage, config, title, stop, say, held) -> bool:
+  """`train_stage` of a stage that is not finished; `held` holds its folder."""
+  options, recipe, first = stage.options, stage.recipe, jax.process_index() == 0
 
   # Mesh and shardings.
   accumulate = int(options.get("accumulate", 1) or 1)
@@ -123,6 +130,9 @@ def train_stage(
     abstract = jax.eval_shape(init, jax.random.key(0))
     shardings = sharding.infer(abstract, sharding.DEFAULT_RULES, mesh)
   place = functools.partial(_place, mesh=mesh)
+
+  if first:
+    held.enter_context(checkpoint.claim(stage.directory))
 
   # State: restored, or fresh with pretrained nets put in.
   store = checkpoint.Checkpoints(

@@ -493,6 +493,35 @@ def test_command_line_mistakes(
   assert len(error) == 1 and message in error[0], error
 
 
+def test_a_second_run_waits_for_the_first(tmp_path, data, root):
+  """Both would write the same checkpoints; a killed run holds nothing."""
+  config = config_of(stage__gan__steps=3)
+  other = subprocess.Popen(
+    [
+      sys.executable,
+      "-c",
+      "import sys, time\n"
+      "from faceedit_jax.core import checkpoint\n"
+      "with checkpoint.claim(sys.argv[1]):\n"
+      "  print('held', flush=True)\n"
+      "  time.sleep(600)",
+      str(tmp_path / "gan"),
+    ],
+    cwd=root,
+    stdout=subprocess.PIPE,
+    text=True,
+  )
+  try:
+    assert other.stdout.readline() == "held\n"
+    with pytest.raises(UserError, match="gan is being written by another run"):
+      train.run(config, tmp_path, data_dir=data)
+    assert list((tmp_path / "gan").iterdir()) == []
+  finally:
+    other.kill()
+    other.wait()
+  assert train.run(config, tmp_path, data_dir=data)
+
+
 def test_a_full_disk_leaves_the_checkpoints_whole(
   tmp_path, data, whole_stages, root
 ):

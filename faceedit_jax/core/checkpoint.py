@@ -4,7 +4,9 @@ Layout: `<stage>/checkpoints/<step>/` is one Orbax checkpoint with the item
 `state`; data position, config and library version travel as JSON beside it.
 """
 
+import contextlib
 import dataclasses
+import fcntl
 import functools
 import hashlib
 import json
@@ -108,6 +110,33 @@ def check_writable(directory: str | os.PathLike, need_bytes: int = 0) -> None:
       f"{root} has {free / 1e6:.0f} MB free, a checkpoint needs "
       f"{need_bytes / 1e6:.0f} MB; free some space or choose another --workdir"
     )
+
+
+@contextlib.contextmanager
+def claim(directory: str | os.PathLike):
+  """Holds a directory, so that no second run writes to it meanwhile.
+
+  The system lets go of it when the process ends, however it ends. File systems
+  without locks are used unguarded.
+
+  Raises:
+    WorkdirError: another process holds it, or it cannot be made.
+  """
+  check_writable(directory)
+  held = os.open(directory, os.O_RDONLY)
+  try:
+    try:
+      fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as e:
+      raise WorkdirError(
+        f"{directory} is being written by another run; wait for its end, stop "
+        "it, or choose another --workdir"
+      ) from e
+    except OSError as e:
+      logging.info("%s cannot be locked: %s", directory, e)
+    yield
+  finally:
+    os.close(held)
 
 
 def write_json(path: str | os.PathLike, value: Any) -> None:
