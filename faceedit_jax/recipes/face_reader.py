@@ -158,9 +158,9 @@ def read_codes(net: estimator_lib.Estimator, variables, image) -> dict:
   """Face codes of pictures, see `FaceReader.codes`.
 
   A net with `close` looks twice: at the picture for the five points, then at
-  the square round those points for everything else, as DECA reads crops round
-  a detector's landmarks (Feng et al. 2021, section 4.1). What it reads then
-  depends neither on the place nor on the size of the face.
+  the square round those points for everything else, as DECA's code reads crops
+  round a detector's landmarks. What it reads then hardly depends on the place
+  and the size of the face.
 
   Args:
     net: the estimator.

@@ -5,7 +5,8 @@ DiffFAE lets slots find face, hair, clothes and background unaided (section
 says where skin, scalp and neck are; what lies round them follows from how
 portraits are framed, and the colours of the picture settle the outlines, one
 Gaussian per region (expectation maximisation, as in Rother et al. 2004,
-"GrabCut"). No labelled region is used.
+"GrabCut"). No labelled region is used; the few numbers below were set by hand
+while looking at training pictures, and results hardly depend on them.
 """
 
 import jax
