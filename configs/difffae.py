@@ -7,8 +7,8 @@ Command, embedded default (synthetic heads, 64 px, any machine):
 Variants (`configs/difffae.py:NAME`):
   (none)        synthetic heads at 64 px, f4 autoencoder, narrow nets. Made for
                 25 minutes on 2 cores; README, "Measured", has a run.
-  long          the same nets, three times the people and about five times the
-                steps; README, "Measured", has its time and scores.
+  long          the same nets, three times the people and three to nine times
+                the steps; README, "Measured", has its time and scores.
   synthetic128  the same world at 128 px with wider nets, for one GPU. Not run.
   voxceleb256   the paper's setting at 256 px (appendix tables 4 and 5). Not
                 run: the data is licence-gated. Paper: batch 16, 100 k steps,
@@ -51,11 +51,11 @@ VARIANTS = ("", "long", "synthetic128", "voxceleb256", "voxceleb512", "smoke")
 # Steps of every stage of the synthetic variants.
 STEPS = {
   "": dict(
-    estimator=1400,
-    identity=500,
+    estimator=1000,
+    identity=450,
     first_stage=600,
-    region_encoder=700,
-    denoiser=800,
+    region_encoder=300,
+    denoiser=650,
     score_estimator=1200,
     score_identity=500,
   ),
