@@ -6,7 +6,7 @@ Command, embedded default (synthetic heads, 64 px, any machine):
 
 Variants (`configs/difffae.py:NAME`):
   (none)        synthetic heads at 64 px, f4 autoencoder, narrow nets. Made for
-                25 minutes on 2 cores; README, "Measured", has a run.
+                25 minutes on 2 cores; README, "Measured", has what was timed.
   long          the same nets, three times the people and three to nine times
                 the steps; README, "Measured", has its time and scores.
   synthetic128  the same world at 128 px with wider nets, for one GPU. Not run.

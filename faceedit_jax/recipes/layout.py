@@ -5,8 +5,9 @@ DiffFAE lets slots find face, hair, clothes and background unaided (section
 says where skin, scalp and neck are; what lies round them follows from how
 portraits are framed, and the colours of the picture settle the outlines, one
 Gaussian per region (expectation maximisation, as in Rother et al. 2004,
-"GrabCut"). No labelled region is used; the few numbers below were set by hand
-while looking at training pictures, and results hardly depend on them.
+"GrabCut"). No labelled region is used in a loss. The numbers below were set by
+hand; of 20 variants tried on 192 labelled training pictures, with true codes,
+all agreed with the labels to a mean IoU of 0.823 to 0.836.
 """
 
 import jax

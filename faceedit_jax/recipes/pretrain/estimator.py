@@ -243,11 +243,7 @@ class EstimatorRecipe(recipe_lib.Recipe):
 
 
 def face_box_with_error(points, reach, shift_key, scale_key):
-  """`face_reader.face_box` as it lies round points that were read badly.
-
-  On unseen heads the first look misses points by about 2 % of the picture,
-  5 % of the square.
-  """
+  """`face_reader.face_box` as it lies round points that were read badly."""
   box = face_reader.face_box(points, reach)
   corner, side = box[:, :2], box[:, 2:]
   middle = corner + side / 2
