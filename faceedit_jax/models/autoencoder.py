@@ -277,8 +277,14 @@ class VQModel(nn.Module):
     shared = {"groups": self.groups, "dtype": self.dtype}
     self.encoder = Encoder(*shape, out_channels=self.z_channels, **shared)
     self.decoder = Decoder(*shape, out_channels=self.in_channels, **shared)
-    self.quant_conv = conv(self.embed_dim, 1, dtype=self.dtype)
-    self.post_quant_conv = conv(self.z_channels, 1, dtype=self.dtype)
+    # Orthogonal at the start: in a chain of small random matrices round the
+    # latent some of its few directions would be all but lost, and with them
+    # their gradient (published: the plain initialiser of convolutions).
+    across = functools.partial(
+      conv, kernel=1, init=nn.initializers.orthogonal(), dtype=self.dtype
+    )
+    self.quant_conv = across(self.embed_dim)
+    self.post_quant_conv = across(self.z_channels)
     self.quantizer = VectorQuantizer(
       self.codes, self.embed_dim, self.beta, self.legacy, self.spread
     )
