@@ -62,7 +62,7 @@ STEPS = {
   "long": dict(
     estimator=8000,
     identity=3000,
-    first_stage=2000,
+    first_stage=5000,
     region_encoder=1600,
     denoiser=6000,
     score_estimator=8000,
@@ -330,6 +330,7 @@ def embedded(variant):
         identity_token=True,
         slot_names=(),  # as counted by region_encoder
         latent_scale=0.0,
+        read_once=True,
         ema_decay=0.999,
         sampler="ddim",
         sampling_steps=20,
@@ -499,6 +500,7 @@ def paper(size):
     prediction="eps",
     layout=0.0,
     latent_scale=1.0,
+    read_once=False,  # some 25 kB for each frame
     ema_decay=0.9999,
     sampling_steps=50,
     camera_from="query",

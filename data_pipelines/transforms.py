@@ -341,7 +341,8 @@ def select(fields: Mapping[str, str] | Sequence[str]) -> Select:
   return Select(tuple((name, name) for name in fields))
 
 
-_RANDOM = {
+# Entries of a data section that change pictures at random.
+RANDOM = {
   "faceless": Faceless,
   "jitter": RandomCrop,
   "random_crop": RandomCrop,
@@ -371,9 +372,9 @@ def from_config(
     The transform.
   """
   steps: list = []
-  for name in _RANDOM:
+  for name in RANDOM:
     if data.get(name) is not None:
-      steps.append(_RANDOM[name](**dict(data[name])))
+      steps.append(RANDOM[name](**dict(data[name])))
   if data.get("face_crop") is not None:
     options = dict(data["face_crop"])
     if options.get("size") is None:

@@ -10,6 +10,7 @@ import numpy as np
 from faceedit_jax.core import recipe as recipe_lib
 from faceedit_jax.core.errors import UserError, as_user_error
 
+Readings = Mapping[str, np.ndarray]
 Transform = Callable[[dict[str, Any], np.random.Generator], dict[str, Any]]
 
 _DEVICE_BATCHES = 2  # wait on the devices ahead of their use
@@ -30,9 +31,7 @@ def transform_of(
   from data_pipelines import transforms  # noqa: PLC0415
 
   spec = recipe.batch_spec()
-  sizes = {field.shape[0] for field in spec.values() if len(field.shape) == 3}
-  size = sizes.pop() if len(sizes) == 1 else None
-  prepare = transforms.from_config(data, size)
+  prepare = transforms.from_config(data, picture_size(recipe))
 
   def transform(example, rng):
     example = prepare(example, rng)
@@ -48,6 +47,38 @@ def transform_of(
     }
 
   return transform
+
+
+def picture_size(recipe: recipe_lib.Recipe) -> int | None:
+  """Side of the pictures that a recipe reads; None if it is not one."""
+  spec = recipe.batch_spec()
+  sizes = {f.shape[0] for name, f in spec.items() if name.endswith("image")}
+  return sizes.pop() if len(sizes) == 1 else None
+
+
+class _Read:
+  """Examples together with what was read in them once."""
+
+  def __init__(self, source: Any, readings: Readings):
+    self._source, self._readings = source, readings
+    for name, rows in readings.items():
+      if len(rows) != len(source):
+        raise UserError(
+          f"readings of {name!r} hold {len(rows)} pictures, the data "
+          f"{len(source)}; remove the stage's folder `readings`"
+        )
+
+  def __len__(self) -> int:
+    return len(self._source)
+
+  def __getitem__(self, index: int) -> dict[str, Any]:
+    rows = {name: rows[index] for name, rows in self._readings.items()}
+    return {**self._source[index], **rows}
+
+  def __getattr__(self, name: str) -> Any:
+    if name == "column":  # not every source has it
+      return self._source.column
+    raise AttributeError(name)
 
 
 class _Pairs:
@@ -70,7 +101,11 @@ class _Pairs:
 
 
 def open_data(
-  data: Mapping[str, Any], data_dir: pathlib.Path, seed: int, split: str
+  data: Mapping[str, Any],
+  data_dir: pathlib.Path,
+  seed: int,
+  split: str,
+  readings: Readings | None = None,
 ) -> Any:
   """Opens the source of a stage.
 
@@ -80,6 +115,7 @@ def open_data(
     data_dir: directory of prepared data.
     seed: of the choice of pairs.
     split: "train", "validation" or "test".
+    readings: {field: one row per picture} to put beside them.
 
   Returns:
     A source: `len` and `[i]`.
@@ -93,6 +129,8 @@ def open_data(
     # In a data section "pairs" counts the edits with known outcome.
     spec = {k: v for k, v in data.items() if k not in ("pairs", "balanced")}
     source = sources.open_source(spec, pathlib.Path(data_dir), split)
+    if readings:
+      source = _Read(source, readings)
     sampler = data.get("sampler", "single")
     if sampler == "single":
       return source
@@ -137,6 +175,7 @@ def train_batches(
   seed: int,
   start: int,
   where: str,
+  readings: Readings | None = None,
 ) -> Iterator[dict[str, jax.Array]]:
   """Batches on the devices from step `start` on.
 
@@ -148,6 +187,7 @@ def train_batches(
     seed: of order and augmentation.
     start: first step to deliver.
     where: name of the data section, for errors.
+    readings: see `open_data`.
 
   Returns:
     An iterator with `position` and `close()`.
@@ -157,7 +197,8 @@ def train_batches(
   """
   from data_pipelines import loader  # noqa: PLC0415
 
-  source = open_data(data, data_dir, seed, data.get("split", "train"))
+  split = data.get("split", "train")
+  source = open_data(data, data_dir, seed, split, readings)
   with as_user_error(where):
     batches = loader.make_loader(
       source,
@@ -179,6 +220,7 @@ def preview_batch(
   data_dir: pathlib.Path,
   seed: int,
   count: int,
+  readings: Readings | None = None,
 ) -> dict[str, np.ndarray]:
   """A small batch that is the same at every step, host and resume.
 
@@ -188,13 +230,15 @@ def preview_batch(
     data_dir: directory of prepared data.
     seed: of the choice.
     count: examples.
+    readings: see `open_data`.
 
   Returns:
     {name: (count, ...)}.
   """
   from data_pipelines import samplers  # noqa: PLC0415
 
-  source = open_data(data, data_dir, seed, data.get("split", "train"))
+  split = data.get("split", "train")
+  source = open_data(data, data_dir, seed, split, readings)
   transform = transform_of(recipe, data)
   examples = []
   for i in range(count):

@@ -23,6 +23,7 @@ from jax.experimental import multihost_utils
 import faceedit_jax
 from faceedit_jax import batches as batches_lib
 from faceedit_jax import evaluate
+from faceedit_jax import readings as readings_lib
 from faceedit_jax import stages as stages_lib
 from faceedit_jax.core import checkpoint, distributed, handover, sharding
 from faceedit_jax.core import rng as rng_lib
@@ -163,6 +164,19 @@ def _train(stage, config, title, stop, say, held) -> bool:
     checkpoint.write_json(stage.directory / "config.json", stage.identity)
     _describe(stage.directory, abstract, frozen, say, title)
 
+  # What frozen nets say of the pictures.
+  readings = {}
+  if recipe.reading_spec():
+    local = distributed.to_local(frozen, mesh)
+    done = not first or readings_lib.prepare(
+      stage, local, title, lambda: stop.asked
+    )
+    distributed.barrier(f"read-{stage.name}")
+    if stop.asked or not done:
+      say(f"{title}: stopped while reading pictures; it goes on there")
+      return False
+    readings = readings_lib.load(stage)
+
   # Data, outputs, step.
   writer = Writer(
     stage.directory, config.get("tensorboard", True), start, enabled=first
@@ -177,6 +191,7 @@ def _train(stage, config, title, stop, say, held) -> bool:
     stage.seed,
     start,
     where,
+    readings,
   )
   step_fn = jax.jit(
     step_lib.make_step(recipe, accumulate),
@@ -193,7 +208,9 @@ def _train(stage, config, title, stop, say, held) -> bool:
   )
   try:
     with jax.set_mesh(mesh):
-      loop = _Loop(stage, mesh, state, frozen, batches, step_fn, store)
+      loop = _Loop(
+        stage, mesh, state, frozen, batches, step_fn, store, readings
+      )
       del state  # the step donates it
       done = loop.run(start, stop, writer, bar, record)
       state = loop.state
@@ -232,8 +249,10 @@ def _train(stage, config, title, stop, say, held) -> bool:
 class _Loop:
   """The steps of one stage; holds the state between them."""
 
-  def __init__(self, stage, mesh, state, frozen, batches, step_fn, store):
-    self.state = state
+  def __init__(
+    self, stage, mesh, state, frozen, batches, step_fn, store, readings
+  ):
+    self.state, self._readings = state, readings
     self._stage, self._frozen, self._batches = stage, frozen, batches
     self._mesh, self._step_fn, self._store = mesh, step_fn, store
     self._phases = stage.recipe.phases()
@@ -311,7 +330,7 @@ class _Loop:
   def _write_preview(self, done, images, writer) -> None:
     stage = self._stage
     if self._preview is None:
-      self._preview = _make_preview(stage, self._mesh)
+      self._preview = _make_preview(stage, self._mesh, self._readings)
     rows = self._preview(self.state, self._frozen)
     writer.write_images(done, rows)
     rows = {k: v for k, v in images.items() if v.ndim == 4}
@@ -321,13 +340,13 @@ class _Loop:
 
 
 def _make_preview(
-  stage: Stage, mesh: jax.sharding.Mesh
+  stage: Stage, mesh: jax.sharding.Mesh, readings: batches_lib.Readings
 ) -> Callable[[state_lib.TrainState, PyTree], dict[str, jax.Array]]:
   """A jitted preview on a batch and noise that stay the same for the run."""
   count = int(stage.options.get("preview_count") or 8)
   data = stage.options["data"]
   batch = batches_lib.preview_batch(
-    stage.recipe, data, stage.data_dir, stage.seed, count
+    stage.recipe, data, stage.data_dir, stage.seed, count, readings
   )
   everywhere = sharding.replicated(mesh)
   batch = {

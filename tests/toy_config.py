@@ -26,7 +26,8 @@ def stage(name):
   """The section of one stage."""
   recipes = {"ae": "ToyAutoencoder", "head": "ToyLatent", "gan": "ToyGan"}
   return {
-    "recipe": {"name": f"tests.toy_recipes:{recipes[name]}"},
+    "recipe": {"name": f"tests.toy_recipes:{recipes[name]}"}
+    | ({"read_once": False} if name == "head" else {}),
     "data": {
       "source": "array_record",
       "folder": "toy",

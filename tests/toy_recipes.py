@@ -218,6 +218,7 @@ class ToyLatent(recipe_lib.Recipe):
   size: int = 8
   channels: int = 4
   stage: str = "ae"
+  read_once: bool = False
 
   @classmethod
   def from_config(cls, nets, options, image_size, dtype):
@@ -227,10 +228,20 @@ class ToyLatent(recipe_lib.Recipe):
       size=image_size,
       channels=nets.enc.channels,
       stage=options.get("stage", "ae"),
+      read_once=options.get("read_once", False),
     )
 
   def batch_spec(self):
-    return {"image": Field((self.size, self.size, 3), range=(-1.0, 1.0))}
+    image = Field((self.size, self.size, 3), range=(-1.0, 1.0))
+    return {"image": image, **self.reading_spec()}
+
+  def reading_spec(self):
+    side = self.size // 2
+    spec = {"latent": Field((side, side, self.channels))}
+    return spec if self.read_once else {}
+
+  def read(self, frozen, image):
+    return {"latent": ToyEncoder(self.channels).apply(frozen["enc"], image)}
 
   @property
   def head(self):
@@ -261,9 +272,10 @@ class ToyLatent(recipe_lib.Recipe):
     return {"ema": Ema(("head",), optim.ema_warmup(0.999))}
 
   def denoise_loss(self, params, ctx):
-    latent = ToyEncoder(self.channels).apply(
-      ctx.frozen["enc"], ctx.batch["image"]
-    )
+    if self.read_once:
+      latent = ctx.batch["latent"]
+    else:
+      latent = self.read(ctx.frozen, ctx.batch["image"])["latent"]
     noise = jax.random.normal(ctx.key("noise"), latent.shape)
     guess = self.head.apply({"params": params["head"]}, latent + noise)
     return ((guess - latent) ** 2).mean(), Aux()

@@ -38,6 +38,7 @@ class Progress:
     enabled: bool = True,
     stream: TextIO | None = None,
     clock=time.monotonic,
+    unit: str = "step",
   ):
     """Opens the bar.
 
@@ -48,10 +49,12 @@ class Progress:
       enabled: False on all processes but the first.
       stream: where to write; standard error by default.
       clock: seconds; replaced in tests.
+      unit: what is counted.
     """
     self._title, self._total, self._step = title, total, start
     self._stream = stream or sys.stderr
     self._clock = clock
+    self._unit = unit
     self._enabled = enabled
     self._losses = ""
     self._speed = 0.0
@@ -67,7 +70,7 @@ class Progress:
         file=self._stream,
         dynamic_ncols=True,
         smoothing=_SMOOTHING,
-        unit="step",
+        unit=unit,
       )
 
   @property
@@ -131,11 +134,11 @@ class Progress:
 
   def _line(self):
     self._printed = self._clock()
-    parts = [f"{self._title}: step {self._step}/{self._total}"]
+    parts = [f"{self._title}: {self._unit} {self._step}/{self._total}"]
     if self._losses:
       parts.append(self._losses)
     if self._speed:
       left = (self._total - self._step) / self._speed
-      parts.append(f"{self._speed:.2f} steps/s")
+      parts.append(f"{self._speed:.2f} {self._unit}s/s")
       parts.append(f"{duration(left)} left")
     print(", ".join(parts), file=self._stream, flush=True)

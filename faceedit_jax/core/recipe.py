@@ -339,6 +339,22 @@ class Recipe(abc.ABC):
     """{net: where it starts from} of trained nets with a pretrained start."""
     return {}
 
+  def reading_spec(self) -> BatchSpec:
+    """Arrays that frozen nets tell of each picture, computed once per run.
+
+    Where it is not empty, the trainer gives every picture of the data to
+    `read` before the first step, and the examples that reach `batch_spec`
+    have these fields beside `image`.
+    """
+    return {}
+
+  def read(
+    self, frozen: Mapping[str, Variables], image: Array
+  ) -> Mapping[str, Array]:
+    """The fields of `reading_spec` for pictures (b, h, w, 3) in [-1, 1]."""
+    del frozen, image
+    return {}
+
   def preview(
     self,
     variables: Mapping[str, Variables],

@@ -42,6 +42,12 @@ QUERIES = (
 )
 
 
+# What the frozen nets say of a picture.
+_PERSON = "person_vector"  # identity token, of the source
+_CLEAN, _CONDITION = "latent", "condition_latent"  # picture and rendering
+_LAYOUT = "layout"  # where the regions probably are
+
+
 class LatentTokens(nn.Module):
   """Source condition of the "vanilla" ablation: latents as context tokens.
 
@@ -83,6 +89,8 @@ class DiffFAERecipe(recipe_lib.Recipe):
     identity_token: False feeds the U-Net no identity (ablation).
     slot_names: region of each slot, instead of what `region_encoder` counted.
     latent_scale: number, or 0 to scale latents by 1 / their spread.
+    read_once: what the frozen nets say of a picture is computed once, before
+      the first step, and kept; for data that fit the disk.
   """
 
   unet: unet_lib.UNet
@@ -101,6 +109,7 @@ class DiffFAERecipe(recipe_lib.Recipe):
   identity_token: bool = True
   slot_names: tuple[str, ...] = ()
   latent_scale: float = 0.0
+  read_once: bool = False
   ema_decay: float = 0.9999
   sampler: str = "ddim"
   sampling_steps: int = 50
@@ -160,6 +169,7 @@ class DiffFAERecipe(recipe_lib.Recipe):
       identity_token=options.identity_token,
       slot_names=tuple(options.slot_names),
       latent_scale=options.latent_scale,
+      read_once=options.read_once,
       ema_decay=options.ema_decay,
       sampler=options.sampler,
       sampling_steps=options.sampling_steps,
@@ -174,14 +184,41 @@ class DiffFAERecipe(recipe_lib.Recipe):
   def batch_spec(self):
     size = self.image_size
     picture = recipe_lib.Field((size, size, 3), "float32", (-1.0, 1.0))
-    return {"source_image": picture, "query_image": picture}
+    spec = {"source_image": picture, "query_image": picture}
+    for name, field in self.reading_spec().items():
+      whose = "source" if name == _PERSON else "query"
+      spec[f"{whose}_{name}"] = field
+    return spec
+
+  def reading_spec(self):
+    if not self.read_once:
+      return {}
+    side, latent = self._latent_side(), self.autoencoder.embed_dim
+    spec = {
+      _PERSON: recipe_lib.Field((self.reader.identity.embedding,)),
+      _CLEAN: recipe_lib.Field((side, side, latent)),
+      _CONDITION: recipe_lib.Field((side, side, latent)),
+    }
+    if self._led:
+      grid, slots = self._mask_side(), self.region_encoder.slots
+      spec[_LAYOUT] = recipe_lib.Field((grid, grid, slots))
+    return spec
 
   @property
   def _slots(self) -> bool:
     return self.source_condition == "slots"
 
+  @property
+  def _led(self) -> bool:
+    """Whether a loss leads the slots."""
+    slots = self.region_encoder.slots
+    return self._slots and layout_lib.leads(self.layout, slots)
+
   def _latent_side(self) -> int:
     return self.image_size // 2 ** (len(self.autoencoder.mult) - 1)
+
+  def _mask_side(self) -> int:
+    return self.image_size // self.region_encoder.patch
 
   def init(self, rng):
     size, side = self.image_size, self._latent_side()
@@ -294,19 +331,49 @@ class DiffFAERecipe(recipe_lib.Recipe):
 
   # Training, eq. 1, 7 and 8.
 
+  def read(self, frozen, image):
+    """What the frozen nets say of pictures, as sources and as queries."""
+    codes = self.reader.codes(frozen, image)
+    person = self.reader.embed(frozen, image, codes["landmarks5"])
+    return {_PERSON: person} | self._read_query(frozen, image, codes)
+
+  def _read_query(self, frozen, image, codes):
+    # In training shape and albedo are the query's too (eq. 3): it is the
+    # same person.
+    rendered = self.reader.render(frozen, codes)
+    both = self.encode(frozen, jnp.concatenate([image, rendered["image"]]))
+    found = {_CLEAN: both[: len(image)], _CONDITION: both[len(image) :]}
+    if self._led:
+      found[_LAYOUT] = layout_lib.masks(
+        frozen["morphable"]["params"],
+        rendered["ids"],
+        codes[face_reader.POINTS5],
+        image,
+        self._mask_side(),
+      )
+    return found
+
+  def _read_pair(self, frozen, batch):
+    """The readings that a loss needs, by name."""
+    if self.read_once:
+      spec = self.reading_spec()
+      whose = {n: "source" if n == _PERSON else "query" for n in spec}
+      return {n: batch[f"{whose[n]}_{n}"] for n in spec}
+    source, query = batch["source_image"], batch["query_image"]
+    both = self.reader.codes(frozen, jnp.concatenate([source, query]))
+    of_source, of_query = (
+      jax.tree.map(lambda a, part=part: a[part], both)
+      for part in (slice(len(source)), slice(len(source), None))
+    )
+    found = self._read_query(frozen, query, of_query)
+    found[_PERSON] = self.reader.embed(frozen, source, of_source["landmarks5"])
+    return jax.lax.stop_gradient(found)
+
   def denoise_loss(self, params, ctx):
     source, query = ctx.batch["source_image"], ctx.batch["query_image"]
     frozen, count = ctx.frozen, source.shape[0]
-    both = self.reader.codes(frozen, jnp.concatenate([source, query]))
-    of_source = jax.tree.map(lambda a: a[:count], both)
-    of_query = jax.tree.map(lambda a: a[count:], both)
-    # In training shape and albedo are the query's too (eq. 3): it is the
-    # same person.
-    rendered = self.reader.render(frozen, of_query)
-    latents = self.encode(frozen, jnp.concatenate([query, rendered["image"]]))
-    identity = self.reader.embed(frozen, source, of_source["landmarks5"])
-    latents, identity = jax.lax.stop_gradient((latents, identity))
-    clean, condition = latents[:count], latents[count:]
+    readings = self._read_pair(frozen, ctx.batch)
+    clean, condition = readings[_CLEAN], readings[_CONDITION]
 
     variables = {net: {"params": tree} for net, tree in params.items()}
     tokens, _ = self._context(variables, frozen, source)
@@ -318,7 +385,7 @@ class DiffFAERecipe(recipe_lib.Recipe):
       jnp.concatenate([noisy, condition], axis=-1),
       time.astype(jnp.float32),
       tokens,
-      identity,
+      readings[_PERSON],
       maps="mean",
     )
     diffusion = training.diffusion_loss(
@@ -338,14 +405,8 @@ class DiffFAERecipe(recipe_lib.Recipe):
     metrics["consistency"] = consistency
     metrics["mask_variance"] = masks.var(axis=0).mean()
     loss = diffusion + weight * consistency
-    if layout_lib.leads(self.layout, self.region_encoder.slots):
-      wanted = layout_lib.masks(
-        frozen["morphable"]["params"],
-        rendered["ids"],
-        of_query[face_reader.POINTS5],
-        query,
-        free.shape[1],
-      )
+    if self._led:
+      wanted = readings[_LAYOUT]
       metrics["layout"] = layout_lib.cross_entropy(free, wanted)
       loss = loss + recipe_lib.at(self.layout, ctx.step) * metrics["layout"]
     return loss, recipe_lib.Aux(metrics=metrics)

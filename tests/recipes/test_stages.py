@@ -96,6 +96,40 @@ def test_stage_steps_and_previews(stage):
     assert np.isfinite(picture).all()
 
 
+def test_readings_are_what_the_loss_would_read():
+  live, kept = (build("denoiser", read_once=once) for once in (False, True))
+  state = quick_jit(lambda: step_lib.init_state(live, jax.random.key(0)))()
+  frozen = quick_jit(lambda: live.init_frozen(jax.random.key(1)))()
+  batch = recipe_lib.example_batch(live.batch_spec(), 3, 0)
+  read = quick_jit(kept.read)
+  more = dict(batch)
+  for whose in ("source", "query"):
+    for name, rows in read(frozen, batch[f"{whose}_image"]).items():
+      more[f"{whose}_{name}"] = rows
+  # What is left out of the spec is not in a batch, so the loss may not ask.
+  more = recipe_lib.check_batch(kept.batch_spec(), more, "test")
+  assert len(more) == len(batch) + len(kept.reading_spec()) == 6
+
+  def loss(recipe, batch):
+    ctx = recipe_lib.Ctx(
+      batch=batch,
+      frozen=frozen,
+      stats=state.stats,
+      ema=state.ema,
+      step=state.step,
+      rng=state.rng,
+    )
+    return recipe.denoise_loss(state.params, ctx)
+
+  live_loss, live_aux = quick_jit(functools.partial(loss, live))(batch)
+  kept_loss, kept_aux = quick_jit(functools.partial(loss, kept))(more)
+  np.testing.assert_allclose(kept_loss, live_loss, rtol=1e-5)
+  for name, value in live_aux.metrics.items():
+    np.testing.assert_allclose(
+      kept_aux.metrics[name], value, rtol=1e-4, err_msg=name
+    )
+
+
 def test_slots_named_by_hand_need_no_regions():
   names = ("hair", "face", "background", "clothes")
   recipe = build("region_encoder", slot_names=names, layout=0.0)
