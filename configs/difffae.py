@@ -65,7 +65,7 @@ STEPS = {
     first_stage=5000,
     region_encoder=1600,
     denoiser=6000,
-    score_estimator=8000,
+    score_estimator=16000,
     score_identity=2000,
   ),
   "synthetic128": dict(
