@@ -55,7 +55,7 @@ STEPS = {
     identity=450,
     first_stage=600,
     region_encoder=300,
-    denoiser=700,
+    denoiser=1100,
     score_estimator=1200,
     score_identity=500,
   ),
