@@ -18,7 +18,7 @@ Variants (`configs/difffae.py:NAME`):
 
 Values that the paper leaves open, and what stands here:
   noise schedule      0.0015 -> 0.0195, squared ("linear" of latent diffusion)
-  sampling            DDIM, 50 steps (4 on the embedded default), eta 0
+  sampling            DDIM, 50 steps (2 on the embedded default), eta 0
   slot init           one learned vector per slot, so that the order is fixed
   AdaIN               residual (1 + scale) x + bias after the second GroupNorm
   attention loss      mean over pixels and tokens, masks without gradient
@@ -333,7 +333,7 @@ def embedded(variant):
         read_once=True,
         ema_decay=0.999,
         sampler="ddim",
-        sampling_steps=4,
+        sampling_steps=2,
         camera_from="source",
         evaluation=dict(pairs=256, swaps=64, data=dict(world)),
       ),
