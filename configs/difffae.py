@@ -7,7 +7,7 @@ Command, embedded default (synthetic heads, 64 px, any machine):
 Variants (`configs/difffae.py:NAME`):
   (none)        synthetic heads at 64 px, f4 autoencoder, narrow nets. Made for
                 25 minutes on 2 cores; README, "Measured", has what was timed.
-  long          the same nets, three times the people and three to nine times
+  long          the same nets, three times the people and five to nine times
                 the steps; README, "Measured", has its time and scores.
   synthetic128  the same world at 128 px with wider nets, for one GPU. Not run.
   voxceleb256   the paper's setting at 256 px (appendix tables 4 and 5). Not
@@ -55,7 +55,7 @@ STEPS = {
     identity=450,
     first_stage=600,
     region_encoder=300,
-    denoiser=1100,
+    denoiser=800,
     score_estimator=1200,
     score_identity=500,
   ),
@@ -500,7 +500,7 @@ def paper(size):
     prediction="eps",
     layout=0.0,
     latent_scale=1.0,
-    read_once=False,  # some 25 kB for each frame
+    read_once=False,  # 34 kB for each frame of 256 px
     ema_decay=0.9999,
     sampling_steps=50,
     camera_from="query",

@@ -17,11 +17,9 @@ from tests import toy_config
 COUNT = 70  # two whole batches and a part
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
+def write(path, seed):
   """70 random pictures of 35 people."""
-  draw = np.random.default_rng(0)
-  path = tmp_path_factory.mktemp("data")
+  draw = np.random.default_rng(seed)
   records.write_records(
     path / "toy" / "train",
     (
@@ -34,6 +32,11 @@ def data(tmp_path_factory):
     ),
   )
   return path
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+  return write(tmp_path_factory.mktemp("data"), 0)
 
 
 def config_of(**changes):
@@ -117,6 +120,18 @@ def test_other_nets_are_read_anew(tmp_path, data):
     np.testing.assert_allclose(found, read_all(stage, frozen), atol=1e-6)
   # Nothing to do: no picture is read.
   assert readings.prepare(stage, frozen, "head", lambda: 1 / 0)
+
+
+def test_other_pictures_are_read_anew(tmp_path, data):
+  stage = stage_of(tmp_path, data)
+  frozen = frozen_of(stage)
+  assert readings.prepare(stage, frozen, "head", lambda: False)
+  before = np.array(readings.load(stage)["latent"])
+  other = stage_of(tmp_path, write(tmp_path / "other", 1))
+  assert readings.prepare(other, frozen, "head", lambda: False)
+  found = np.array(readings.load(other)["latent"])
+  np.testing.assert_allclose(found, read_all(other, frozen), atol=1e-6)
+  assert np.abs(found - before).max() > 0.1
 
 
 def test_a_training_on_readings_is_the_training_without(tmp_path, data):
