@@ -1,8 +1,8 @@
 """What frozen nets read in each picture, computed once and kept on disk.
 
 Where the pictures of a stage are never changed on their way, its frozen nets
-would say the same of them in every epoch. Trainings of latent diffusion keep
-latents for that reason; here any arrays that a recipe names are kept.
+would say the same of them in every epoch. The arrays that a recipe names are
+kept instead.
 """
 
 import copy
@@ -10,7 +10,7 @@ import hashlib
 import json
 import pathlib
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -27,8 +27,6 @@ from faceedit_jax.stages import Stage
 _BATCH = 32  # pictures read at a time
 _GLANCED = 16  # pictures looked at to tell one set from another
 _STAMP = "stamp.json"
-
-Readings = Mapping[str, np.ndarray]
 
 
 def prepare(
@@ -87,7 +85,7 @@ def prepare(
     raise WorkdirError(f"cannot write to {folder}: {e.strerror}") from e
 
 
-def load(stage: Stage) -> Readings:
+def load(stage: Stage) -> batches.Readings:
   """Opens what `prepare` computed; nothing if the recipe wants nothing."""
   folder = stage.directory / "readings"
   return {

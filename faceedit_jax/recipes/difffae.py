@@ -48,6 +48,11 @@ _CLEAN, _CONDITION = "latent", "condition_latent"  # picture and rendering
 _LAYOUT = "layout"  # where the regions probably are
 
 
+def _in_batch(reading: str) -> str:
+  """A reading's name in a batch: of the source or of the query."""
+  return f"{'source' if reading == _PERSON else 'query'}_{reading}"
+
+
 class LatentTokens(nn.Module):
   """Source condition of the "vanilla" ablation: latents as context tokens.
 
@@ -185,10 +190,8 @@ class DiffFAERecipe(recipe_lib.Recipe):
     size = self.image_size
     picture = recipe_lib.Field((size, size, 3), "float32", (-1.0, 1.0))
     spec = {"source_image": picture, "query_image": picture}
-    for name, field in self.reading_spec().items():
-      whose = "source" if name == _PERSON else "query"
-      spec[f"{whose}_{name}"] = field
-    return spec
+    kept = self.reading_spec().items()
+    return spec | {_in_batch(name): field for name, field in kept}
 
   def reading_spec(self):
     if not self.read_once:
@@ -356,9 +359,7 @@ class DiffFAERecipe(recipe_lib.Recipe):
   def _read_pair(self, frozen, batch):
     """The readings that a loss needs, by name."""
     if self.read_once:
-      spec = self.reading_spec()
-      whose = {n: "source" if n == _PERSON else "query" for n in spec}
-      return {n: batch[f"{whose[n]}_{n}"] for n in spec}
+      return {name: batch[_in_batch(name)] for name in self.reading_spec()}
     source, query = batch["source_image"], batch["query_image"]
     both = self.reader.codes(frozen, jnp.concatenate([source, query]))
     of_source, of_query = (
