@@ -62,11 +62,11 @@ STEPS = {
     score_identity=500,
   ),
   "long": dict(
-    estimator=8000,
+    estimator=16000,
     identity=3000,
     first_stage=5000,
     region_encoder=1600,
-    denoiser=6000,
+    denoiser=14000,
     score_estimator=16000,
     score_identity=2000,
   ),
@@ -362,12 +362,12 @@ def embedded(variant):
     # Second nets, trained with another seed, that only score edits.
     scoring_stages=("score_estimator", "score_identity"),
     stage=dict(
-      estimator=estimator(0, counts["estimator"]),
+      estimator=estimator(1, counts["estimator"]),
       identity=identity(0, counts["identity"]),
       first_stage=first_stage(),
       region_encoder=region_encoder(),
       denoiser=denoiser(),
-      score_estimator=estimator(1, counts["score_estimator"]),
+      score_estimator=estimator(0, counts["score_estimator"]),
       score_identity=identity(1, counts["score_identity"]),
     ),
   )
