@@ -18,7 +18,10 @@ Variants (`configs/difffae.py:NAME`):
 
 Values that the paper leaves open, and what stands here:
   noise schedule      0.0015 -> 0.0195, squared ("linear" of latent diffusion)
-  sampling            DDIM, 50 steps (2 on the embedded default), eta 0
+  sampling            DDIM, 50 steps, eta 0, spaced as in latent diffusion. On
+                      the embedded default 2 steps, from the last timestep on:
+                      spaced the other way they would begin at timestep 501,
+                      where training still sees a third of the signal
   slot init           one learned vector per slot, so that the order is fixed
   AdaIN               residual (1 + scale) x + bias after the second GroupNorm
   attention loss      mean over pixels and tokens, masks without gradient
@@ -336,6 +339,7 @@ def embedded(variant):
         ema_decay=0.999,
         sampler="ddim",
         sampling_steps=2,
+        ddim_spacing="trailing",
         camera_from="source",
         evaluation=dict(pairs=256, swaps=64, data=dict(world)),
       ),
@@ -505,6 +509,7 @@ def paper(size):
     read_once=False,  # 34 kB for each frame of 256 px
     ema_decay=0.9999,
     sampling_steps=50,
+    ddim_spacing="ldm",
     camera_from="query",
   )
   first = config["stage"]["first_stage"]

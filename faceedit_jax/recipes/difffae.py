@@ -16,7 +16,7 @@ import optax
 
 from faceedit_jax.core import optim
 from faceedit_jax.core import recipe as recipe_lib
-from faceedit_jax.diffusion import samplers, schedules, training
+from faceedit_jax.diffusion import grids, samplers, schedules, training
 from faceedit_jax.losses import attention_consistency
 from faceedit_jax.models import autoencoder as autoencoder_lib
 from faceedit_jax.models import region_encoder as region_encoder_lib
@@ -96,6 +96,7 @@ class DiffFAERecipe(recipe_lib.Recipe):
     latent_scale: number, or 0 to scale latents by 1 / their spread.
     read_once: what the frozen nets say of a picture is computed once, before
       the first step, and kept; for data that fit the disk.
+    ddim_spacing: which steps DDIM visits, see `diffusion.grids.timesteps`.
   """
 
   unet: unet_lib.UNet
@@ -118,12 +119,14 @@ class DiffFAERecipe(recipe_lib.Recipe):
   ema_decay: float = 0.9999
   sampler: str = "ddim"
   sampling_steps: int = 50
+  ddim_spacing: str = "ldm"
   camera_from: str = "source"
   evaluator: Any = None
 
   edit_options = (
     "sampler",
     "sampling_steps",
+    "ddim_spacing",
     "camera_from",
     "slot_names",
     "evaluation",
@@ -137,6 +140,11 @@ class DiffFAERecipe(recipe_lib.Recipe):
       raise ValueError(
         f"recipe.source_condition is {condition!r}; it must be 'slots' or "
         "'latent'"
+      )
+    if options.ddim_spacing not in grids.DDIM_SPACINGS:
+      raise ValueError(
+        f"recipe.ddim_spacing is {options.ddim_spacing!r}; it must be one of "
+        + ", ".join(map(repr, grids.DDIM_SPACINGS))
       )
     if options.slot_names:
       regions_lib.from_names(options.slot_names, nets.region_encoder.slots)
@@ -178,6 +186,7 @@ class DiffFAERecipe(recipe_lib.Recipe):
       ema_decay=options.ema_decay,
       sampler=options.sampler,
       sampling_steps=options.sampling_steps,
+      ddim_spacing=options.ddim_spacing,
       camera_from=options.camera_from,
       evaluator=counterfactual.from_config(
         options.evaluation, reader, shapes, image_size
@@ -493,7 +502,7 @@ class DiffFAERecipe(recipe_lib.Recipe):
     name = sampler or self.sampler
     options: dict[str, Any] = {"kind": self.prediction}
     if name == "ddim":
-      options["eta"] = eta
+      options |= {"eta": eta, "spacing": self.ddim_spacing}
     if name == "ddpm" or (name == "ddim" and eta):
       fresh = jax.random.fold_in(rng, 2**30)
       options["rng"] = jax.vmap(lambda i: jax.random.fold_in(fresh, i))(row)

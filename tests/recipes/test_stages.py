@@ -15,6 +15,7 @@ from faceedit_jax.core import recipe as recipe_lib
 from faceedit_jax.core import state as state_lib
 from faceedit_jax.core import step as step_lib
 from faceedit_jax.core.errors import UserError
+from faceedit_jax.diffusion import grids, samplers
 from faceedit_jax.models import iresnet
 from faceedit_jax.morphable import model as morphable_model
 from faceedit_jax.recipes import face_reader, regions
@@ -221,6 +222,39 @@ def test_edit_keeps_pictures_apart(editor):
   swapped = {k: v[::-1].copy() for k, v in inputs.items()}
   again = edit(swapped, jax.random.key(5))
   np.testing.assert_allclose(again["image"][1], result["image"][0], atol=1e-4)
+
+
+def test_sampling_begins_in_pure_noise(monkeypatch):
+  recipe, seen = build("denoiser"), []
+
+  def sample(name, predict, noise, schedule, steps, *, spacing, **_):
+    assert name == "ddim"
+    seen.append(grids.ddim_grid(schedule, steps, spacing))
+    return noise
+
+  monkeypatch.setattr(samplers, "sample", sample)
+  shapes = jax.eval_shape(
+    lambda: (
+      step_lib.init_state(recipe, jax.random.key(0)),
+      recipe.init_frozen(jax.random.key(1)),
+    )
+  )
+  picture = jax.ShapeDtypeStruct((1, SIZE, SIZE, 3), jnp.float32)
+  jax.eval_shape(
+    lambda state, frozen, source: recipe.edit(
+      state_lib.view(state, None), frozen, {"source": source}, jax.random.key(0)
+    ),
+    *shapes,
+    picture,
+  )
+  (grid,) = seen
+  assert len(grid.t) == recipe.sampling_steps
+  assert grid.alpha[0] < 0.02
+
+
+def test_unknown_spacing_is_one_clear_line():
+  with pytest.raises(ValueError, match=r"ddim_spacing is 'even'.*'trailing'"):
+    build("denoiser", ddim_spacing="even")
 
 
 def test_unknown_camera_is_one_clear_line(editor):
