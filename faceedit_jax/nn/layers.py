@@ -22,6 +22,30 @@ fan_in_uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 zeros = nn.initializers.zeros_init()
 
 
+def _convolve(x, kernel, strides, padding, **options):
+  """`lax.conv_general_dilated`, on maps smaller than the kernel as a product.
+
+  There XLA takes the map for the kernel and the kernel for the map, a form that
+  CPUs have no fast path for: the two lowest levels of a U-Net, 2 x 2 pixels,
+  took a third of its training step.
+  """
+  height, width, channels, features = kernel.shape
+  plain = all(step == 1 for step in strides) and channels == x.shape[-1]
+  if not plain or x.shape[1] * x.shape[2] >= height * width:
+    return jax.lax.conv_general_dilated(x, kernel, strides, padding, **options)
+  x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
+  rows, columns = x.shape[1] - height + 1, x.shape[2] - width + 1
+  patches = [
+    x[:, i : i + rows, j : j + columns]
+    for i in range(height)
+    for j in range(width)
+  ]
+  flat = kernel.reshape(-1, features)
+  return jnp.matmul(
+    jnp.concatenate(patches, -1), flat, precision=options.get("precision")
+  )
+
+
 def conv(
   features: int,
   kernel: int = 3,
@@ -59,6 +83,7 @@ def conv(
     kernel_init=init,
     dtype=dtype,
     name=name,
+    conv_general_dilated=_convolve,
   )
 
 

@@ -1,5 +1,8 @@
 """Layers against NumPy."""
 
+import functools
+
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -54,6 +57,27 @@ def test_strided_conv_pads_on_both_sides():
   x = jnp.arange(16.0).reshape(1, 4, 4, 1)
   out = net.apply({"params": {"kernel": kernel}}, x)
   np.testing.assert_array_equal(out[0, ..., 0], [[0, 0], [0, 5]])
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 2), (2, 4), (3, 3)])
+def test_convolutions_of_small_maps_are_convolutions(rng, size):
+  x = rng.normal(size=(2, *size, 3)).astype(np.float32)
+  ours = conv(5)
+  variables = ours.init(jax.random.key(0), x)
+  theirs = nn.Conv(5, (3, 3), padding=((1, 1), (1, 1)))
+
+  def value_and_slopes(module):
+    def loss(variables, x):
+      y = module.apply(variables, x)
+      return jnp.sin(y).sum(), y
+
+    return jax.grad(loss, (0, 1), has_aux=True)(variables, x)
+
+  jax.tree.map(
+    functools.partial(np.testing.assert_allclose, atol=1e-5),
+    value_and_slopes(ours),
+    value_and_slopes(theirs),
+  )
 
 
 def test_resampling():
