@@ -41,7 +41,10 @@ The two convolutions round the latent start orthogonal in every variant
 The denoiser predicts v instead of the noise (paper). Chosen for short
 trainings without a comparison: an error of the noise counts 1 / sqrt(abar_T),
 here 84, times in the estimate of the picture at the last step, one of v once.
-Its attention has heads of 32 features (paper: 40), hence one at this width.
+The default without a name trains on late timesteps more often than on early
+ones (`timesteps`; paper: uniform), since its two sampling steps are late ones.
+The denoiser's attention has heads of 32 features (paper: 40), hence one at this
+width.
 The slots are led to their regions by the pictures' 3D reading and colours, in
 pre-training and after it (`layout`; paper: they find them unaided). No labelled
 region is used.
@@ -323,11 +326,15 @@ def embedded(variant):
 
   def denoiser():
     steps = counts["denoiser"]
+    short = variant == ""
     return stage(
       dict(
         name="difffae",
         optimizer=optimizer(7e-4, steps, 100),
         schedule=dict(kind="linear", steps=1000, start=0.0015, end=0.0195),
+        # With these the 800 steps of the default gave edits a PSNR of 16.84,
+        # with uniform timesteps 16.60 (64 pairs; copy of the source 16.66).
+        timesteps=dict(antithetic=short, power=3.0 if short else 1.0),
         prediction="v",
         consistency_weight=0.1,
         layout=0.1,
@@ -503,6 +510,7 @@ def paper(size):
   denoiser["data"]["batch_size"] = 16
   denoiser["recipe"].update(
     optimizer=optimizer(1e-4, clip=0.0),
+    timesteps=dict(antithetic=False, power=1.0),
     prediction="eps",
     layout=0.0,
     latent_scale=1.0,

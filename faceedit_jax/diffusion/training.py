@@ -12,21 +12,36 @@ WEIGHTINGS = ("simple", "p2", "min_snr", "vlb")
 
 @typechecked
 def draw_timesteps(
-  key: PRNGKey, batch: int, steps: int, antithetic: bool = False
+  key: PRNGKey,
+  batch: int,
+  steps: int,
+  antithetic: bool = False,
+  power: float = 1.0,
 ) -> Int[Array, "{batch}"]:
-  """Uniform timesteps in [0, steps).
+  """Timesteps in [0, steps) to train on.
 
   Args:
     key: random key.
     batch: number of timesteps to draw.
     steps: number T of steps of the schedule.
-    antithetic: spreads one uniform draw evenly over the batch, which lowers
-      the variance of the loss; every timestep stays uniform.
+    antithetic: spreads one draw evenly over the batch, which lowers the
+      variance of the loss; the distribution of every timestep stays the same.
+    power: 1 draws uniformly; p draws t with a density of t^(p - 1), so that
+      training sees noisier pictures more often.
+
+  Raises:
+    ValueError: the power is not positive.
   """
-  if not antithetic:
+  if power <= 0:
+    raise ValueError(f"power of the timesteps is {power}, wanted above 0")
+  if not antithetic and power == 1:
     return jax.random.randint(key, (batch,), 0, steps)
-  offset = jax.random.uniform(key)
-  points = (offset + jnp.arange(batch) / batch) % 1.0
+  if antithetic:
+    offset = jax.random.uniform(key)
+    points = (offset + jnp.arange(batch) / batch) % 1.0
+  else:
+    points = jax.random.uniform(key, (batch,))
+  points = points ** (1 / power)
   return jnp.minimum((points * steps).astype(jnp.int32), steps - 1)
 
 

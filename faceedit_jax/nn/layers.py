@@ -26,8 +26,8 @@ def _convolve(x, kernel, strides, padding, **options):
   """`lax.conv_general_dilated`, on maps smaller than the kernel as a product.
 
   There XLA takes the map for the kernel and the kernel for the map, a form that
-  CPUs have no fast path for: the two lowest levels of a U-Net, 2 x 2 pixels,
-  took a third of its training step.
+  CPUs have no fast path for: 200 of the 690 ms that a training step of the
+  embedded denoiser took went to its lowest level, 2 x 2 pixels.
   """
   height, width, channels, features = kernel.shape
   plain = all(step == 1 for step in strides) and channels == x.shape[-1]

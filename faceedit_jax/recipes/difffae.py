@@ -6,7 +6,7 @@ Trains the denoising U-Net and the region-responsive encoder jointly (section
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -86,6 +86,8 @@ class DiffFAERecipe(recipe_lib.Recipe):
     code_shapes: shapes of the estimator's codes without batch.
     morphable: makes the 3D face; it has no weights to load.
     schedule: noise schedule.
+    timesteps: how training draws them: `antithetic` and `power` of
+      `diffusion.draw_timesteps`; uniformly by default.
     prediction: "eps" (the paper), "v" or "x0".
     consistency_weight: delta of eq. 7; 0 switches the loss off.
     layout: weight of the loss that keeps the slots where the pictures' 3D
@@ -108,6 +110,7 @@ class DiffFAERecipe(recipe_lib.Recipe):
   schedule: schedules.Schedule
   image_size: int
   tx: optax.GradientTransformation
+  timesteps: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   prediction: str = "eps"
   consistency_weight: Any = 0.1
   layout: Any = 0.0
@@ -175,6 +178,7 @@ class DiffFAERecipe(recipe_lib.Recipe):
       schedule=schedules.make_schedule(**dict(options.schedule)),
       image_size=image_size,
       tx=optim.make_tx(**options.optimizer),
+      timesteps=dict(options.timesteps),
       prediction=options.prediction,
       consistency_weight=options.consistency_weight,
       layout=options.layout,
@@ -387,7 +391,9 @@ class DiffFAERecipe(recipe_lib.Recipe):
 
     variables = {net: {"params": tree} for net, tree in params.items()}
     tokens, _ = self._context(variables, frozen, source)
-    time = training.draw_timesteps(ctx.key("time"), count, self.schedule.steps)
+    time = training.draw_timesteps(
+      ctx.key("time"), count, self.schedule.steps, **self.timesteps
+    )
     noise = jax.random.normal(ctx.key("noise"), clean.shape)
     noisy = self.schedule.q_sample(clean, noise, time)
     predicted, maps = self.unet.apply(

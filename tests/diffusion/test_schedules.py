@@ -1,5 +1,7 @@
 """Schedules, predictions and the training loss against closed forms."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -136,6 +138,24 @@ def test_timesteps_are_uniform(antithetic):
   assert t.min() == 0 and t.max() == 9
   counts = np.bincount(t.ravel(), minlength=10) / t.size
   np.testing.assert_allclose(counts, 0.1, atol=0.02)
+
+
+@pytest.mark.parametrize("antithetic", [False, True])
+def test_timesteps_with_a_power_are_late(antithetic):
+  keys = jax.random.split(jax.random.key(3), 500)
+  draw = functools.partial(
+    diffusion.draw_timesteps,
+    batch=8,
+    steps=10,
+    antithetic=antithetic,
+    power=3.0,
+  )
+  t = np.asarray(jax.vmap(draw)(keys))
+  counts = np.bincount(t.ravel(), minlength=10) / t.size
+  wanted = np.diff((np.arange(11) / 10) ** 3.0)
+  np.testing.assert_allclose(counts, wanted, atol=0.02)
+  with pytest.raises(ValueError, match="wanted above 0"):
+    draw(keys[0], power=0.0)
 
 
 def test_timestep_embedding_starts_with_cosines():
