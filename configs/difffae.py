@@ -7,7 +7,7 @@ Command, embedded default (synthetic heads, 64 px, any machine):
 Variants (`configs/difffae.py:NAME`):
   (none)        synthetic heads at 64 px, f4 autoencoder, narrow nets. Made for
                 25 minutes on 2 cores; README, "Measured", has what was timed.
-  long          the same nets, three times the people and five to nine times
+  long          the same nets, three times the people and five to eighteen times
                 the steps; README, "Measured", has its time and scores.
   synthetic128  the same world at 128 px with wider nets, for one GPU. Not run.
   voxceleb256   the paper's setting at 256 px (appendix tables 4 and 5). Not
