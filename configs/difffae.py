@@ -42,7 +42,8 @@ The denoiser predicts v instead of the noise (paper). Chosen for short
 trainings without a comparison: an error of the noise counts 1 / sqrt(abar_T),
 here 84, times in the estimate of the picture at the last step, one of v once.
 The default without a name trains on late timesteps more often than on early
-ones (`timesteps`; paper: uniform), since its two sampling steps are late ones.
+ones (`timesteps`; latent diffusion: all alike), since its two sampling steps
+are late ones.
 The denoiser's attention has heads of 32 features (paper: 40), hence one at this
 width.
 The slots are led to their regions by the pictures' 3D reading and colours, in
@@ -333,7 +334,8 @@ def embedded(variant):
         optimizer=optimizer(7e-4, steps, 100),
         schedule=dict(kind="linear", steps=1000, start=0.0015, end=0.0195),
         # With these the 800 steps of the default gave edits a PSNR of 16.84,
-        # with uniform timesteps 16.60 (64 pairs; copy of the source 16.66).
+        # with uniform timesteps 16.60 (the first 64 pairs, one training each at
+        # c44a726 on stages of f3f6ee0; copy of the source 16.66).
         timesteps=dict(antithetic=short, power=3.0 if short else 1.0),
         prediction="v",
         consistency_weight=0.1,

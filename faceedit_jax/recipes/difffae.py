@@ -9,7 +9,6 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
@@ -19,6 +18,7 @@ from faceedit_jax.core import recipe as recipe_lib
 from faceedit_jax.diffusion import grids, samplers, schedules, training
 from faceedit_jax.losses import attention_consistency
 from faceedit_jax.models import autoencoder as autoencoder_lib
+from faceedit_jax.models import latent_tokens
 from faceedit_jax.models import region_encoder as region_encoder_lib
 from faceedit_jax.models import unet as unet_lib
 from faceedit_jax.recipes import counterfactual, face_reader
@@ -51,27 +51,6 @@ _LAYOUT = "layout"  # where the regions probably are
 def _in_batch(reading: str) -> str:
   """A reading's name in a batch: of the source or of the query."""
   return f"{'source' if reading == _PERSON else 'query'}_{reading}"
-
-
-class LatentTokens(nn.Module):
-  """Source condition of the "vanilla" ablation: latents as context tokens.
-
-  DiffFAE section 5.4, variant (1): the first stage's encoder reads the source.
-
-  Attributes:
-    dim: size of a token.
-  """
-
-  dim: int
-
-  @nn.compact
-  def __call__(self, latent):
-    b, h, w, c = latent.shape
-    tokens = nn.Dense(self.dim)(latent.reshape(b, h * w, c))
-    place = self.param(
-      "place", nn.initializers.normal(0.02), (1, h * w, self.dim)
-    )
-    return tokens + place
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,6 +127,11 @@ class DiffFAERecipe(recipe_lib.Recipe):
       raise ValueError(
         f"recipe.ddim_spacing is {options.ddim_spacing!r}; it must be one of "
         + ", ".join(map(repr, grids.DDIM_SPACINGS))
+      )
+    if options.timesteps.power <= 0:
+      raise ValueError(
+        f"recipe.timesteps.power is {options.timesteps.power}; it must be "
+        "above 0 (1 draws uniformly)"
       )
     if options.slot_names:
       regions_lib.from_names(options.slot_names, nets.region_encoder.slots)
@@ -255,7 +239,7 @@ class DiffFAERecipe(recipe_lib.Recipe):
       regions = region_recipe.init_regions(self.region_encoder.slots)
       nets["region_encoder"] = {**encoder, "regions": regions}
     else:
-      tokens = LatentTokens(self.unet.context_dim)
+      tokens = latent_tokens.LatentTokens(self.unet.context_dim)
       nets["latent_tokens"] = tokens.init(
         key, jnp.zeros((1, side, side, channels))
       )
@@ -342,7 +326,7 @@ class DiffFAERecipe(recipe_lib.Recipe):
       net = {"params": variables["region_encoder"]["params"]}
       return self.region_encoder.apply(net, image)
     net = {"params": variables["latent_tokens"]["params"]}
-    tokens = LatentTokens(self.unet.context_dim)
+    tokens = latent_tokens.LatentTokens(self.unet.context_dim)
     return tokens.apply(net, self.encode(frozen, image)), None
 
   # Training, eq. 1, 7 and 8.

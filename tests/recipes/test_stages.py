@@ -15,7 +15,7 @@ from faceedit_jax.core import recipe as recipe_lib
 from faceedit_jax.core import state as state_lib
 from faceedit_jax.core import step as step_lib
 from faceedit_jax.core.errors import UserError
-from faceedit_jax.diffusion import grids, samplers
+from faceedit_jax.diffusion import grids, samplers, training
 from faceedit_jax.models import iresnet
 from faceedit_jax.morphable import model as morphable_model
 from faceedit_jax.recipes import face_reader, regions
@@ -129,6 +129,35 @@ def test_readings_are_what_the_loss_would_read():
     np.testing.assert_allclose(
       kept_aux.metrics[name], value, rtol=1e-4, err_msg=name
     )
+
+
+def test_timesteps_are_drawn_as_the_config_says(monkeypatch):
+  recipe, seen = build("denoiser"), {}
+  draw = training.draw_timesteps
+
+  def watched(*args, **options):
+    seen.update(options)
+    return draw(*args, **options)
+
+  monkeypatch.setattr(training, "draw_timesteps", watched)
+  batch = recipe_lib.example_batch(recipe.batch_spec(), 2, 0)
+
+  def loss(batch):
+    state = step_lib.init_state(recipe, jax.random.key(0))
+    ctx = recipe_lib.Ctx(
+      batch=batch,
+      frozen=recipe.init_frozen(jax.random.key(1)),
+      stats=state.stats,
+      ema=state.ema,
+      step=state.step,
+      rng=state.rng,
+    )
+    return recipe.denoise_loss(state.params, ctx)
+
+  jax.eval_shape(loss, batch)
+  assert seen == {"antithetic": True, "power": 3.0}
+  with pytest.raises(ValueError, match="timesteps.power is 0"):
+    build("denoiser", timesteps=dict(antithetic=True, power=0))
 
 
 def test_slots_named_by_hand_need_no_regions():
