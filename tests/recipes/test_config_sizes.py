@@ -36,6 +36,17 @@ def test_every_stage_builds(variant):
     assert build(config, name).phases()
 
 
+@pytest.mark.parametrize("variant", [*config_module.STEPS, "smoke"])
+def test_as_many_classes_as_people_are_read(variant):
+  config = config_lib.load(f"configs/difffae.py:{variant}")
+  for name in ("identity", "score_identity"):
+    stage = config.stage[name]
+    drawn = stage.data.identities * stage.data.frames
+    read = stage.data.limit or drawn
+    assert read <= drawn
+    assert read == stage.recipe.identities * stage.data.frames
+
+
 @pytest.mark.parametrize("size", [256, 512])
 def test_paper_sizes(size):
   config = config_lib.load(f"configs/difffae.py:voxceleb{size}")
