@@ -7,8 +7,9 @@ Command, embedded default (synthetic heads, 64 px, any machine):
 Variants (`configs/difffae.py:NAME`):
   (none)        synthetic heads at 64 px, f4 autoencoder, narrow nets. Made for
                 25 minutes on 2 cores; README, "Measured", has what was timed.
-  long          the same nets, three times the people and five to eighteen times
-                the steps; README, "Measured", has its time and scores.
+  long          the same nets, three times the people (eight for the denoiser)
+                and four to sixteen times the steps; README, "Measured", has its
+                time and scores.
   synthetic128  the same world at 128 px with wider nets, for one GPU. Not run.
   voxceleb256   the paper's setting at 256 px (appendix tables 4 and 5). Not
                 run: the data is licence-gated. Paper: batch 16, 100 k steps,
@@ -41,9 +42,9 @@ The two convolutions round the latent start orthogonal in every variant
 The denoiser predicts v instead of the noise (paper). Chosen for short
 trainings without a comparison: an error of the noise counts 1 / sqrt(abar_T),
 here 84, times in the estimate of the picture at the last step, one of v once.
-The default without a name trains on late timesteps more often than on early
-ones (`timesteps`; latent diffusion: all alike), since its two sampling steps
-are late ones.
+The default without a name and `long` train on late timesteps more often than on
+early ones (`timesteps`; latent diffusion: all alike), since their two sampling
+steps are late ones.
 The denoiser's attention has heads of 32 features (paper: 40), hence one at this
 width.
 The slots are led to their regions by the pictures' 3D reading and colours, in
@@ -59,13 +60,18 @@ VARIANTS = ("", "long", "synthetic128", "voxceleb256", "voxceleb512", "smoke")
 
 # Steps of every stage of the synthetic variants.
 STEPS = {
+  # The default's denoiser hardly learns from a poor 3D reading: with 1,000,
+  # 2,400 and 16,000 steps of the estimator, and 800, 700 and 800 of its own,
+  # the first 64 pairs had a PSNR of 16.84, 17.10 and 18.32 (copy of the source
+  # 16.66; 4320473 on other stages of f3f6ee0, one training each, the last
+  # estimator that of `long`).
   "": dict(
-    estimator=1000,
+    estimator=2400,
     identity=450,
-    first_stage=600,
+    first_stage=500,
     region_encoder=300,
-    denoiser=800,
-    score_estimator=1200,
+    denoiser=700,
+    score_estimator=2400,
     score_identity=500,
   ),
   "long": dict(
@@ -337,9 +343,11 @@ def embedded(variant):
         name="difffae",
         optimizer=optimizer(7e-4, steps, 100),
         schedule=dict(kind="linear", steps=1000, start=0.0015, end=0.0195),
-        # With these the 800 steps of the default gave edits a PSNR of 16.84,
-        # with uniform timesteps 16.60 (the first 64 pairs, one training each at
-        # c44a726 on stages of f3f6ee0; copy of the source 16.66).
+        # With these 800 steps on the default gave edits a PSNR of 16.84, with
+        # uniform timesteps 16.60 (the first 64 pairs, one training each at
+        # c44a726 on stages of f3f6ee0, an estimator of 1,000 steps; copy of the
+        # source 16.66). `long` draws t with a density of t: half-way as often
+        # as uniformly, at the end twice as often.
         timesteps=dict(antithetic=power != 1, power=power),
         prediction="v",
         consistency_weight=0.1,
