@@ -84,6 +84,27 @@ def test_zones_lie_where_they_should(model):
   assert neck[:, 1].min() < -0.2  # its lower rim
 
 
+def test_density_is_the_normal_one(rng):
+  roots = rng.normal(size=(6, 3, 3))
+  # One of them flat, as where a region has a single colour.
+  roots[0, :, 1:] *= 1e-3
+  spread = roots @ roots.swapaxes(1, 2) + 1e-3 * np.eye(3)
+  off = rng.normal(size=(6, 3))
+  found = layout.log_normal(spread.astype(np.float32), off.astype(np.float32))
+  for got, matrix, x in zip(found, spread, off, strict=True):
+    wanted = -0.5 * x @ np.linalg.solve(matrix, x)
+    wanted -= 0.5 * np.linalg.slogdet(matrix)[1]
+    assert got == pytest.approx(wanted, rel=1e-3)
+
+
+def test_colours_need_no_lapack():
+  """Its batched routines hang where programs fill a CPU's threads."""
+  text = jax.jit(layout.by_colour).lower(
+    jnp.zeros((2, 8, 8, 3)), jnp.full((2, 8, 8, 4), 0.25)
+  )
+  assert "lapack" not in text.as_text().lower()
+
+
 def test_colours_settle_an_outline():
   """Half of the pixels are misjudged at first; their colours tell."""
   truth = np.zeros((1, 16, 16), int)
