@@ -7,9 +7,8 @@ Command, embedded default (synthetic heads, 64 px, any machine):
 Variants (`configs/difffae.py:NAME`):
   (none)        synthetic heads at 64 px, f4 autoencoder, narrow nets. Made for
                 25 minutes on 2 cores; README, "Measured", has what was timed.
-  long          the same nets, three times the people (eight for the denoiser)
-                and four to sixteen times the steps; README, "Measured", has its
-                time and scores.
+  long          the same nets, eight times the people and five to sixteen times
+                the steps; README, "Measured", has its time and scores.
   synthetic128  the same world at 128 px with wider nets, for one GPU. Not run.
   voxceleb256   the paper's setting at 256 px (appendix tables 4 and 5). Not
                 run: the data is licence-gated. Paper: batch 16, 100 k steps,
@@ -76,12 +75,12 @@ STEPS = {
   ),
   "long": dict(
     estimator=16000,
-    identity=3000,
-    first_stage=5000,
+    identity=4500,
+    first_stage=8000,
     region_encoder=1600,
     denoiser=11000,
     score_estimator=16000,
-    score_identity=2000,
+    score_identity=3000,
   ),
   "synthetic128": dict(
     estimator=12800,
@@ -158,17 +157,13 @@ def embedded(variant):
   large = variant == "synthetic128"
   size = 128 if large else 64
   identities = {"": 500, "long": 4000, "synthetic128": 4000}[variant]
-  frames = 8
-  # The people that all stages but the denoiser learn from. Only the denoiser
-  # began to learn its pictures by heart (README, "Measured").
-  taught = 1500 if variant == "long" else identities
   world = dict(
     source="synthetic_heads",
     folder=f"synthetic_heads_{size}" + ("_long" if variant == "long" else ""),
     size=size,
     seed=0,
     identities=identities,
-    frames=frames,
+    frames=8,
     test_identities=0,
     pairs=256,
     swaps=64,
@@ -181,7 +176,6 @@ def embedded(variant):
   # of the source, and photos are aligned by their eyes and mouth.
   jitter = dict(low=0.85, high=1.2, shift=0.15)
   colour = dict(probability=0.4)
-  few = dict(world, limit=taught * frames if taught < identities else 0)
   wide = 2 if large else 1
   nets = dict(
     morphable=dict(
@@ -275,7 +269,7 @@ def embedded(variant):
         close_share=0.75,
       ),
       dict(
-        few,
+        world,
         batch_size=16,
         sampler="single",
         faceless=dict(probability=0.1),
@@ -292,12 +286,12 @@ def embedded(variant):
       dict(
         name="identity",
         optimizer=optimizer(1e-3, steps, 50),
-        identities=taught,
+        identities=identities,
         margin=0.3,
         scale=24.0,
         jitter=0.01,
       ),
-      dict(few, batch_size=48, sampler="single"),
+      dict(world, batch_size=48, sampler="single"),
       steps,
       seed=seed,
     )
@@ -317,7 +311,7 @@ def embedded(variant):
         adversarial_start=steps * 3 // 4,
         ema_decay=0.995,
       ),
-      dict(few, batch_size=8, sampler="single"),
+      dict(world, batch_size=8, sampler="single"),
       steps,
     )
 
@@ -331,7 +325,7 @@ def embedded(variant):
         layout=0.1,
         slot_names=(),  # read from labelled regions
       ),
-      dict(few, batch_size=16, sampler="single"),
+      dict(world, batch_size=16, sampler="single"),
       steps,
     )
 
