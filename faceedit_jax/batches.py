@@ -167,6 +167,29 @@ class _Checked:
     self._loader.close()
 
 
+def abstract_batch(
+  recipe: recipe_lib.Recipe,
+  data: Mapping[str, Any],
+  sharding: jax.sharding.Sharding,
+) -> dict[str, jax.ShapeDtypeStruct]:
+  """Shapes and types of what `train_batches` gives.
+
+  Args:
+    recipe: gives the fields.
+    data: the stage's data section.
+    sharding: of the batch axis.
+
+  Returns:
+    {field: shape, type and sharding}.
+  """
+  return {
+    name: jax.ShapeDtypeStruct(
+      (data["batch_size"], *field.shape), field.dtype, sharding=sharding
+    )
+    for name, field in recipe.batch_spec().items()
+  }
+
+
 def train_batches(
   recipe: recipe_lib.Recipe,
   data: Mapping[str, Any],

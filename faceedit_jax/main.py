@@ -10,7 +10,6 @@ from collections.abc import Sequence
 
 from absl import app, flags, logging
 
-from faceedit_jax.core import heap
 from faceedit_jax.core.errors import UserError, as_user_error
 
 _CONFIG = flags.DEFINE_string(
@@ -71,7 +70,6 @@ def run(overrides: Sequence[str]) -> int:
   with as_user_error("--config"):
     config = config_lib.load(_CONFIG.value)
     config = config_lib.override(config, overrides)
-  heap.keep()
   # JAX counts devices at its first use, so the processes join before that.
   from faceedit_jax.core import distributed  # noqa: PLC0415
 

@@ -11,7 +11,7 @@ import pathlib
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -29,6 +29,7 @@ from faceedit_jax.core import checkpoint, distributed, handover, sharding
 from faceedit_jax.core import rng as rng_lib
 from faceedit_jax.core import state as state_lib
 from faceedit_jax.core import step as step_lib
+from faceedit_jax.core.ahead import CompileAhead
 from faceedit_jax.core.errors import (
   DivergedError,
   UserError,
@@ -39,6 +40,9 @@ from faceedit_jax.core.progress import Progress
 from faceedit_jax.core.typing import PyTree
 from faceedit_jax.core.writers import Writer
 from faceedit_jax.stages import Stage
+
+_PREVIEW = "preview"  # among the names of what is compiled ahead
+_LOOK_AHEAD = 10_000  # steps; what is first called later is compiled then
 
 
 def run(
@@ -135,14 +139,34 @@ def _train(stage, config, title, stop, say, held) -> bool:
   if first:
     held.enter_context(checkpoint.claim(stage.directory))
 
-  # State: restored, or fresh with pretrained nets put in.
   store = checkpoint.Checkpoints(
     stage.checkpoints, int(options.get("keep") or 3), options.get("keep_every")
   )
   frozen = handover.load_frozen(recipe, stage.workdir, place)
   start = store.latest or 0
+
+  # The step, compiled while the state is made and pictures are read.
+  step_fn = jax.jit(
+    step_lib.make_step(recipe, accumulate),
+    static_argnames="due",
+    donate_argnums=0,
+    out_shardings=(shardings, sharding.replicated(mesh), None),
+  )
+  ahead = held.enter_context(CompileAhead(mesh, jax.process_count() == 1))
+  expected = (
+    _with_shardings(abstract, shardings),
+    frozen,
+    batches_lib.abstract_batch(
+      recipe, options["data"], sharding.batch_sharding(mesh)
+    ),
+  )
+  if start < stage.steps:
+    due = step_lib.due_phases(recipe.phases(), start)
+    ahead.add(due, step_fn, *expected, due=due)
+
+  # State: restored, or fresh with pretrained nets put in.
   if start:
-    state, _ = store.restore(_with_shardings(abstract, shardings))
+    state, _ = store.restore(expected[0])
   else:
     # The key is made inside, so that no process hands in an array of its own.
     state = jax.jit(
@@ -177,7 +201,7 @@ def _train(stage, config, title, stop, say, held) -> bool:
       return False
     readings = readings_lib.load(stage)
 
-  # Data, outputs, step.
+  # Data and outputs.
   writer = Writer(
     stage.directory, config.get("tensorboard", True), start, enabled=first
   )
@@ -193,12 +217,6 @@ def _train(stage, config, title, stop, say, held) -> bool:
     where,
     readings,
   )
-  step_fn = jax.jit(
-    step_lib.make_step(recipe, accumulate),
-    static_argnames="due",
-    donate_argnums=0,
-    out_shardings=(shardings, sharding.replicated(mesh), None),
-  )
   bar = Progress(title, start, stage.steps, enabled=first)
   record = functools.partial(
     _record,
@@ -209,7 +227,7 @@ def _train(stage, config, title, stop, say, held) -> bool:
   try:
     with jax.set_mesh(mesh):
       loop = _Loop(
-        stage, mesh, state, frozen, batches, step_fn, store, readings
+        stage, mesh, state, frozen, batches, step_fn, store, readings, ahead
       )
       del state  # the step donates it
       done = loop.run(start, stop, writer, bar, record)
@@ -250,14 +268,15 @@ class _Loop:
   """The steps of one stage; holds the state between them."""
 
   def __init__(
-    self, stage, mesh, state, frozen, batches, step_fn, store, readings
+    self, stage, mesh, state, frozen, batches, step_fn, store, readings, ahead
   ):
     self.state, self._readings = state, readings
     self._stage, self._frozen, self._batches = stage, frozen, batches
     self._mesh, self._step_fn, self._store = mesh, step_fn, store
+    self._ahead = ahead
     self._phases = stage.recipe.phases()
     self._recent: dict[str, jax.Array] = {}  # newest value of every metric
-    self._preview = None
+    self._preview: _Preview | None = None
     self.stopped = False
 
   def run(self, start, stop, writer, bar, record) -> int:
@@ -271,10 +290,13 @@ class _Loop:
     for step in range(start, total):
       due = step_lib.due_phases(self._phases, step)
       batch = next(self._batches)
+      self._ahead.wait(due)
       self.state, metrics, images = self._step_fn(
         self.state, self._frozen, batch, due=due
       )
       done = step + 1
+      if step == start:
+        self._compile_ahead(done, total, batch, preview_every)
       # A lazy phase is seldom due at a logged step: its last value is kept.
       self._recent.update(metrics)
       if waiting is not None:  # fetched one step late: the device is busy again
@@ -305,6 +327,21 @@ class _Loop:
         break
     return done
 
+  def _compile_ahead(self, step, last, batch, preview_every) -> None:
+    """Begins with what the steps from here on call, first things first."""
+    stop = min(last, step + _LOOK_AHEAD)
+    wanted = step_lib.due_sets(self._phases, step, stop)
+    if preview_every:
+      self._preview = _Preview(self._stage, self._mesh, self._readings)
+      wanted[_PREVIEW] = min(last, step + preview_every - step % preview_every)
+    for name in sorted(wanted, key=wanted.get):
+      if name == _PREVIEW:
+        self._preview.compile_ahead(self._ahead, self.state, self._frozen)
+      else:
+        self._ahead.add(
+          name, self._step_fn, self.state, self._frozen, batch, due=name
+        )
+
   def _fetch(self, done: int, metrics: Mapping[str, Any]) -> dict[str, float]:
     values = {k: float(v) for k, v in jax.device_get(metrics).items()}
     try:
@@ -328,9 +365,7 @@ class _Loop:
     writer.write_scalars(done, values)
 
   def _write_preview(self, done, images, writer) -> None:
-    stage = self._stage
-    if self._preview is None:
-      self._preview = _make_preview(stage, self._mesh, self._readings)
+    self._ahead.wait(_PREVIEW)
     rows = self._preview(self.state, self._frozen)
     writer.write_images(done, rows)
     rows = {k: v for k, v in images.items() if v.ndim == 4}
@@ -339,34 +374,47 @@ class _Loop:
     writer.write_images(done, rows, "train")
 
 
-def _make_preview(
-  stage: Stage, mesh: jax.sharding.Mesh, readings: batches_lib.Readings
-) -> Callable[[state_lib.TrainState, PyTree], dict[str, jax.Array]]:
-  """A jitted preview on a batch and noise that stay the same for the run."""
-  count = int(stage.options.get("preview_count") or 8)
-  data = stage.options["data"]
-  batch = batches_lib.preview_batch(
-    stage.recipe, data, stage.data_dir, stage.seed, count, readings
-  )
-  everywhere = sharding.replicated(mesh)
-  batch = {
-    k: jax.make_array_from_process_local_data(everywhere, v)
-    for k, v in batch.items()
-  }
-  ema = handover.main_ema(stage.recipe) or None
+class _Preview:
+  """A preview of a batch and noise that stay the same for the run."""
 
-  def preview(state, frozen, batch):
-    key = rng_lib.key(jax.random.key(stage.seed), 0, "preview")
-    variables = state_lib.view(state, ema)
-    return dict(stage.recipe.preview(variables, frozen, batch, key))
+  def __init__(
+    self, stage: Stage, mesh: jax.sharding.Mesh, readings: batches_lib.Readings
+  ):
+    count = int(stage.options.get("preview_count") or 8)
+    batch = batches_lib.preview_batch(
+      stage.recipe,
+      stage.options["data"],
+      stage.data_dir,
+      stage.seed,
+      count,
+      readings,
+    )
+    everywhere = sharding.replicated(mesh)
+    self._batch = {
+      k: jax.make_array_from_process_local_data(everywhere, v)
+      for k, v in batch.items()
+    }
+    ema = handover.main_ema(stage.recipe) or None
 
-  jitted = jax.jit(preview, out_shardings=everywhere)
+    def preview(state, frozen, batch):
+      key = rng_lib.key(jax.random.key(stage.seed), 0, "preview")
+      variables = state_lib.view(state, ema)
+      return dict(stage.recipe.preview(variables, frozen, batch, key))
 
-  def call(state, frozen):
-    rows = jitted(state, frozen, batch)
+    self._jitted = jax.jit(preview, out_shardings=everywhere)
+
+  def compile_ahead(
+    self, ahead: CompileAhead, state: state_lib.TrainState, frozen: PyTree
+  ) -> None:
+    """Begins to compile it."""
+    ahead.add(_PREVIEW, self._jitted, state, frozen, self._batch)
+
+  def __call__(
+    self, state: state_lib.TrainState, frozen: PyTree
+  ) -> dict[str, jax.Array]:
+    """The pictures, {name: (N, H, W, C)}, on this process's first device."""
+    rows = self._jitted(state, frozen, self._batch)
     return {k: v.addressable_data(0) for k, v in rows.items()}
-
-  return call
 
 
 def _every(options: Mapping[str, Any], name: str, default: int) -> int:
@@ -394,7 +442,9 @@ def _record(
 
 def _with_shardings(abstract: PyTree, shardings: PyTree) -> PyTree:
   return jax.tree.map(
-    lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+    lambda x, s: jax.ShapeDtypeStruct(
+      x.shape, x.dtype, sharding=s, weak_type=x.weak_type
+    ),
     abstract,
     shardings,
   )

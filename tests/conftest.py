@@ -21,9 +21,6 @@ if "xla_force_host_platform_device_count" not in os.environ.get(
 ):
   os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_DEVICES}"
 
-from faceedit_jax.core import heap  # noqa: E402
-
-heap.keep()
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 import jax
@@ -394,18 +395,42 @@ def test_sigterm_during_an_evaluation_ends_it(tmp_path, data, monkeypatch):
 def test_sigterm_in_the_last_step_starts_no_other_stage(
   tmp_path, data, monkeypatch
 ):
-  due = train.step_lib.due_phases
+  check = train.step_lib.finite_check
 
-  def ask(phases, step):
-    if step == 1:
-      os.kill(os.getpid(), signal.SIGTERM)
-    return due(phases, step)
+  def ask(*args):  # first called in step 2, for the values of step 1
+    os.kill(os.getpid(), signal.SIGTERM)
+    return check(*args)
 
-  monkeypatch.setattr(train.step_lib, "due_phases", ask)
+  monkeypatch.setattr(train.step_lib, "finite_check", ask)
   config = config_of("latent", stage__ae__steps=2, stage__head__steps=2)
   assert not train.run(config, tmp_path, data_dir=data)
   assert (tmp_path / "ae/finished.json").exists()
   assert not (tmp_path / "head").exists()
+
+
+def test_step_and_preview_are_compiled_once_beside_other_work(
+  tmp_path, data, monkeypatch
+):
+  found = []
+
+  def heard(event, _, fun_name="", **__):
+    if event == "/jax/core/compile/backend_compile_duration":
+      found.append((fun_name, threading.current_thread().name))
+
+  jax.monitoring.register_event_duration_secs_listener(heard)
+  try:
+    config = config_of("gan", stage__gan__steps=3, stage__gan__preview_every=2)
+    assert train.run(config, tmp_path, data_dir=data)
+    again = config_of("gan", stage__gan__steps=4, stage__gan__preview_every=2)
+    assert train.run(again, tmp_path, data_dir=data)
+  finally:
+    jax.monitoring.unregister_event_duration_listener(heard)
+  steps = [thread for name, thread in found if name == "jit(step)"]
+  previews = [thread for name, thread in found if name == "jit(preview)"]
+  # Of both runs; the two phases are due together and one by one.
+  assert len(steps) in (2, 3, 4)
+  assert len(previews) == 2
+  assert {t.split("_")[0] for t in steps + previews} == {"compile-ahead"}
 
 
 def test_what_shapes_do_not_show_is_compared(tmp_path, data):

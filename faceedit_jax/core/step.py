@@ -120,6 +120,25 @@ def due_phases(phases: Sequence[Phase], step: int) -> tuple[str, ...]:
   )
 
 
+def due_sets(
+  phases: Sequence[Phase], start: int, stop: int
+) -> dict[tuple[str, ...], int]:
+  """Which phases run together from step `start` up to `stop`.
+
+  Args:
+    phases: of the recipe.
+    start: first step.
+    stop: one more than the last step.
+
+  Returns:
+    {names of phases, see `due_phases`: the first step they run at}.
+  """
+  sets: dict[tuple[str, ...], int] = {}
+  for step in range(start, stop):
+    sets.setdefault(due_phases(phases, step), step)
+  return sets
+
+
 def make_step(recipe: Recipe, accumulate: int = 1) -> Step:
   """Builds the pure training step of a recipe.
 
