@@ -7,7 +7,7 @@ Command, embedded default (synthetic heads, 64 px, any machine):
 Variants (`configs/difffae.py:NAME`):
   (none)        synthetic heads at 64 px, f4 autoencoder, narrow nets. Made for
                 25 minutes on 2 cores; README, "Measured", has what was timed.
-  long          the same nets, eight times the people and five to sixteen times
+  long          the same nets, eight times the people and five to eighteen times
                 the steps; README, "Measured", has its time and scores.
   synthetic128  the same world at 128 px with wider nets, for one GPU. Not run.
   voxceleb256   the paper's setting at 256 px (appendix tables 4 and 5). Not
@@ -65,12 +65,12 @@ STEPS = {
   # 16.66; 4320473 on other stages of f3f6ee0, one training each, the last
   # estimator that of `long`).
   "": dict(
-    estimator=2400,
+    estimator=1800,
     identity=450,
-    first_stage=500,
+    first_stage=450,
     region_encoder=300,
-    denoiser=700,
-    score_estimator=2400,
+    denoiser=600,
+    score_estimator=1800,
     score_identity=500,
   ),
   "long": dict(

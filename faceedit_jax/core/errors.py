@@ -2,6 +2,8 @@
 
 import contextlib
 
+_QUOTES = "\"'"
+
 
 class UserError(ValueError):
   """A mistake in a config, a path or a file: what was got, what was wanted.
@@ -38,4 +40,7 @@ def as_user_error(where: str = ""):
     text = str(e.args[0]) if isinstance(e, KeyError) and e.args else str(e)
     # ml_collections puts its "Did you mean" on a second line.
     text = " ".join(text.split()) or type(e).__name__
+    key = text.strip(_QUOTES)
+    if isinstance(e, KeyError | AttributeError) and key.isidentifier():
+      text = f"{key!r} is missing"  # the message was no more than its name
     raise UserError(f"{where}: {text}" if where else text) from e

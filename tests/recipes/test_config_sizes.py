@@ -36,6 +36,14 @@ def test_every_stage_builds(variant):
     assert build(config, name).phases()
 
 
+def test_a_missing_option_is_named():
+  config = config_lib.load("configs/difffae.py")
+  with config.unlocked():
+    del config.stage.denoiser.recipe["timesteps"]
+  with pytest.raises(UserError, match="'difffae': 'timesteps' is missing$"):
+    build(config, "denoiser")
+
+
 @pytest.mark.parametrize("variant", [*config_module.STEPS, "smoke"])
 def test_as_many_classes_as_people_are_read(variant):
   config = config_lib.load(f"configs/difffae.py:{variant}")
