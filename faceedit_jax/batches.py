@@ -31,7 +31,7 @@ def transform_of(
   from data_pipelines import transforms  # noqa: PLC0415
 
   spec = recipe.batch_spec()
-  prepare = transforms.from_config(data, picture_size(recipe))
+  prepare = transforms.from_config(data, picture_size(recipe), read=tuple(spec))
 
   def transform(example, rng):
     example = prepare(example, rng)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from absl import app, flags, logging
 
+from faceedit_jax.core import huge_pages
 from faceedit_jax.core.errors import UserError, as_user_error
 
 _CONFIG = flags.DEFINE_string(
@@ -160,4 +161,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+  huge_pages.restart()
   main()

@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from faceedit_jax.core.typing import Array, Float, Image, typechecked
-from faceedit_jax.nn.layers import Features, batch_norm, conv
+from faceedit_jax.nn.layers import Features, batch_norm, conv, max_pool
 
 
 class Bottleneck(nn.Module):
@@ -71,7 +71,7 @@ class ResNet(nn.Module):
     """
     h = conv(self.width, 7, 2, bias=False, dtype=self.dtype, name="conv1")(x)
     h = nn.relu(batch_norm(h, train, "bn1"))
-    h = nn.max_pool(h, (3, 3), (2, 2), ((1, 1), (1, 1)))
+    h = max_pool(h, 3, 2, 1)
     for stage, blocks in enumerate(self.stages):
       for i in range(blocks):
         stride = 2 if stage and i == 0 else 1

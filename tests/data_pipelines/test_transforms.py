@@ -80,6 +80,33 @@ def test_window_moves_points_camera_and_labels():
   assert example["eg3d_camera"][16] == np.float32(4.2)  # input untouched
 
 
+@pytest.mark.parametrize("box", [(0.1, 0.2, 0.7), (-0.3, -0.1, 1.4)])
+def test_window_agrees_with_a_warp(box):
+  """Inside, and beyond the rim, where the edge is repeated."""
+  size = 64
+  rows, columns = np.mgrid[:size, :size] / size
+  waves = [np.sin(5 * rows + i) * np.cos(4 * columns) for i in range(3)]
+  image = ((np.stack(waves, -1) + 1) * 127).astype(np.uint8)
+  out = transforms.window({"image": image}, box)["image"]
+  x0, y0, side = box
+  matrix = np.array([[1, 0, -x0 * size], [0, 1, -y0 * size]]) / side
+  expected = align.warp(image, matrix, size).astype(int)
+  assert np.abs(out - expected).max() <= 3
+  assert np.abs(out - expected).mean() < 0.5
+
+
+def test_maps_that_no_batch_holds_are_dropped():
+  example, _ = _example()
+  options = {"faceless": {"probability": 1.0}, "jitter": {}}
+  every = transforms.from_config(options)
+  few = transforms.from_config(options, read=("image", "landmarks5"))
+  whole = every(example, np.random.default_rng(0))
+  part = few(example, np.random.default_rng(0))
+  assert "regions" in whole and "regions" not in part
+  # The regions were still there for `faceless`, which looks at them.
+  assert np.array_equal(whole["image"], part["image"])
+
+
 def test_random_crop_is_random_and_repeatable():
   example, _ = _example()
   crop = transforms.RandomCrop()

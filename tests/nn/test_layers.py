@@ -15,6 +15,7 @@ from faceedit_jax.nn.layers import (
   average_pool2,
   conv,
   instance_norm,
+  max_pool,
   resize,
   timestep_embedding,
   upsample2,
@@ -59,24 +60,56 @@ def test_strided_conv_pads_on_both_sides():
   np.testing.assert_array_equal(out[0, ..., 0], [[0, 0], [0, 5]])
 
 
+def _assert_same(ours, theirs, *arguments):
+  """Two functions have the same values and slopes."""
+
+  def value_and_slopes(function):
+    def loss(*arguments):
+      y = function(*arguments)
+      return jnp.sin(y).sum(), y
+
+    places = tuple(range(len(arguments)))
+    return jax.grad(loss, places, has_aux=True)(*arguments)
+
+  jax.tree.map(
+    functools.partial(np.testing.assert_allclose, atol=1e-5),
+    value_and_slopes(ours),
+    value_and_slopes(theirs),
+  )
+
+
 @pytest.mark.parametrize("size", [(1, 1), (2, 2), (2, 4), (3, 3)])
 def test_convolutions_of_small_maps_are_convolutions(rng, size):
   x = rng.normal(size=(2, *size, 3)).astype(np.float32)
   ours = conv(5)
   variables = ours.init(jax.random.key(0), x)
   theirs = nn.Conv(5, (3, 3), padding=((1, 1), (1, 1)))
+  _assert_same(ours.apply, theirs.apply, variables, x)
 
-  def value_and_slopes(module):
-    def loss(variables, x):
-      y = module.apply(variables, x)
-      return jnp.sin(y).sum(), y
 
-    return jax.grad(loss, (0, 1), has_aux=True)(variables, x)
+@pytest.mark.parametrize("size", [(1, 1), (4, 4), (4, 5), (5, 3)])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("padding", [0, 1])
+def test_convolutions_of_one_pixel_are_convolutions(rng, size, stride, padding):
+  x = rng.normal(size=(2, *size, 3)).astype(np.float32)
+  ours = conv(5, 1, stride, padding=padding)
+  variables = ours.init(jax.random.key(0), x)
+  pads = ((padding, padding),) * 2
+  theirs = nn.Conv(5, (1, 1), (stride, stride), padding=pads)
+  _assert_same(ours.apply, theirs.apply, variables, x)
 
-  jax.tree.map(
-    functools.partial(np.testing.assert_allclose, atol=1e-5),
-    value_and_slopes(ours),
-    value_and_slopes(theirs),
+
+@pytest.mark.parametrize(
+  ("size", "window", "stride", "padding"),
+  [((8, 8), 3, 2, 1), ((7, 6), 3, 2, 1), ((6, 9), 2, 2, 0), ((5, 5), 3, 1, 0)],
+)
+def test_max_pool_is_linens(rng, size, window, stride, padding):
+  x = rng.normal(size=(2, *size, 3)).astype(np.float32)
+  pads = ((padding, padding),) * 2
+  _assert_same(
+    lambda x: max_pool(x, window, stride, padding),
+    lambda x: nn.max_pool(x, (window,) * 2, (stride,) * 2, pads),
+    x,
   )
 
 
@@ -108,6 +141,13 @@ def test_attention_with_and_without_maps(rng):
   assert maps.shape == (2, 2, 5, 3)
   np.testing.assert_allclose(fused, plain, atol=1e-5)
   np.testing.assert_allclose(maps.sum(-1), 1, atol=1e-6)
+  _assert_same(
+    lambda q, k, v: attend(q, k, v, 2)[0],
+    lambda q, k, v: attend(q, k, v, 2, True)[0],
+    q,
+    k,
+    v,
+  )
 
 
 def test_gru(rng):
