@@ -76,8 +76,8 @@ STEPS = {
   "long": dict(
     estimator=12000,
     identity=3000,
-    first_stage=5000,
-    region_encoder=1600,
+    first_stage=4000,
+    region_encoder=1200,
     denoiser=11000,
     score_estimator=10000,
     score_identity=2000,
