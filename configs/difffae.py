@@ -65,12 +65,12 @@ STEPS = {
   # 16.66; 4320473 on other stages of f3f6ee0, one training each, the last
   # estimator that of `long`).
   "": dict(
-    estimator=1800,
+    estimator=2400,
     identity=450,
     first_stage=450,
     region_encoder=300,
-    denoiser=600,
-    score_estimator=1800,
+    denoiser=900,
+    score_estimator=2400,
     score_identity=500,
   ),
   "long": dict(
