@@ -7,8 +7,9 @@ Command, embedded default (synthetic heads, 64 px, any machine):
 Variants (`configs/difffae.py:NAME`):
   (none)        synthetic heads at 64 px, f4 autoencoder, narrow nets. Made for
                 25 minutes on 2 cores; README, "Measured", has what was timed.
-  long          the same nets, eight times the people and five to eighteen times
-                the steps; README, "Measured", has its time and scores.
+  long          three times the people, seven to twenty times the steps, small
+                maps as wide as the paper's multiples make them; README,
+                "Measured", has its time and scores.
   synthetic128  the same world at 128 px with wider nets, for one GPU. Not run.
   voxceleb256   the paper's setting at 256 px (appendix tables 4 and 5). Not
                 run: the data is licence-gated. Paper: batch 16, 100 k steps,
@@ -41,9 +42,9 @@ The two convolutions round the latent start orthogonal in every variant
 The denoiser predicts v instead of the noise (paper). Chosen for short
 trainings without a comparison: an error of the noise counts 1 / sqrt(abar_T),
 here 84, times in the estimate of the picture at the last step, one of v once.
-The default without a name and `long` train on late timesteps more often than on
-early ones (`timesteps`; latent diffusion: all alike), since their two sampling
-steps are late ones.
+The default without a name trains on late timesteps more often than on early
+ones (`timesteps`; latent diffusion: all alike), since its two sampling steps
+are late ones.
 The denoiser's attention has heads of 32 features (paper: 40), hence one at this
 width.
 The slots are led to their regions by the pictures' 3D reading and colours, in
@@ -65,21 +66,21 @@ STEPS = {
   # 16.66; 4320473 on other stages of f3f6ee0, one training each, the last
   # estimator that of `long`).
   "": dict(
-    estimator=2400,
+    estimator=1800,
     identity=450,
-    first_stage=450,
-    region_encoder=300,
-    denoiser=900,
-    score_estimator=2400,
+    first_stage=350,
+    region_encoder=200,
+    denoiser=700,
+    score_estimator=1800,
     score_identity=500,
   ),
   "long": dict(
-    estimator=12000,
+    estimator=16000,
     identity=3000,
-    first_stage=4000,
-    region_encoder=1200,
-    denoiser=11000,
-    score_estimator=10000,
+    first_stage=5000,
+    region_encoder=1600,
+    denoiser=14000,
+    score_estimator=16000,
     score_identity=2000,
   ),
   "synthetic128": dict(
@@ -156,7 +157,11 @@ def embedded(variant):
   """Synthetic heads, at 64 or 128 px."""
   large = variant == "synthetic128"
   size = 128 if large else 64
-  identities = {"": 500, "long": 4000, "synthetic128": 4000}[variant]
+  # With 25 minutes in all, steps are worth more than width: by the paper's
+  # multiples two thirds of the denoiser's 9 M parameters belong to maps of 4 by
+  # 4 and 2 by 2 pixels, where a CPU spends its time on the optimiser.
+  short = not variant
+  identities = {"": 500, "long": 1500, "synthetic128": 4000}[variant]
   world = dict(
     source="synthetic_heads",
     folder=f"synthetic_heads_{size}" + ("_long" if variant == "long" else ""),
@@ -221,7 +226,7 @@ def embedded(variant):
     discriminator=dict(channels=16 * wide, layers=2),
     region_encoder=dict(
       channels=32 * wide,
-      mult=(1, 1, 2, 4) if large else (1, 1, 2, 2),
+      mult=(1, 1, 2, 2) if short else (1, 1, 2, 4),
       res_blocks=2,
       head_channels=8,
       out_channels=64 * wide,
@@ -238,7 +243,7 @@ def embedded(variant):
       target="pixel",
       out_channels=3,
       grid=(8, 8),
-      features=(64 * wide,) * 4,
+      features=(32 if short else 64 * wide,) * 4,
       strides=(1, 2, 1, 1),
       kernel=3,
       position="learned",
@@ -247,9 +252,7 @@ def embedded(variant):
       in_channels=8,
       out_channels=4,
       channels=32 * wide,
-      # The paper's (1, 2, 4, 4) has two thirds of its 9 M parameters in maps of
-      # 4 x 4 and 2 x 2 pixels, where a CPU spends its time on the optimiser.
-      mult=(1, 2, 4, 4) if large else (1, 2, 2, 2),
+      mult=(1, 2, 2, 2) if short else (1, 2, 4, 4),
       res_blocks=2,
       attention_levels=(0, 1, 2),
       heads=wide,
@@ -333,7 +336,7 @@ def embedded(variant):
 
   def denoiser():
     steps = counts["denoiser"]
-    power = {"": 3.0, "long": 2.0}.get(variant, 1.0)
+    power = 3.0 if short else 1.0
     return stage(
       dict(
         name="difffae",
@@ -342,8 +345,7 @@ def embedded(variant):
         # With these 800 steps on the default gave edits a PSNR of 16.84, with
         # uniform timesteps 16.60 (the first 64 pairs, one training each at
         # c44a726 on stages of f3f6ee0, an estimator of 1,000 steps; copy of the
-        # source 16.66). `long` draws t with a density of t: half-way as often
-        # as uniformly, at the end twice as often.
+        # source 16.66).
         timesteps=dict(antithetic=power != 1, power=power),
         prediction="v",
         consistency_weight=0.1,
