@@ -67,18 +67,14 @@ def data(tmp_path_factory):
   return folder
 
 
-@pytest.fixture(scope="module")
-def workdirs(tmp_path_factory):
-  return tmp_path_factory.mktemp("one"), tmp_path_factory.mktemp("two")
-
-
-@pytest.mark.parametrize("stage", STAGES)
-def test_two_processes_equal_one(stage, data, workdirs, root):
-  one, two = workdirs
+def test_two_processes_equal_one(data, tmp_path, root):
+  # One test, because every stage stands on the ones before it.
+  one, two = tmp_path / "one", tmp_path / "two"
   alone = [sys.executable, "-m", "faceedit_jax.main"]
-  a = run(root, alone, one, data, stage)
-  b = run(root, ["launch/local_processes.sh"], two, data, stage)
-  np.testing.assert_allclose(b, a, rtol=1e-4)
-  # Later stages build on the very same nets.
-  (two / stage).rename(two / f"{stage}_of_two")
-  (two / stage).symlink_to(one / stage)
+  for stage in STAGES:
+    a = run(root, alone, one, data, stage)
+    b = run(root, ["launch/local_processes.sh"], two, data, stage)
+    np.testing.assert_allclose(b, a, rtol=1e-4, err_msg=stage)
+    # Later stages build on the very same nets.
+    (two / stage).rename(two / f"{stage}_of_two")
+    (two / stage).symlink_to(one / stage)
