@@ -64,6 +64,6 @@ def restart() -> None:
   process is replaced by itself: same number, arguments and open files. To be
   called first of all, from the program's own file.
   """
-  if wanted(os.environ):
+  if sys.executable and wanted(os.environ):
     arguments = [sys.executable, *sys.orig_argv[1:]]
     os.execve(sys.executable, arguments, {**os.environ, _TUNABLES: _WANTED})

@@ -17,12 +17,9 @@ from faceedit_jax.nn.layers import GroupNorm, LayerNorm, conv, dense, zeros
 def _forward(q, k, v):
   """Attention (b, n, heads, d), and what its slope needs."""
   logits = jnp.einsum(
-    "bqhd,bkhd->bhqk",
-    q * q.shape[-1] ** -0.5,
-    k,
-    preferred_element_type=jnp.float32,
+    "bqhd,bkhd->bhqk", q, k, preferred_element_type=jnp.float32
   )
-  maps = jax.nn.softmax(logits, -1)
+  maps = jax.nn.softmax(logits * q.shape[-1] ** -0.5, -1)
   out = jnp.einsum("bhqk,bkhd->bqhd", maps.astype(v.dtype), v)
   return out, (q, k, v, maps, out)
 
@@ -87,11 +84,8 @@ def attend(
   q, k, v = split(q), split(k), split(v)
   maps = None
   if with_maps:
-    logits = jnp.einsum(
-      "bqhd,bkhd->bhqk", q, k, preferred_element_type=jnp.float32
-    )
-    maps = jax.nn.softmax(logits * q.shape[-1] ** -0.5, -1)
-    out = jnp.einsum("bhqk,bkhe->bqhe", maps.astype(v.dtype), v)
+    out, (_, _, _, maps, _) = _forward(q, k, v)
+  # Decided while tracing: an export made on a CPU has this form everywhere.
   elif jax.default_backend() == "cpu":
     out = _softmax_attention(q, k, v)
   else:
@@ -176,7 +170,7 @@ class TransformerBlock(nn.Module):
     h = LayerNorm(name="norm3")(x)
     h = dense(8 * x.shape[-1], dtype=self.dtype, name="ff_in")(h)
     h, gate = jnp.split(h, 2, -1)
-    # By erf: JAX's exact form goes by erfc, which takes CPUs twice as long.
+    # The exact GELU by erf: JAX's goes by erfc, which is slower on CPUs.
     gate = gate * (0.5 + 0.5 * jax.lax.erf(gate * 2**-0.5))
     h = h * gate
     return x + dense(x.shape[-1], dtype=self.dtype, name="ff_out")(h), maps

@@ -107,6 +107,14 @@ def test_maps_that_no_batch_holds_are_dropped():
   assert np.array_equal(whole["image"], part["image"])
 
 
+def test_a_map_under_another_name_is_kept():
+  example, _ = _example()
+  options = {"fields": {"seen": "image", "areas": "regions"}}
+  transform = transforms.from_config(options, read=("seen", "areas"))
+  out = transform(example, np.random.default_rng(0))
+  assert np.array_equal(out["areas"], example["regions"])
+
+
 def test_random_crop_is_random_and_repeatable():
   example, _ = _example()
   crop = transforms.RandomCrop()
