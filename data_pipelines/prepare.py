@@ -5,6 +5,7 @@ Both can be stopped at any time and continue where they were.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import os
 import pathlib
@@ -102,35 +103,39 @@ def prepare_synthetic(
     "test": settings.test_identities,
   }
   done = {}
-  for split in splits or settings.splits():
-    if split in people:
-      done[split] = generate_lib.generate(
-        data_dir,
-        split,
-        people[split],
-        settings.frames,
-        settings.size,
-        settings.seed,
-        settings.balance if split == "train" else (),
-        processes,
-        progress,
-        settings.world,
-      )
-    elif split in ("pairs", "swaps"):
-      done[split] = pairs_lib.generate_pairs(
-        data_dir,
-        split,
-        getattr(settings, split),
-        settings.size,
-        settings.seed,
-        processes,
-        progress,
-        settings.world,
-      )
-    else:
-      raise ValueError(
-        f"no split {split!r}; wanted some of {settings.splits()}"
-      )
+  with contextlib.ExitStack() as held:
+    workers = processes
+    if processes != 0:
+      workers = held.enter_context(generate_lib.Workers(processes))
+    for split in splits or settings.splits():
+      if split in people:
+        done[split] = generate_lib.generate(
+          data_dir,
+          split,
+          people[split],
+          settings.frames,
+          settings.size,
+          settings.seed,
+          settings.balance if split == "train" else (),
+          workers,
+          progress,
+          settings.world,
+        )
+      elif split in ("pairs", "swaps"):
+        done[split] = pairs_lib.generate_pairs(
+          data_dir,
+          split,
+          getattr(settings, split),
+          settings.size,
+          settings.seed,
+          workers,
+          progress,
+          settings.world,
+        )
+      else:
+        raise ValueError(
+          f"no split {split!r}; wanted some of {settings.splits()}"
+        )
   return done
 
 

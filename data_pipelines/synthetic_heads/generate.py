@@ -196,7 +196,7 @@ def run_shards(
   settings: Any,
   metadata: dict[str, Any],
   examples: Any,
-  processes: int | None = None,
+  processes: "int | Workers | None" = None,
   progress: bool = True,
   label: str = "",
 ) -> dict[str, Any]:
@@ -210,7 +210,8 @@ def run_shards(
     metadata: kept with the set; see `records.begin`.
     examples: (settings, shard) -> iterator of examples; a module's function,
       because other processes import it.
-    processes: 0 draws in this process; None takes all cores.
+    processes: how many draw, or those that do; 0 draws in this process, None
+      takes all cores.
     progress: show a bar with pictures per second and the time left.
     label: of the bar.
 
@@ -224,8 +225,6 @@ def run_shards(
   todo = records.begin(path, shards, metadata)
   if not todo:
     return records.finish(path)
-  if processes is None:
-    processes = default_processes()
   bar = tqdm.tqdm(
     total=total,
     initial=total * (shards - len(todo)) // shards,
@@ -241,8 +240,11 @@ def run_shards(
         records.write_shard(
           path, job[1], shards, _ticking(examples(settings, job[1]), bar)
         )
+    elif isinstance(processes, Workers):
+      processes.run(jobs, bar)
     else:
-      _run_pool(jobs, min(processes, len(jobs)), bar)
+      with Workers(min(processes or default_processes(), len(jobs))) as workers:
+        workers.run(jobs, bar)
   return records.finish(path)
 
 
@@ -252,25 +254,52 @@ def _ticking(examples: Iterator, bar) -> Iterator:
     bar.update()
 
 
-def _run_pool(jobs: list, processes: int, bar) -> None:
-  # "spawn": a forked copy of a process that has started JAX may hang.
-  context = multiprocessing.get_context("spawn")
-  counter = context.Value("q", 0)
-  start = bar.n
-  with (
-    _environment(_worker_environment()),
-    concurrent.futures.ProcessPoolExecutor(
-      processes, context, _start_worker, (counter,)
-    ) as pool,
-  ):
-    waiting = {pool.submit(_draw_shard, job) for job in jobs}
+class Workers:
+  """Processes that draw, started when first needed and kept for several sets.
+
+  Starting one takes as long as drawing some hundred pictures: it imports JAX
+  and compiles, or reads what another one compiled.
+  """
+
+  def __init__(self, processes: int | None = None):
+    """Plans `processes` of them; None takes all cores."""
+    self._processes = processes or default_processes()
+    # "spawn": a forked copy of a process that has started JAX may hang.
+    self._context = multiprocessing.get_context("spawn")
+    self._counter = self._context.Value("q", 0)
+    self._held = contextlib.ExitStack()
+    self._pool: concurrent.futures.ProcessPoolExecutor | None = None
+
+  def __enter__(self) -> "Workers":
+    return self
+
+  def __exit__(self, *error) -> None:
+    self._held.close()
+    self._pool = None
+
+  def run(self, jobs: Sequence[tuple], bar) -> None:
+    """Draws shards, see `_draw_shard`, and moves the bar.
+
+    Raises:
+      RecordError: a worker died.
+    """
+    if self._pool is None:
+      self._held.enter_context(_environment(_worker_environment()))
+      self._pool = self._held.enter_context(
+        concurrent.futures.ProcessPoolExecutor(
+          self._processes, self._context, _start_worker, (self._counter,)
+        )
+      )
+    start = bar.n - self._counter.value
+    waiting = {self._pool.submit(_draw_shard, job) for job in jobs}
     try:
       while waiting:
         done, waiting = concurrent.futures.wait(
           waiting, 0.5, concurrent.futures.FIRST_COMPLETED
         )
-        bar.set_postfix_str("" if counter.value else "starting, compiling")
-        bar.update(start + counter.value - bar.n)
+        count = self._counter.value
+        bar.set_postfix_str("" if count else "starting, compiling")
+        bar.update(start + count - bar.n)
         for future in done:
           future.result()
     except concurrent.futures.process.BrokenProcessPool as error:
@@ -291,7 +320,7 @@ def generate(
   size: int,
   seed: int = 0,
   balance: Sequence[str] = (),
-  processes: int | None = None,
+  processes: "int | Workers | None" = None,
   progress: bool = True,
   world: str = WORLD,
 ) -> dict[str, Any]:
@@ -306,7 +335,7 @@ def generate(
     size: side of the pictures in pixels.
     seed: of the world.
     balance: CelebA attribute names to be brought near one half.
-    processes: 0 draws in this process, None takes all cores.
+    processes: as in `run_shards`.
     progress: show a progress bar.
     world: see `load_world`.
 

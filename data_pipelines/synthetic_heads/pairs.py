@@ -123,7 +123,7 @@ def generate_pairs(
   count: int | None = None,
   size: int = 64,
   seed: int = 0,
-  processes: int | None = None,
+  processes: int | generate_lib.Workers | None = None,
   progress: bool = True,
   world: str = generate_lib.WORLD,
 ) -> dict[str, Any]:
@@ -135,7 +135,7 @@ def generate_pairs(
     count: number of examples; 256 pairs or 64 swaps by default.
     size: side of the pictures in pixels.
     seed: of the world.
-    processes: 0 draws in this process, None takes all cores.
+    processes: as in `generate.run_shards`.
     progress: show a progress bar.
     world: see `generate.load_world`.
 

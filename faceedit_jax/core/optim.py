@@ -3,12 +3,14 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import optax
 
+from faceedit_jax.core import muon
 from faceedit_jax.core.typing import Array, Float, Int, typechecked
 
-KINDS = ("adam", "adamw", "adam_l2")
+KINDS = ("adam", "adamw", "adam_l2", "muon")
 SCHEDULES = ("constant", "cosine")
 
 
@@ -72,7 +74,8 @@ def make_tx(
 
   Args:
     kind: "adam"; "adamw", decay beside the gradient; "adam_l2", decay inside
-      the gradient, which is what torch's Adam(weight_decay=...) does.
+      the gradient, which is what torch's Adam(weight_decay=...) does; "muon",
+      orthogonal momentum for kernels and Adam for the rest.
     lr: highest rate, or a function of the optimiser's step.
     schedule: "constant" or "cosine"; see `make_schedule`.
     warmup_steps: steps of linear rise from 0.
@@ -81,7 +84,7 @@ def make_tx(
     b1: decay of the first moment.
     b2: decay of the second moment.
     eps: added to the root of the second moment.
-    weight_decay: 0 for none; plain "adam" takes none.
+    weight_decay: 0 for none; plain "adam" and "muon" take none.
     clip: largest global norm of the gradient; 0 for no limit.
 
   Returns:
@@ -94,9 +97,9 @@ def make_tx(
     raise ValueError(
       f"optimiser {kind!r} is unknown, wanted one of {KINDS} (optimizer.kind)"
     )
-  if kind == "adam" and weight_decay:
+  if kind in ("adam", "muon") and weight_decay:
     raise ValueError(
-      f"weight_decay={weight_decay} with kind='adam'; wanted kind='adamw' or "
+      f"weight_decay={weight_decay} with kind={kind!r}; wanted kind='adamw' or "
       "'adam_l2' (torch's Adam) (optimizer.kind)"
     )
   if callable(lr):
@@ -113,11 +116,24 @@ def make_tx(
     links.append(optax.clip_by_global_norm(clip))
   if kind == "adam_l2" and weight_decay:
     links.append(optax.add_decayed_weights(weight_decay))
-  links.append(optax.scale_by_adam(b1=b1, b2=b2, eps=eps))
+  adam = optax.scale_by_adam(b1=b1, b2=b2, eps=eps)
+  if kind == "muon":
+    parts = {"kernels": muon.scale_by_muon(), "rest": adam}
+    links.append(optax.partition(parts, _parts))
+  else:
+    links.append(adam)
   if kind == "adamw" and weight_decay:
     links.append(optax.add_decayed_weights(weight_decay))
   links.append(optax.scale_by_learning_rate(rate))
   return optax.chain(*links)
+
+
+def _parts(params):
+  """What takes which step of kind "muon"."""
+  return jax.tree_util.tree_map_with_path(
+    lambda path, leaf: "kernels" if muon.is_kernel(path, leaf) else "rest",
+    params,
+  )
 
 
 def lazy(options: Mapping[str, Any], every: int) -> dict[str, Any]:

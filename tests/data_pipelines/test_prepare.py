@@ -1,5 +1,6 @@
 """Preparing sets: drawing, resuming, folders of portraits, the command."""
 
+import concurrent.futures
 import json
 import pathlib
 
@@ -453,3 +454,20 @@ def test_the_real_world(tmp_path):
     swap["background_truth_image"].astype(int) - swap["source_image"]
   ).mean(-1)
   assert face.any() and change[face].mean() < 3 < change[behind].mean()
+
+
+def test_splits_are_drawn_by_the_same_processes(tmp_path, monkeypatch):
+  started = []
+  pool = concurrent.futures.ProcessPoolExecutor
+
+  def counted(*args):
+    started.append(args[0])
+    return pool(*args)
+
+  monkeypatch.setattr(
+    generate.concurrent.futures, "ProcessPoolExecutor", counted
+  )
+  done = prepare.prepare_synthetic(tmp_path, TINY, processes=1, progress=False)
+  assert len(done) > 1 and started == [1]
+  for split in done:
+    assert len(sources.open_source("synthetic_heads", tmp_path, split)) > 0
