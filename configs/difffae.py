@@ -70,12 +70,12 @@ STEPS = {
   # source 16.66; all with Adam, 4320473 on other stages of f3f6ee0, one
   # training each, the last estimator that of `long`).
   "": dict(
-    estimator=1500,
-    identity=400,
-    first_stage=300,
+    estimator=1350,
+    identity=370,
+    first_stage=280,
     region_encoder=200,
-    denoiser=700,
-    score_estimator=1500,
+    denoiser=680,
+    score_estimator=1350,
     score_identity=500,
   ),
   "long": dict(
