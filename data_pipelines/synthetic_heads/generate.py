@@ -10,9 +10,11 @@ import contextlib
 import dataclasses
 import importlib
 import multiprocessing
+import multiprocessing.connection
 import os
 import pathlib
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -151,6 +153,16 @@ _counter = None
 def _start_worker(counter) -> None:
   global _counter
   _counter = counter
+  threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+  """Ends a worker whose parent was killed; it would draw its shard to the end
+  beside those of the next run."""
+  parent = multiprocessing.parent_process()
+  if parent is not None:
+    multiprocessing.connection.wait([parent.sentinel])
+    os._exit(1)
 
 
 def _counted(examples: Iterator, counter) -> Iterator:

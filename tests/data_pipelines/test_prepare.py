@@ -2,9 +2,14 @@
 
 import concurrent.futures
 import json
+import os
 import pathlib
+import subprocess
+import sys
+import time
 
 import numpy as np
+import psutil
 import pytest
 
 from data_pipelines import (
@@ -471,3 +476,31 @@ def test_splits_are_drawn_by_the_same_processes(tmp_path, monkeypatch):
   assert len(done) > 1 and started == [1]
   for split in done:
     assert len(sources.open_source("synthetic_heads", tmp_path, split)) > 0
+
+
+def test_workers_end_with_a_killed_parent(tmp_path):
+  pid_file = tmp_path / "pid"
+  code = (
+    "from data_pipelines.synthetic_heads import generate\n"
+    f"generate.generate({str(tmp_path)!r}, 'train', 2, 1, 16, processes=1, "
+    "progress=False, world='tests.data_pipelines.slow_world')\n"
+  )
+  code = f"if __name__ == '__main__':\n  exec({code!r})"
+  environment = {**os.environ, "SLOW_WORLD_PID": str(pid_file)}
+  with subprocess.Popen([sys.executable, "-c", code], env=environment) as run:
+    try:
+      for _ in range(600):
+        if pid_file.exists() and pid_file.read_text():
+          break
+        time.sleep(0.1)
+      worker = psutil.Process(int(pid_file.read_text()))
+    finally:
+      run.kill()
+  for _ in range(200):
+    # Nobody may be there to collect what is left of it.
+    if not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE:
+      break
+    time.sleep(0.1)
+  else:
+    worker.kill()
+    pytest.fail("the worker outlives the process that started it")

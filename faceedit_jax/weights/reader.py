@@ -1,0 +1,131 @@
+"""Reads published weight files without running anything that they hold.
+
+`.safetensors` by its own library; torch's formats by torch with
+`weights_only`, which builds tensors and plain values and refuses the rest.
+"""
+
+import pathlib
+import pickle
+import zipfile
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.flax
+
+TORCH_SUFFIXES = (".pt", ".pth", ".ckpt", ".tar", ".pkl", ".bin")
+# Training frameworks leave records of their own beside the tensors (callbacks,
+# options). They are stood in for by empty objects; their code is not imported.
+_BOOKKEEPING = ("pytorch_lightning.", "lightning.", "omegaconf.", "argparse.")
+
+
+class _StandIn:
+  """Takes the place of an object that nobody reads."""
+
+  def __init__(self, *args, **kwargs):
+    del args, kwargs
+
+  def __setstate__(self, state):
+    del state
+
+
+def read(path: str | pathlib.Path) -> dict[str, Any]:
+  """Reads a weight file.
+
+  Args:
+    path: `.safetensors`, or one of TORCH_SUFFIXES.
+
+  Returns:
+    What the file holds: arrays by key; a torch file may nest them.
+
+  Raises:
+    ValueError: one line: no such file, another format, a damaged file, or one
+      that names code to be run.
+  """
+  path = pathlib.Path(path)
+  if not path.is_file():
+    raise ValueError(f"weight file {path} does not exist")
+  if path.suffix == ".safetensors":
+    try:
+      flat = safetensors.flax.load_file(path)
+    except (safetensors.SafetensorError, OSError) as e:
+      raise ValueError(f"weight file {path} is damaged: {e}") from e
+    return {key: np.asarray(value) for key, value in flat.items()}
+  if path.suffix not in TORCH_SUFFIXES:
+    raise ValueError(
+      f"weight file {path} ends in {path.suffix!r}; wanted .safetensors or one "
+      f"of {', '.join(TORCH_SUFFIXES)}"
+    )
+  found = _arrays(_read_torch(path))
+  if not isinstance(found, dict):
+    raise ValueError(
+      f"weight file {path} holds a {type(found).__name__}, wanted a dict of "
+      "tensors"
+    )
+  return found
+
+
+def _read_torch(path: pathlib.Path) -> Any:
+  try:
+    import torch
+  except ImportError as e:
+    raise ValueError(
+      f"weight file {path} is torch's: reading it needs torch (pip install "
+      "'faceedit_jax[torch]'); a .safetensors file does not"
+    ) from e
+  try:
+    names = []
+    if zipfile.is_zipfile(path):  # else torch's format before 1.6
+      names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    unknown = [n for n in names if not n.startswith(_BOOKKEEPING)]
+    if unknown:
+      raise ValueError(
+        f"weight file {path} is refused: it names {unknown[:5]}; only tensors "
+        "and plain values are read"
+      )
+    known = [(_StandIn, name) for name in names]
+    with torch.serialization.safe_globals(known):
+      return torch.load(path, map_location="cpu", weights_only=True)
+  except pickle.UnpicklingError as e:
+    line = str(e).split("\n")[0]
+    raise ValueError(f"weight file {path} is refused: {line:.200}") from e
+  except (RuntimeError, EOFError, OSError, KeyError) as e:
+    line = str(e).split("\n")[0] or type(e).__name__
+    raise ValueError(
+      f"weight file {path} is damaged or not torch's: {line:.200}"
+    ) from e
+
+
+def _arrays(value: Any) -> Any:
+  """The same with arrays in place of tensors."""
+  if isinstance(value, Mapping):
+    return {str(key): _arrays(item) for key, item in value.items()}
+  if not hasattr(value, "detach"):
+    return value
+  value = value.detach()
+  if str(value.dtype) == "torch.bfloat16":  # NumPy has none
+    value = value.float()
+  return value.cpu().numpy()
+
+
+def section(raw: Mapping[str, Any], name: str) -> dict[str, np.ndarray]:
+  """The arrays of one part of a file, by key without the part's name.
+
+  Args:
+    raw: from `read`.
+    name: a nested dict ("E_flame"), or a prefix of keys
+      ("first_stage_model."); of both the longer way down is looked for, below
+      `state_dict` if there is one. "" is everything.
+
+  Returns:
+    Arrays by key; empty when there is no such part.
+  """
+  inner = raw.get("state_dict", raw)
+  if isinstance(inner.get(name), Mapping):
+    inner, name = inner[name], ""
+  return {
+    key[len(name) :]: value
+    for key, value in inner.items()
+    if key.startswith(name) and isinstance(value, np.ndarray)
+  }
