@@ -70,12 +70,12 @@ STEPS = {
   # source 16.66; all with Adam, 4320473 on other stages of f3f6ee0, one
   # training each, the last estimator that of `long`).
   "": dict(
-    estimator=1350,
-    identity=370,
-    first_stage=280,
+    estimator=1500,
+    identity=350,
+    first_stage=220,
     region_encoder=200,
     denoiser=680,
-    score_estimator=1350,
+    score_estimator=1500,
     score_identity=500,
   ),
   "long": dict(
@@ -274,7 +274,10 @@ def embedded(variant):
       dict(
         name="estimator",
         optimizer=optimizer(2e-3, steps, 100, kind=kind),
-        points_weight=5.0,
+        # The square that codes are read from lies round the points. With 15
+        # in place of 5 the default read poses 6.1 degrees off instead of 7.6
+        # (1,350 steps, 256 unseen pictures, one training each).
+        points_weight=15.0 if short else 5.0,
         face_weight=0.5,
         close_share=0.75,
       ),
