@@ -7,9 +7,9 @@ Command, embedded default (synthetic heads, 64 px, any machine):
 Variants (`configs/difffae.py:NAME`):
   (none)        synthetic heads at 64 px, f4 autoencoder, narrow nets. Made for
                 25 minutes on 2 cores; README, "Measured", has what was timed.
-  long          three times the people, seven to twenty times the steps, small
-                maps as wide as the paper's multiples make them; README,
-                "Measured", has its time and scores.
+  long          three times the people, eight to twenty-three times the steps
+                (with Adam), small maps as wide as the paper's multiples make
+                them; README, "Measured", has its time and scores.
   synthetic128  the same world at 128 px with wider nets, for one GPU. Not run.
   voxceleb256   the paper's setting at 256 px (appendix tables 4 and 5). Not
                 run: the data is licence-gated. Paper: batch 16, 100 k steps,
@@ -53,7 +53,7 @@ region is used.
 The perceptual loss reads our own estimator's features (paper: LPIPS), since no
 LPIPS weights ship with the library.
 The default trains all nets but the region encoder with Muon (paper: Adam), for
-it needs fewer steps: after 1,800 the estimator read the heads of 256 unseen
+it needs fewer steps: after 1,800 the estimator read the heads of 512 unseen
 pictures 6.1 degrees off, with Adam 11.3 (expressions 0.58 and 1.04 mm, light
 0.104 and 0.141; one training each).
 """
@@ -276,7 +276,7 @@ def embedded(variant):
         optimizer=optimizer(2e-3, steps, 100, kind=kind),
         # The square that codes are read from lies round the points. With 15
         # in place of 5 the default read poses 6.1 degrees off instead of 7.6
-        # (1,350 steps, 256 unseen pictures, one training each).
+        # (1,350 steps, 512 unseen pictures, one training each).
         points_weight=15.0 if short else 5.0,
         face_weight=0.5,
         close_share=0.75,
