@@ -69,13 +69,11 @@ def test_a_resumed_stage_is_the_uninterrupted_one(trained, tmp_path):
   train.run(other, tmp_path, stage="denoiser", data_dir=root / "data")
   other.stage.denoiser.steps = 3
   train.run(other, tmp_path, stage="denoiser", data_dir=root / "data")
-  name = ("denoiser", "checkpoints")
-  pair = []
-  for workdir in (root / "work", tmp_path):
-    folder = workdir.joinpath(*name)
-    shapes = checkpoint.stored_shapes(folder)
-    pair.append(checkpoint.flat_shapes(shapes))
-  assert pair[0] == pair[1]
+  one, two = (
+    checkpoint.stored_shapes(workdir / "denoiser" / "checkpoints")
+    for workdir in (root / "work", tmp_path)
+  )
+  assert one == two
   a, b = (
     trained_lib.load(w, config, "denoiser") for w in (root / "work", tmp_path)
   )
