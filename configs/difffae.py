@@ -64,11 +64,11 @@ VARIANTS = ("", "long", "synthetic128", "voxceleb256", "voxceleb512", "smoke")
 
 # Steps of every stage of the synthetic variants.
 STEPS = {
-  # The default's denoiser learns as much as the 3D reading lets it: with
-  # estimators of 1,000, 2,400 and 16,000 steps, and 800, 700 and 800 of its
-  # own, the first 64 pairs had a PSNR of 16.84, 17.10 and 18.32 (copy of the
-  # source 16.66; all with Adam, 4320473 on other stages of f3f6ee0, one
-  # training each, the last estimator that of `long`).
+  # Why the estimator gets so many of the default's steps: with 1,000, 2,400
+  # and 16,000 of them, and 800, 700 and 800 of the denoiser, the first 64
+  # pairs had a PSNR of 16.84, 17.10 and 18.32 (copy of the source 16.66; all
+  # with Adam, 4320473 on other stages of f3f6ee0, one training each, the last
+  # estimator that of `long`).
   "": dict(
     estimator=1500,
     identity=350,
@@ -162,8 +162,8 @@ def embedded(variant):
   large = variant == "synthetic128"
   size = 128 if large else 64
   # For its 25 minutes the default narrows the small maps: the paper's
-  # multiples give the denoiser 9.1 M parameters, these 3.6 M, and a CPU spends
-  # its time on the optimiser. Their effect on the edits was not compared.
+  # multiples give the denoiser 9.1 M parameters, these 3.6 M. Their effect on
+  # the edits was not compared.
   short = not variant
   identities = {"": 500, "long": 1500, "synthetic128": 4000}[variant]
   world = dict(
@@ -350,7 +350,7 @@ def embedded(variant):
         name="difffae",
         optimizer=optimizer(3e-3 if short else 7e-4, steps, 100, kind=kind),
         schedule=dict(kind="linear", steps=1000, start=0.0015, end=0.0195),
-        # With these 800 steps on the default gave edits a PSNR of 16.84, with
+        # With 800 steps and Adam the default gave edits a PSNR of 16.84, with
         # uniform timesteps 16.60 (the first 64 pairs, one training each at
         # c44a726 on stages of f3f6ee0, an estimator of 1,000 steps; copy of the
         # source 16.66).

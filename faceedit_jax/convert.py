@@ -185,9 +185,9 @@ def convert(
   made = KINDS[kind]
   with as_user_error(f"convert {kind}"):
     raw = reader.read(path)
-    state = next(filter(None, (reader.section(raw, s) for s in made.sections)))
+    parts = (reader.section(raw, name) for name in made.sections)
+    state = next(filter(None, parts), {})
   net, inputs = made.net(nets)
-  # "intermediates" and the like are not variables.
   init = functools.partial(net.init, jax.random.key(seed))
   wanted = jax.eval_shape(init, *inputs)
   arrays, report = account.fit(

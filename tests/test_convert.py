@@ -5,7 +5,9 @@ import os
 import pickle
 import subprocess
 import sys
+import types
 
+import flax.traverse_util
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,10 +16,13 @@ import safetensors
 import safetensors.numpy
 
 from faceedit_jax import convert
+from faceedit_jax.core import config as config_lib
 from faceedit_jax.core.errors import UserError
 from faceedit_jax.models.iresnet import IResNet
 from faceedit_jax.models.unet import UNet
 from faceedit_jax.weights import reader
+from tests.parity.harness import load_case
+from tests.parity.ldm import autoencoder_options
 
 STAGES, WIDTHS = (1, 2, 1, 1), (4, 8, 8, 8)
 NETS = {
@@ -84,12 +89,7 @@ def test_arcface_becomes_a_net_that_runs(arcface, tmp_path):
   assert len(report.used) == len(arcface) - len(counters)
   assert sorted(report.dead) == sorted(counters) and not report.faults
   net = IResNet(STAGES, WIDTHS, 4, 6)
-  variables = {}
-  for name, value in arrays.items():
-    node, parts = variables, name.split("/")
-    for part in parts[:-1]:
-      node = node.setdefault(part, {})
-    node[parts[-1]] = value
+  variables = flax.traverse_util.unflatten_dict(arrays, sep="/")
   out = net.apply(variables, jnp.ones((1, 16, 16, 3)))
   assert out.shape == (1, 6) and np.isfinite(out).all()
   kernel = arcface["layer2.1.conv2.weight"]
@@ -196,13 +196,65 @@ def test_unet_takes_over_what_it_shares(tmp_path):
   np.testing.assert_array_equal(wide[:, :, :4], narrow.transpose(2, 3, 1, 0))
   assert wide.shape == (3, 3, 8, 8) and not wide[:, :, 4:].any()
   fresh = [p for p in report.fresh if "attn2" in p]
-  # Two blocks on the way down and the middle, two on the way up.
-  assert len(fresh) == 2 * len({p.split("/")[1] for p in fresh}) > 0
+  # Keys and values of one block on the way down, the middle, two on the way up.
+  assert len(fresh) == 2 * 4
   for name in report.fresh:
     values = arrays[name]
     assert ("adain" in name) == (not values.any()), name
   assert len(report.used) + len(report.dead) == len(state) - 1
   assert len(report.dead) == len(fresh)  # their old context projections
+
+
+@pytest.mark.parametrize(
+  "kind, count",
+  [
+    ("vq", 27_397_764 + 40_253_955 + 65_536 + 40),
+    ("unet", 865_839_684),
+    ("deca", 25_848_108),
+    ("deca_detail_encoder", 25_737_408),
+    ("deca_detail_decoder", 1_773_345),
+    ("arcface", 43_590_848),
+  ],
+)
+def test_nets_have_the_published_size(kind, count):
+  config = config_lib.load(convert.DEFAULT_CONFIG)
+  net, inputs = convert.KINDS[kind].net(config.nets.to_dict())
+  shapes = jax.eval_shape(net.init, jax.random.key(0), *inputs)["params"]
+  assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == count
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize(
+  "stem, kind",
+  [
+    ("ldm__vq_model", "vq"),
+    ("ldm__autoencoder_kl", "kl"),
+    ("deca__encoder", "deca"),
+  ],
+)
+def test_keys_of_the_official_nets(shared, tmp_path, stem, kind):
+  case = load_case(shared / "fixtures", stem)
+  config, path = case.config, tmp_path / "net.safetensors"
+  state = {k: np.ascontiguousarray(v) for k, v in case.state().items()}
+  safetensors.numpy.save_file(state, path)
+  if kind == "deca":
+    names = {"tex": "albedo", "exp": "expression", "cam": "camera"}
+    nets = {
+      "estimator": dict(
+        outputs={names.get(k, k): n for k, n in config["n"].items()},
+        stages=config["layers"],
+        width=64 // config["div"],
+        hidden=state["layers.0.bias"].size,
+        input_size=case["x"].shape[-1],
+      )
+    }
+  else:
+    options = autoencoder_options(config)
+    options |= {"codes": config["n_embed"]} if kind == "vq" else {}
+    nets = {"autoencoder": options}
+  report = convert.convert(kind, path, nets)[1]
+  assert report.used and not report.faults
+  assert len(report.used) + len(report.dead) == len(state)
 
 
 def test_command(arcface, tmp_path):
@@ -232,6 +284,7 @@ def test_command(arcface, tmp_path):
   [
     (None, "x.safetensors", "does not exist"),
     (b"\x10\x00\x00", "x.safetensors", "is damaged"),
+    (b"\x02\0\0\0\0\0\0\0{}", "x.safetensors", "0 used.*missing"),
     (b"{}", "x.json", "ends in '.json'"),
   ],
 )
@@ -273,7 +326,7 @@ class Evil:
     return os.system, (self.command,)
 
 
-def test_torch_files(arcface, tmp_path):
+def test_torch_files(arcface, tmp_path, monkeypatch):
   torch = pytest.importorskip("torch")
   tensors = {k: torch.from_numpy(v) for k, v in arcface.items()}
   for name, content, old in (
@@ -287,6 +340,19 @@ def test_torch_files(arcface, tmp_path):
     np.testing.assert_array_equal(
       arrays["params/fc/kernel"], arcface["fc.weight"].T
     )
+  # What a training framework leaves beside the tensors is passed over.
+  module = types.ModuleType("pytorch_lightning.callbacks")
+  module.Note = type("Note", (), {"__module__": module.__name__})
+  monkeypatch.setitem(sys.modules, module.__name__, module)
+  monkeypatch.setitem(
+    sys.modules, "pytorch_lightning", types.ModuleType("pytorch_lightning")
+  )
+  note = module.Note()
+  note.best = 1.0
+  path = tmp_path / "lightning.ckpt"
+  torch.save({"state_dict": tensors, "callbacks": note}, path)
+  monkeypatch.delitem(sys.modules, module.__name__)
+  assert not convert.convert("arcface", path, NETS)[1].faults
   cut = tmp_path / "cut.pth"
   cut.write_bytes((tmp_path / "plain.pth").read_bytes()[:2000])
   with pytest.raises(UserError, match="damaged"):

@@ -55,7 +55,7 @@ def orthogonalise(tree: PyTree) -> PyTree:
     gram = jnp.stack([matrices[at].T @ matrices[at] for at in group])
     for at, factor in zip(group, _factors(gram), strict=True):
       x, leaf = matrices[at] @ factor, leaves[at]
-      x = x if x.shape[-1] == leaf.shape[-1] == size else x.T
+      x = x if size == leaf.shape[-1] else x.T
       out[at] = x.reshape(leaf.shape)
   return jax.tree.unflatten(structure, out)
 
@@ -78,16 +78,11 @@ def _factors(gram: Array) -> Array:
 def scale_by_muon() -> optax.GradientTransformation:
   """Momentum with Nesterov's look ahead, orthogonal, at Adam's usual size."""
 
-  def update(updates, state, params=None):
-    del params
-
-    def sized(x, like):
-      rows = like.size // like.shape[-1]
-      return x * (_RMS * max(rows, like.shape[-1]) ** 0.5)
-
-    return jax.tree.map(sized, orthogonalise(updates), updates), state
+  def sized(x):
+    rows = x.size // x.shape[-1]
+    return x * (_RMS * max(rows, x.shape[-1]) ** 0.5)
 
   return optax.chain(
     optax.trace(_MOMENTUM, nesterov=True),
-    optax.GradientTransformation(optax.init_empty_state, update),
+    optax.stateless(lambda tree, _: jax.tree.map(sized, orthogonalise(tree))),
   )

@@ -10,7 +10,8 @@ from faceedit_jax.weights import ldm as maps
 from tests.parity.harness import Case, nchw, runner
 
 
-def _autoencoder_options(config: dict) -> dict:
+def autoencoder_options(config: dict) -> dict:
+  """Fields of our autoencoders from the official constructor options."""
   sides = [config["res"] // 2**i for i in range(len(config["mult"]))]
   return {
     "channels": config["ch"],
@@ -28,7 +29,7 @@ def _autoencoder_options(config: dict) -> dict:
 @runner("ldm/vq_model")
 def vq_model(case: Case) -> dict:
   net = VQModel(
-    codes=case.config["n_embed"], **_autoencoder_options(case.config)
+    codes=case.config["n_embed"], **autoencoder_options(case.config)
   )
   x = case.image("x")
   variables = case.variables(net, maps.autoencoder, x)
@@ -61,7 +62,7 @@ def vq_model(case: Case) -> dict:
 @runner("ldm/autoencoder_kl")
 def autoencoder_kl(case: Case) -> dict:
   net = KLModel(
-    double_z=case.config["double"], **_autoencoder_options(case.config)
+    double_z=case.config["double"], **autoencoder_options(case.config)
   )
   x, eps = case.image("x"), case.image("eps")
   variables = case.variables(net, maps.autoencoder, x)
