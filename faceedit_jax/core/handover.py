@@ -54,6 +54,8 @@ def load_net(
     CheckpointError: one line: what was got, what was wanted, where.
   """
   name = source.net or net
+  if source.collections:
+    abstract = {k: v for k, v in abstract.items() if k in source.collections}
   if source.stage:
     directory = pathlib.Path(workdir) / source.stage / "checkpoints"
     if not checkpoint.steps_in(directory):
@@ -146,7 +148,7 @@ def start_from(
     for net, variables in nets.items():
       rest = dict(variables)
       params[net] = rest.pop("params")
-      stats[net] = rest
+      stats[net] = {**stats[net], **rest}
     ema = {
       name: {
         net: nets[net]["params"] if net in nets else tree
@@ -213,6 +215,11 @@ def place_on(sharding: Any) -> Place:
 def _load_safetensors(
   path: pathlib.Path, net: str, abstract: PyTree
 ) -> Variables:
+  if not path.is_file():
+    raise CheckpointError(
+      f"net {net!r}: there is no file {path}; python -m faceedit_jax.convert "
+      "makes it from the published one"
+    )
   try:
     flat = safetensors.numpy.load_file(path)
   except (OSError, safetensors.SafetensorError) as e:

@@ -248,12 +248,15 @@ class WeightSource:
     net: its name there; "" for the same name.
     ema: name of the average to take; "" for the raw parameters.
     path: checkpoint or weight file outside this workdir, in place of `stage`.
+    collections: which of a trained net's collections to take ("params");
+      the others start afresh. Empty: all of them.
   """
 
   stage: str = ""
   net: str = ""
   ema: str = "ema"
   path: str = ""
+  collections: tuple[str, ...] = ()
 
   def __post_init__(self):
     if self.stage and self.path:
@@ -354,6 +357,26 @@ class Recipe(abc.ABC):
     """The fields of `reading_spec` for pictures (b, h, w, 3) in [-1, 1]."""
     del frozen, image
     return {}
+
+  def record(
+    self, frozen: Mapping[str, Variables], image: Array
+  ) -> Mapping[str, Array]:
+    """What a prepared data set stores beside each of its pictures.
+
+    Args:
+      frozen: those of the frozen nets that `record_nets` names.
+      image: (b, h, w, 3) in [-1, 1].
+
+    Returns:
+      {field: (b, ...)}; "face" (b,), where there is one, is the logit of
+      "there is a face".
+    """
+    del frozen, image
+    return {}
+
+  def record_nets(self) -> Sequence[str]:
+    """Names of the frozen nets that `record` reads; none records nothing."""
+    return ()
 
   def preview(
     self,

@@ -21,14 +21,11 @@ from faceedit_jax.models import autoencoder as autoencoder_lib
 from faceedit_jax.models import latent_tokens
 from faceedit_jax.models import region_encoder as region_encoder_lib
 from faceedit_jax.models import unet as unet_lib
-from faceedit_jax.recipes import counterfactual, face_reader
+from faceedit_jax.recipes import conditions as conditions_lib
+from faceedit_jax.recipes import counterfactual, face_reader, readers
 from faceedit_jax.recipes import layout as layout_lib
 from faceedit_jax.recipes import regions as regions_lib
-from faceedit_jax.recipes.pretrain import (
-  estimator as estimator_recipe,
-)
 from faceedit_jax.recipes.pretrain import first_stage
-from faceedit_jax.recipes.pretrain import identity as identity_recipe
 from faceedit_jax.recipes.pretrain import region_encoder as region_recipe
 
 # Pictures that `edit` takes beside the source; each defaults to the source.
@@ -42,17 +39,6 @@ QUERIES = (
 )
 
 
-# What the frozen nets say of a picture.
-_PERSON = "person_vector"  # identity token, of the source
-_CLEAN, _CONDITION = "latent", "condition_latent"  # picture and rendering
-_LAYOUT = "layout"  # where the regions probably are
-
-
-def _in_batch(reading: str) -> str:
-  """A reading's name in a batch: of the source or of the query."""
-  return f"{'source' if reading == _PERSON else 'query'}_{reading}"
-
-
 @dataclasses.dataclass(frozen=True)
 class DiffFAERecipe(recipe_lib.Recipe):
   """Nets `unet` and `region_encoder`; phase `denoise`.
@@ -61,8 +47,7 @@ class DiffFAERecipe(recipe_lib.Recipe):
     unet: 8-channel denoiser with slot context and AdaIN on the identity.
     region_encoder: source picture to four tokens and four masks.
     autoencoder: frozen first stage.
-    reader: frozen estimator, identity net and renderer.
-    code_shapes: shapes of the estimator's codes without batch.
+    face: frozen estimator, identity net and renderer.
     morphable: makes the 3D face; it has no weights to load.
     schedule: noise schedule.
     timesteps: how training draws them: `antithetic` and `power` of
@@ -77,14 +62,15 @@ class DiffFAERecipe(recipe_lib.Recipe):
     latent_scale: number, or 0 to scale latents by 1 / their spread.
     read_once: what the frozen nets say of a picture is computed once, before
       the first step, and kept; for data that fit the disk.
+    recorded: what the prepared data hold of each picture already, see
+      `recipes.conditions`.
     ddim_spacing: which steps DDIM visits, see `diffusion.grids.timesteps`.
   """
 
   unet: unet_lib.UNet
   region_encoder: region_encoder_lib.RegionEncoder
   autoencoder: autoencoder_lib.VQModel
-  reader: face_reader.FaceReader
-  code_shapes: dict
+  face: readers.FaceNets
   morphable: Callable[[], Any]
   schedule: schedules.Schedule
   image_size: int
@@ -98,12 +84,14 @@ class DiffFAERecipe(recipe_lib.Recipe):
   slot_names: tuple[str, ...] = ()
   latent_scale: float = 0.0
   read_once: bool = False
+  recorded: tuple[str, ...] = ()
   ema_decay: float = 0.9999
   sampler: str = "ddim"
   sampling_steps: int = 50
   ddim_spacing: str = "ldm"
   camera_from: str = "source"
   evaluator: Any = None
+  unet_weights: str = ""  # file that the U-Net starts from
 
   edit_options = (
     "sampler",
@@ -135,29 +123,17 @@ class DiffFAERecipe(recipe_lib.Recipe):
       )
     if options.slot_names:
       regions_lib.from_names(options.slot_names, nets.region_encoder.slots)
-    unet = dict(nets.unet)
+    unet = readers.plain(nets.unet)
     if not options.identity_token:
       unet["adain"] = "none"
-    identity, identity_size = identity_recipe.build_identity(
-      nets.identity, dtype
-    )
-    estimator, shapes = estimator_recipe.build_estimator(nets.estimator, dtype)
-    reader = face_reader.FaceReader(
-      estimator=estimator,
-      identity=identity,
-      identity_size=identity_size,
-      condition_size=image_size,
-    )
+    face = readers.from_config(nets, dtype, image_size)
     return cls(
       unet=unet_lib.UNet(dtype=dtype, **unet),
       region_encoder=region_encoder_lib.RegionEncoder(
         dtype=dtype, **dict(nets.region_encoder)
       ),
-      autoencoder=autoencoder_lib.VQModel(
-        dtype=dtype, **dict(nets.autoencoder)
-      ),
-      reader=reader,
-      code_shapes=shapes,
+      autoencoder=first_stage.build_autoencoder(nets.autoencoder, dtype),
+      face=face,
       morphable=face_reader.morphable_maker(**dict(nets.morphable)),
       schedule=schedules.make_schedule(**dict(options.schedule)),
       image_size=image_size,
@@ -171,14 +147,16 @@ class DiffFAERecipe(recipe_lib.Recipe):
       slot_names=tuple(options.slot_names),
       latent_scale=options.latent_scale,
       read_once=options.read_once,
+      recorded=tuple(options.get("recorded", ())),
       ema_decay=options.ema_decay,
       sampler=options.sampler,
       sampling_steps=options.sampling_steps,
       ddim_spacing=options.ddim_spacing,
       camera_from=options.camera_from,
       evaluator=counterfactual.from_config(
-        options.evaluation, reader, shapes, image_size
+        options.evaluation, face.reader, face.code_shapes, image_size
       ),
+      unet_weights=nets.unet.get("weights", ""),
     )
 
   # What the trainer asks for.
@@ -187,22 +165,10 @@ class DiffFAERecipe(recipe_lib.Recipe):
     size = self.image_size
     picture = recipe_lib.Field((size, size, 3), "float32", (-1.0, 1.0))
     spec = {"source_image": picture, "query_image": picture}
-    kept = self.reading_spec().items()
-    return spec | {_in_batch(name): field for name, field in kept}
+    return spec | self.conditions.batch_spec()
 
   def reading_spec(self):
-    if not self.read_once:
-      return {}
-    side, latent = self._latent_side(), self.autoencoder.embed_dim
-    spec = {
-      _PERSON: recipe_lib.Field((self.reader.identity.embedding,)),
-      _CLEAN: recipe_lib.Field((side, side, latent)),
-      _CONDITION: recipe_lib.Field((side, side, latent)),
-    }
-    if self._led:
-      grid, slots = self._mask_side(), self.region_encoder.slots
-      spec[_LAYOUT] = recipe_lib.Field((grid, grid, slots))
-    return spec
+    return self.conditions.reading_spec()
 
   @property
   def _slots(self) -> bool:
@@ -214,14 +180,11 @@ class DiffFAERecipe(recipe_lib.Recipe):
     slots = self.region_encoder.slots
     return self._slots and layout_lib.leads(self.layout, slots)
 
-  def _latent_side(self) -> int:
-    return self.image_size // 2 ** (len(self.autoencoder.mult) - 1)
-
   def _mask_side(self) -> int:
     return self.image_size // self.region_encoder.patch
 
   def init(self, rng):
-    size, side = self.image_size, self._latent_side()
+    size, side = self.image_size, self.conditions.latent_side
     channels = self.autoencoder.embed_dim
     context = jnp.zeros((1, 4, self.unet.context_dim))
     nets = {
@@ -246,33 +209,34 @@ class DiffFAERecipe(recipe_lib.Recipe):
     return nets
 
   def init_from(self):
-    if not self._slots:
-      return {}
-    return {"region_encoder": recipe_lib.WeightSource(stage="region_encoder")}
+    sources = {}
+    if self.unet_weights:
+      sources["unet"] = recipe_lib.WeightSource(path=self.unet_weights)
+    if self._slots:
+      sources["region_encoder"] = recipe_lib.WeightSource(
+        stage="region_encoder"
+      )
+    return sources
 
   def frozen(self):
-    return {
-      "autoencoder": recipe_lib.WeightSource(stage="first_stage"),
-      "estimator": recipe_lib.WeightSource(stage="estimator"),
-      "identity": recipe_lib.WeightSource(stage="identity"),
-    }
+    first = recipe_lib.WeightSource(stage="first_stage")
+    return {"autoencoder": first, **self.face.sources}
 
   def init_frozen(self, rng):
     size = self.image_size
-    picture = jnp.zeros((1, size, size, 3))
-    crop = jnp.zeros((1,) + (self.reader.identity_size,) * 2 + (3,))
     morphable = self.morphable()
-    face_reader.check_sizes(morphable["params"], self.code_shapes)
+    face_reader.check_sizes(morphable["params"], self.face.code_shapes)
     return {
       "autoencoder": first_stage.init_autoencoder(
-        self.autoencoder, rng, picture
+        self.autoencoder, rng, jnp.zeros((1, size, size, 3))
       ),
-      "estimator": estimator_recipe.init_estimator(
-        self.reader.estimator, self.code_shapes, rng, picture
-      ),
-      "identity": self.reader.identity.init(rng, crop),
+      **self.face.init(rng, size),
       "morphable": morphable,
     }
+
+  @property
+  def reader(self) -> face_reader.FaceReader:
+    return self.face.reader
 
   def groups(self):
     other = "region_encoder" if self._slots else "latent_tokens"
@@ -293,32 +257,32 @@ class DiffFAERecipe(recipe_lib.Recipe):
   def find_points(self, variables, frozen, image):
     """Five points (b, 5, 2) in unit coordinates and the face logit (b,)."""
     del variables
-    codes = self.reader.codes(frozen, image)
-    return codes["landmarks5"], codes["face"]
+    return self.reader.points(frozen, image)
 
   def evaluators(self):
     return {"counterfactual": self.evaluator}
 
   # The pieces.
 
-  def _scale(self, frozen):
-    if self.latent_scale:
-      return self.latent_scale
-    return first_stage.latent_scale(frozen["autoencoder"])
+  @property
+  def conditions(self) -> conditions_lib.Conditions:
+    return conditions_lib.Conditions(
+      face=self.face,
+      autoencoder=self.autoencoder,
+      image_size=self.image_size,
+      latent_scale=self.latent_scale,
+      layout_side=self._mask_side() if self._led else 0,
+      read_once=self.read_once,
+      recorded=self.recorded,
+    )
 
   def encode(self, frozen, image):
     """Scaled latents (b, h, w, c) of pictures in [-1, 1]."""
-    variables = {"params": frozen["autoencoder"]["params"]}
-    latent = self.autoencoder.apply(variables, image, method="encode")
-    return latent.astype(jnp.float32) * self._scale(frozen)
+    return self.conditions.encode(frozen, image)
 
   def decode(self, frozen, latent):
     """Pictures in [-1, 1] of scaled latents, through the codebook."""
-    variables = {"params": frozen["autoencoder"]["params"]}
-    image = self.autoencoder.apply(
-      variables, latent / self._scale(frozen), method="decode"
-    )
-    return jnp.clip(image.astype(jnp.float32), -1, 1)
+    return self.conditions.decode(frozen, latent)
 
   def _context(self, variables, frozen, image):
     """Context tokens of the source, and its slot masks or None."""
@@ -332,46 +296,22 @@ class DiffFAERecipe(recipe_lib.Recipe):
   # Training, eq. 1, 7 and 8.
 
   def read(self, frozen, image):
-    """What the frozen nets say of pictures, as sources and as queries."""
-    codes = self.reader.codes(frozen, image)
-    person = self.reader.embed(frozen, image, codes["landmarks5"])
-    return {_PERSON: person} | self._read_query(frozen, image, codes)
+    return self.conditions.read(frozen, image)
 
-  def _read_query(self, frozen, image, codes):
-    # In training shape and albedo are the query's too (eq. 3): it is the
-    # same person.
-    rendered = self.reader.render(frozen, codes)
-    both = self.encode(frozen, jnp.concatenate([image, rendered["image"]]))
-    found = {_CLEAN: both[: len(image)], _CONDITION: both[len(image) :]}
-    if self._led:
-      found[_LAYOUT] = layout_lib.masks(
-        frozen["morphable"]["params"],
-        rendered["ids"],
-        codes[face_reader.POINTS5],
-        image,
-        self._mask_side(),
-      )
-    return found
+  def record_nets(self):
+    return self.conditions.record_nets()
 
-  def _read_pair(self, frozen, batch):
-    """The readings that a loss needs, by name."""
-    if self.read_once:
-      return {name: batch[_in_batch(name)] for name in self.reading_spec()}
-    source, query = batch["source_image"], batch["query_image"]
-    both = self.reader.codes(frozen, jnp.concatenate([source, query]))
-    of_source, of_query = (
-      jax.tree.map(lambda a, part=part: a[part], both)
-      for part in (slice(len(source)), slice(len(source), None))
-    )
-    found = self._read_query(frozen, query, of_query)
-    found[_PERSON] = self.reader.embed(frozen, source, of_source["landmarks5"])
-    return jax.lax.stop_gradient(found)
+  def record(self, frozen, image):
+    return self.conditions.record(frozen, image)
 
   def denoise_loss(self, params, ctx):
     source, query = ctx.batch["source_image"], ctx.batch["query_image"]
     frozen, count = ctx.frozen, source.shape[0]
-    readings = self._read_pair(frozen, ctx.batch)
-    clean, condition = readings[_CLEAN], readings[_CONDITION]
+    readings = self.conditions.read_pair(frozen, ctx.batch)
+    clean, condition = (
+      readings[conditions_lib.CLEAN],
+      readings[conditions_lib.CONDITION],
+    )
 
     variables = {net: {"params": tree} for net, tree in params.items()}
     tokens, _ = self._context(variables, frozen, source)
@@ -385,7 +325,7 @@ class DiffFAERecipe(recipe_lib.Recipe):
       jnp.concatenate([noisy, condition], axis=-1),
       time.astype(jnp.float32),
       tokens,
-      readings[_PERSON],
+      readings[conditions_lib.PERSON],
       maps="mean",
     )
     diffusion = training.diffusion_loss(
@@ -406,7 +346,7 @@ class DiffFAERecipe(recipe_lib.Recipe):
     metrics["mask_variance"] = masks.var(axis=0).mean()
     loss = diffusion + weight * consistency
     if self._led:
-      wanted = readings[_LAYOUT]
+      wanted = readings[conditions_lib.LAYOUT]
       metrics["layout"] = layout_lib.cross_entropy(free, wanted)
       loss = loss + recipe_lib.at(self.layout, ctx.step) * metrics["layout"]
     return loss, recipe_lib.Aux(metrics=metrics)

@@ -19,6 +19,7 @@ from faceedit_jax.models import iresnet
 from faceedit_jax.morphable import model as model_lib
 from faceedit_jax.morphable import render as render_lib
 from faceedit_jax.nn import warp
+from faceedit_jax.recipes import face_box
 
 Codes = Mapping[str, Any]
 
@@ -46,27 +47,57 @@ class FaceReader(struct.PyTreeNode):
 
   Attributes:
     estimator: parameter estimator of DECA's architecture.
+    locator: estimator of ours that finds the five points where `estimator`
+      cannot: DECA reads codes only, from a square round the face.
     identity: ArcFace-style identity net; None where nobody is recognised.
     identity_size: side of the aligned crop that the identity net reads.
     condition_size: side of the condition rendering in pixels.
+    tone_map: whether renderings get the synthetic pictures' tone curve. DECA's
+      light is fitted without one.
   """
 
   estimator: estimator_lib.Estimator = struct.field(pytree_node=False)
+  locator: estimator_lib.Estimator | None = struct.field(
+    pytree_node=False, default=None
+  )
   identity: iresnet.IResNet | None = struct.field(
     pytree_node=False, default=None
   )
   identity_size: int = struct.field(pytree_node=False, default=112)
   condition_size: int = struct.field(pytree_node=False, default=256)
+  tone_map: bool = struct.field(pytree_node=False, default=True)
 
-  def codes(self, frozen, image) -> dict:
+  def points(self, frozen, image):
+    """Five points (b, 5, 2) in unit coordinates and the face logit (b,)."""
+    if self.locator is None:
+      codes = read_codes(self.estimator, frozen["estimator"], image)
+    else:
+      codes = read_codes(self.locator, frozen["locator"], image)
+    return codes[POINTS5], codes["face"]
+
+  def codes(self, frozen, image, points68=None) -> dict:
     """Face codes of pictures (b, h, w, 3) in [-1, 1].
+
+    Args:
+      frozen: frozen variables.
+      image: (b, h, w, 3) in [-1, 1].
+      points68: 68 landmarks (b, 68, 2) in unit coordinates, if somebody has
+        them: with a `locator`, DECA's square is cut round them.
 
     Returns:
       shape (b, n_s), albedo (b, n_a), expression (b, n_e), pose (b, 6), gaze
       (b, 2), light (b, 9, 3), camera (b, 3), landmarks5 (b, 5, 2) in unit
       coordinates and face (b,), the logit of "there is a face".
     """
-    return read_codes(self.estimator, frozen["estimator"], image)
+    if self.locator is None:
+      return read_codes(self.estimator, frozen["estimator"], image)
+    points, face = self.points(frozen, image)
+    if points68 is None:
+      box = face_box.deca_from_five(points)
+    else:
+      box = face_box.deca_from_68(points68, image.shape[1])
+    codes = read_square(self.estimator, frozen["estimator"], image, box)
+    return codes | {POINTS5: points, "face": face}
 
   def embed(self, frozen, image, points):
     """Unit identity vectors (b, d) of the faces at `points` (b, 5, 2)."""
@@ -91,6 +122,7 @@ class FaceReader(struct.PyTreeNode):
       {k: codes[k] for k in DRAWN},
       self.condition_size,
       source_codes=still,
+      tone_map=self.tone_map,
     )
 
   def render_edit(
@@ -170,59 +202,33 @@ def read_codes(net: estimator_lib.Estimator, variables, image) -> dict:
   """
   layers = {k: v for k, v in variables.items() if k != "codes"}
   first = net.apply(layers, image)
-  statistics = variables.get("codes")
   if not net.close:
-    return codes_from_outputs(first, statistics)
-  box = face_box(first["landmarks"], net.close)
-  raw = net.apply(layers, look(image, box, net.input_size))
-  codes = codes_from_outputs(raw, statistics)
-  back = outer_box(box)
-  codes[POINTS5] = boxed_points(codes[POINTS5], back)
-  codes["camera"] = boxed_camera(codes["camera"], back)
+    return codes_from_outputs(first, variables.get("codes"))
+  box = face_box.round_points(first["landmarks"], net.close)
+  codes = read_square(net, variables, image, box)
   return codes | {"face": first["face"][..., 0]}
 
 
-def face_box(points, reach: float):
-  """Squares (b, 3) round faces: left, top and side in unit coordinates.
+def read_square(net, variables, image, box) -> dict:
+  """Face codes read from one square of each picture.
 
   Args:
-    points: five points (b, 5, 2) in unit coordinates.
-    reach: side, in root mean square distances of the points from their mean.
+    net: the estimator.
+    variables: as for `read_codes`.
+    image: (b, h, w, 3) in [-1, 1].
+    box: squares (b, 3), see `face_box`.
+
+  Returns:
+    Codes whose points and camera are those of the whole picture.
   """
-  middle = points.mean(axis=1)
-  spread = jnp.square(points - middle[:, None]).sum(-1).mean(-1)
-  # Points of a picture without a face may coincide.
-  side = jnp.maximum(reach * jnp.sqrt(spread), 1e-2)[:, None]
-  return jnp.concatenate([middle - side / 2, side], axis=-1)
-
-
-def outer_box(box):
-  """The picture as a square (b, 3) in the coordinates of a square in it."""
-  corner, side = box[:, :2], box[:, 2:]
-  return jnp.concatenate([-corner / side, 1 / side], axis=-1)
-
-
-def look(image, box, size: int):
-  """The part of pictures (b, h, w, 3) in squares (b, 3), (b, size, size, 3)."""
-  (x, y, side), zero = box.T, jnp.zeros(box.shape[:1])
-  rows = jnp.stack([side, zero, x, zero, side, y], axis=-1)
-  return warp.warp(image, rows.reshape(-1, 2, 3), size)
-
-
-def boxed_points(points, box):
-  """Points (b, n, 2) in the coordinates of squares (b, 3)."""
-  return (points - box[:, None, :2]) / box[:, None, 2:]
-
-
-def boxed_camera(camera, box):
-  """Cameras [s, tx, ty] (b, 3) of what the squares (b, 3) show.
-
-  x' = s (x + tx) on [-1, 1] to the right, y likewise but upwards.
-  """
-  (scale, x, y), (left, top, side) = camera.T, box.T
-  x = x - (2 * left + side - 1) / scale
-  y = y + (2 * top + side - 1) / scale
-  return jnp.stack([scale / side, x, y], axis=-1)
+  layers = {k: v for k, v in variables.items() if k != "codes"}
+  raw = net.apply(layers, face_box.look(image, box, net.input_size))
+  codes = codes_from_outputs(raw, variables.get("codes"))
+  back = face_box.outer(box)
+  if POINTS5 in codes:
+    codes[POINTS5] = face_box.points_in(codes[POINTS5], back)
+  codes["camera"] = face_box.camera_in(codes["camera"], back)
+  return codes
 
 
 def codes_from_outputs(raw: Codes, statistics) -> dict:

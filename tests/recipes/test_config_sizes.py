@@ -61,7 +61,10 @@ def test_paper_sizes(size):
   # The 3D face's files are licence-gated. Its arrays play no part here, nor
   # whether its codes are those of the estimator.
   config.nets.morphable.kind = "procedural"
-  recipe = dataclasses.replace(build(config, "denoiser"), code_shapes={})
+  recipe = build(config, "denoiser")
+  recipe = dataclasses.replace(
+    recipe, face=dataclasses.replace(recipe.face, code_shapes={})
+  )
   nets = jax.eval_shape(recipe.init, jax.random.key(0))
   assert count(nets["unet"]["params"]) == 865_839_684  # residual AdaIN
   encoder = nets["region_encoder"]["params"]

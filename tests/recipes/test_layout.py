@@ -12,7 +12,7 @@ from data_pipelines.synthetic_heads import render
 from data_pipelines.synthetic_heads.frames import sample_frame
 from data_pipelines.synthetic_heads.identity import sample_identity
 from faceedit_jax.morphable.render import render_condition
-from faceedit_jax.recipes import face_reader, layout, regions
+from faceedit_jax.recipes import face_box, face_reader, layout, regions
 from tests.recipes.test_stages import build
 
 SIZE, GRID = 64, 16
@@ -179,16 +179,14 @@ def test_boxes_agree_with_the_windows_of_the_data(rng):
   window = transforms.window(example, (0.2, 0.3, 0.5))
   points = jnp.asarray(example["landmarks5"])[None]
   camera = jnp.asarray(example["camera"])[None]
-  moved = face_reader.boxed_points(points, box)
-  turned = face_reader.boxed_camera(camera, box)
+  moved = face_box.points_in(points, box)
+  turned = face_box.camera_in(camera, box)
   np.testing.assert_allclose(moved[0], window["landmarks5"], atol=1e-6)
   np.testing.assert_allclose(turned[0], window["camera"], atol=1e-6)
-  back = face_reader.outer_box(box)
+  back = face_box.outer(box)
+  np.testing.assert_allclose(face_box.points_in(moved, back), points, atol=1e-6)
   np.testing.assert_allclose(
-    face_reader.boxed_points(moved, back), points, atol=1e-6
-  )
-  np.testing.assert_allclose(
-    face_reader.boxed_camera(turned, back), camera, atol=1e-5
+    face_box.camera_in(turned, back), camera, atol=1e-5
   )
 
 
@@ -216,8 +214,8 @@ def test_the_second_look_is_at_the_face(rng):
   image = jnp.asarray(rng.uniform(-1, 1, (1, 64, 64, 3)), jnp.float32)
   got = face_reader.read_codes(net, {"params": {}, "codes": codes}, image)
   assert [v.shape[1] for v in views] == [64, 24]
-  box = face_reader.face_box(jnp.asarray(points)[None], 4.0)
-  np.testing.assert_allclose(views[1], face_reader.look(image, box, 24))
+  box = face_box.round_points(jnp.asarray(points)[None], 4.0)
+  np.testing.assert_allclose(views[1], face_box.look(image, box, 24))
   np.testing.assert_allclose(got["pose"][0], views[1][0, :2, 0].ravel())
   assert float(got["face"][0]) == 7.0  # of the first look
   (left, top, side), middle = np.asarray(box)[0], got["landmarks5"][0, 2]

@@ -18,7 +18,7 @@ from faceedit_jax.core import recipe as recipe_lib
 from faceedit_jax.models import estimator as estimator_lib
 from faceedit_jax.morphable import model as model_lib
 from faceedit_jax.nn import layers
-from faceedit_jax.recipes import face_reader
+from faceedit_jax.recipes import face_box, face_reader
 
 # Losses are measured in standard deviations of each code over the data, and
 # within a group by how much a coefficient changes the face (`visible_effect`),
@@ -72,7 +72,7 @@ def running_statistics(old, codes, weight):
 
 @dataclasses.dataclass(frozen=True)
 class EstimatorRecipe(recipe_lib.Recipe):
-  """One net, one phase: `read`.
+  """One net, named after its section of the config; one phase: `read`.
 
   A coefficient of shape, expression or albedo counts by the square of the
   change that it causes in the data, so that the loss follows the error of the
@@ -91,6 +91,7 @@ class EstimatorRecipe(recipe_lib.Recipe):
     points_weight: of the five points' error.
     face_weight: of the face logit's error.
     close_share: share of the faces that are shown from close by.
+    name: of the net.
   """
 
   net: estimator_lib.Estimator
@@ -101,17 +102,24 @@ class EstimatorRecipe(recipe_lib.Recipe):
   points_weight: float = 20.0
   face_weight: float = 0.5
   close_share: float = 0.75
+  name: str = "estimator"
 
   @classmethod
   def from_config(cls, nets, options, image_size, dtype):
-    """Builds the recipe; `nets.estimator` holds the architecture."""
-    net, shapes = build_estimator(nets.estimator, dtype)
+    """Builds the recipe; `nets.estimator` holds the architecture.
+
+    `options.net` and `options.morphable` name other sections of `nets`.
+    """
+    name = options.get("net", "estimator")
+    morphable = nets[options.get("morphable", "morphable")]
+    net, shapes = build_estimator(nets[name], dtype)
     return cls(
       net=net,
       shapes=shapes,
       image_size=image_size,
       tx=optim.make_tx(**options.optimizer),
-      morphable=face_reader.morphable_maker(**dict(nets.morphable)),
+      morphable=face_reader.morphable_maker(**dict(morphable)),
+      name=name,
       points_weight=options.points_weight,
       face_weight=options.face_weight,
       close_share=options.close_share,
@@ -132,7 +140,7 @@ class EstimatorRecipe(recipe_lib.Recipe):
   def init(self, rng):
     size = self.image_size
     picture = jnp.zeros((1, size, size, 3))
-    return {"estimator": init_estimator(self.net, self.shapes, rng, picture)}
+    return {self.name: init_estimator(self.net, self.shapes, rng, picture)}
 
   def init_frozen(self, rng):
     """The 3D face, which says how much each coefficient changes."""
@@ -142,13 +150,13 @@ class EstimatorRecipe(recipe_lib.Recipe):
     return {"morphable": morphable}
 
   def groups(self):
-    return {"estimator": recipe_lib.Group(("estimator",), self.tx)}
+    return {"estimator": recipe_lib.Group((self.name,), self.tx)}
 
   def phases(self):
     return (recipe_lib.Phase("read", ("estimator",), self.read_loss),)
 
   def ema(self):
-    return {"ema": recipe_lib.Ema(("estimator",), optim.ema_warmup(0.998))}
+    return {"ema": recipe_lib.Ema((self.name,), optim.ema_warmup(0.998))}
 
   def views(self, batch, key):
     """What the net is shown.
@@ -173,25 +181,25 @@ class EstimatorRecipe(recipe_lib.Recipe):
     box = jnp.where(close[:, None] > 0, box, whole)
     image = jnp.where(
       close[:, None, None, None] > 0,
-      face_reader.look(batch["image"], box, size),
+      face_box.look(batch["image"], box, size),
       image,
     )
     seen = dict(
       batch,
-      landmarks5=face_reader.boxed_points(batch["landmarks5"], box),
-      camera=face_reader.boxed_camera(batch["camera"], box),
+      landmarks5=face_box.points_in(batch["landmarks5"], box),
+      camera=face_box.camera_in(batch["camera"], box),
     )
     return image, seen, close
 
   def read_loss(self, params, ctx):
-    batch, stats = ctx.batch, ctx.stats["estimator"]
+    batch, stats = ctx.batch, ctx.stats[self.name]
     image, batch, known = self.views(batch, ctx.key("view"))
     truth = {k: batch[k] for k in self.shapes}
     codes = running_statistics(stats["codes"], truth, known)
     codes = jax.lax.stop_gradient(codes)
     raw, updated = self.net.apply(
       {
-        "params": params["estimator"],
+        "params": params[self.name],
         "batch_stats": stats["batch_stats"],
       },
       image,
@@ -227,7 +235,7 @@ class EstimatorRecipe(recipe_lib.Recipe):
     return loss, recipe_lib.Aux(
       metrics=metrics,
       stats={
-        "estimator": {"batch_stats": updated["batch_stats"], "codes": codes}
+        self.name: {"batch_stats": updated["batch_stats"], "codes": codes}
       },
     )
 
@@ -235,7 +243,7 @@ class EstimatorRecipe(recipe_lib.Recipe):
     """Pictures with the five points read (red) and true (green)."""
     del frozen, rng
     codes = face_reader.read_codes(
-      self.net, variables["estimator"], batch["image"]
+      self.net, variables[self.name], batch["image"]
     )
     image = draw_points(batch["image"], batch["landmarks5"], (-1.0, 1.0, -1.0))
     found = draw_points(image, codes["landmarks5"], (1.0, -1.0, -1.0))
@@ -243,8 +251,8 @@ class EstimatorRecipe(recipe_lib.Recipe):
 
 
 def face_box_with_error(points, reach, shift_key, scale_key):
-  """`face_reader.face_box` as it lies round points that were read badly."""
-  box = face_reader.face_box(points, reach)
+  """`face_box.round_points` as it lies round points that were read badly."""
+  box = face_box.round_points(points, reach)
   corner, side = box[:, :2], box[:, 2:]
   middle = corner + side / 2
   middle = middle + side * jax.random.uniform(
@@ -270,18 +278,20 @@ def build_estimator(spec, dtype):
   Returns:
     (net, {code name: shape without batch}).
   """
-  spec = dict(spec)
+  spec = {k: v for k, v in dict(spec).items() if k not in ("kind", "weights")}
   outputs = dict(spec.pop("outputs"))
   net = estimator_lib.Estimator(
     outputs=outputs,
     heads={"gaze": 2, "landmarks": 10, "face": 1},
     dtype=dtype,
-    **{k: v for k, v in spec.items()},
+    **spec,
   )
-  shapes = {k: (n,) for k, n in outputs.items() if k != "light"}
-  shapes["light"] = (9, 3)
-  shapes["gaze"] = (2,)
-  return net, shapes
+  return net, {**code_shapes(outputs), "gaze": (2,)}
+
+
+def code_shapes(outputs) -> dict[str, tuple[int, ...]]:
+  """Shapes of the codes without batch, from their sizes."""
+  return {k: (9, 3) if k == "light" else (n,) for k, n in outputs.items()}
 
 
 def draw_points(image, points, colour, radius: float = 1.2):

@@ -40,12 +40,13 @@ class FirstStageRecipe(recipe_lib.Recipe):
   adversarial_weight: float = 0.6
   adversarial_start: int = 0
   ema_decay: float = 0.999
+  weights: str = ""  # file that the autoencoder starts from
 
   @classmethod
   def from_config(cls, nets, options, image_size, dtype):
     """Builds the recipe from `nets.autoencoder`, `nets.discriminator`."""
     return cls(
-      net=autoencoder_lib.VQModel(dtype=dtype, **dict(nets.autoencoder)),
+      net=build_autoencoder(nets.autoencoder, dtype),
       discriminator=patch_discriminator.PatchDiscriminator(
         dtype=dtype, **dict(nets.discriminator)
       ),
@@ -58,6 +59,7 @@ class FirstStageRecipe(recipe_lib.Recipe):
       adversarial_weight=options.adversarial_weight,
       adversarial_start=options.adversarial_start,
       ema_decay=options.ema_decay,
+      weights=nets.autoencoder.get("weights", ""),
     )
 
   def batch_spec(self):
@@ -79,6 +81,13 @@ class FirstStageRecipe(recipe_lib.Recipe):
 
   def init_frozen(self, rng):
     return self.perceptual.init_frozen(rng, self.image_size)
+
+  def init_from(self):
+    if not self.weights:
+      return {}
+    # The spread of the latents is measured on the pictures of this training.
+    source = recipe_lib.WeightSource(path=self.weights, collections=("params",))
+    return {"autoencoder": source}
 
   def groups(self):
     return {
@@ -201,6 +210,12 @@ class FirstStageRecipe(recipe_lib.Recipe):
     net = {"params": variables["autoencoder"]["params"]}
     recon = self.net.apply(net, batch["image"]).image
     return {"picture": batch["image"], "reconstruction": recon}
+
+
+def build_autoencoder(spec, dtype):
+  """The autoencoder, from `nets.autoencoder`."""
+  spec = {k: v for k, v in dict(spec).items() if k != "weights"}
+  return autoencoder_lib.VQModel(dtype=dtype, **spec)
 
 
 def init_autoencoder(net, rng, picture) -> dict[str, Any]:

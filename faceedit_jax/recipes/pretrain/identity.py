@@ -117,6 +117,6 @@ class IdentityRecipe(recipe_lib.Recipe):
 
 def build_identity(spec, dtype):
   """The identity net and the side of its crop, from `nets.identity`."""
-  spec = dict(spec)
+  spec = {k: v for k, v in dict(spec).items() if k != "weights"}
   input_size = spec.pop("input_size")
   return iresnet.IResNet(dtype=dtype, **spec), input_size

@@ -16,10 +16,9 @@ from faceedit_jax.core import optim
 from faceedit_jax.core import recipe as recipe_lib
 from faceedit_jax.models import autoencoder as autoencoder_lib
 from faceedit_jax.models import broadcast_decoder, region_encoder
-from faceedit_jax.recipes import face_reader
+from faceedit_jax.recipes import face_reader, readers
 from faceedit_jax.recipes import layout as layout_lib
 from faceedit_jax.recipes import regions as regions_lib
-from faceedit_jax.recipes.pretrain import estimator as estimator_recipe
 from faceedit_jax.recipes.pretrain import first_stage
 
 
@@ -32,8 +31,7 @@ class RegionEncoderRecipe(recipe_lib.Recipe):
       picture's 3D reading and colours suggest, see `recipes.layout`; a number
       or a function of the step. 0 is the published training, which is also
       what any other number of slots than four gets.
-    reader: reads and renders the face where `layout` is not 0.
-    code_shapes: shapes of its codes without batch.
+    face: reads and renders the face where `layout` is not 0.
     morphable: makes its 3D face.
     slot_names: region of each slot, for pictures without labelled regions:
       look at `slot_0` and so on in the preview, then say it here or in the
@@ -47,8 +45,7 @@ class RegionEncoderRecipe(recipe_lib.Recipe):
   tx: optax.GradientTransformation
   ema_decay: float = 0.999
   layout: Any = 0.0
-  reader: face_reader.FaceReader | None = None
-  code_shapes: dict | None = None
+  face: readers.FaceNets | None = None
   morphable: Callable[[], Any] | None = None
   slot_names: tuple[str, ...] = ()
 
@@ -66,12 +63,8 @@ class RegionEncoderRecipe(recipe_lib.Recipe):
           f"the slots to {regions_lib.REGIONS} in this order; say so, or set "
           "recipe.layout=0"
         )
-      estimator, shapes = estimator_recipe.build_estimator(
-        nets.estimator, dtype
-      )
       reading = dict(
-        reader=face_reader.FaceReader(estimator, condition_size=image_size),
-        code_shapes=shapes,
+        face=readers.from_config(nets, dtype, image_size, identity=False),
         morphable=face_reader.morphable_maker(**dict(nets.morphable)),
       )
     decoder = broadcast_decoder.BroadcastDecoder(
@@ -79,9 +72,7 @@ class RegionEncoderRecipe(recipe_lib.Recipe):
     )
     autoencoder = None
     if decoder.target == "latent":
-      autoencoder = autoencoder_lib.VQModel(
-        dtype=dtype, **dict(nets.autoencoder)
-      )
+      autoencoder = first_stage.build_autoencoder(nets.autoencoder, dtype)
     return cls(
       net=region_encoder.RegionEncoder(
         dtype=dtype, **dict(nets.region_encoder)
@@ -119,8 +110,8 @@ class RegionEncoderRecipe(recipe_lib.Recipe):
     sources = {}
     if self.autoencoder is not None:
       sources["autoencoder"] = recipe_lib.WeightSource(stage="first_stage")
-    if self.reader is not None:
-      sources["estimator"] = recipe_lib.WeightSource(stage="estimator")
+    if self.face is not None:
+      sources |= self.face.sources
     return sources
 
   def init_frozen(self, rng):
@@ -130,12 +121,12 @@ class RegionEncoderRecipe(recipe_lib.Recipe):
       nets["autoencoder"] = first_stage.init_autoencoder(
         self.autoencoder, rng, picture
       )
-    if self.reader is not None:
-      nets["estimator"] = estimator_recipe.init_estimator(
-        self.reader.estimator, self.code_shapes, rng, picture
-      )
+    if self.face is not None:
+      nets |= self.face.init(rng, self.image_size)
       nets["morphable"] = self.morphable()
-      face_reader.check_sizes(nets["morphable"]["params"], self.code_shapes)
+      face_reader.check_sizes(
+        nets["morphable"]["params"], self.face.code_shapes
+      )
     return nets
 
   def groups(self):
@@ -161,8 +152,9 @@ class RegionEncoderRecipe(recipe_lib.Recipe):
 
   def suggested(self, frozen, image, grid: int):
     """Masks (b, grid, grid, 4) that `recipes.layout` suggests."""
-    codes = self.reader.codes(frozen, image)
-    ids = self.reader.render(frozen, codes)["ids"]
+    reader = self.face.reader
+    codes = reader.codes(frozen, image)
+    ids = reader.render(frozen, codes)["ids"]
     model = frozen["morphable"]["params"]
     points = codes[face_reader.POINTS5]
     return layout_lib.masks(model, ids, points, image, grid)
@@ -185,7 +177,7 @@ class RegionEncoderRecipe(recipe_lib.Recipe):
       "mask_variance": masks.var(axis=0).mean(),
       "mask_entropy": -(masks * jnp.log(masks + 1e-8)).sum(-1).mean(),
     }
-    if self.reader is not None:
+    if self.face is not None:
       wanted = self.suggested(ctx.frozen, seen, masks.shape[1])
       wanted = jnp.where(mirror[..., None], wanted[:, :, ::-1], wanted)
       metrics["layout"] = layout_lib.cross_entropy(masks, wanted)
@@ -215,7 +207,7 @@ class RegionEncoderRecipe(recipe_lib.Recipe):
       "slots": regions_lib.paint(masks, region, size),
       **regions_lib.named(image, masks, region),
     }
-    if self.reader is not None:
+    if self.face is not None:
       wanted = self.suggested(frozen, image, masks.shape[1])
       shown["suggested"] = regions_lib.paint(wanted, jnp.arange(4), size)
     if self.autoencoder is None:

@@ -1,0 +1,126 @@
+"""Builds the face reader of a config, and says where its nets come from.
+
+`nets.estimator.kind` chooses who reads the 3D codes (DiffFAE section 4.1):
+"synthetic", our own estimator, or "deca", the published one, which needs our
+own as `nets.locator` to find the face. A section of `nets` with `weights`
+takes its net from that file (`faceedit_jax.convert`), not from a stage.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp
+
+from faceedit_jax.core import recipe as recipe_lib
+from faceedit_jax.models import estimator as estimator_lib
+from faceedit_jax.recipes import face_reader
+from faceedit_jax.recipes.pretrain import estimator as estimator_recipe
+from faceedit_jax.recipes.pretrain import identity as identity_recipe
+
+KINDS = ("synthetic", "deca")
+
+
+def plain(section: Mapping[str, Any]) -> dict[str, Any]:
+  """A section of `nets` as the fields of its module."""
+  return {k: v for k, v in dict(section).items() if k not in ("weights",)}
+
+
+def source(section: Mapping[str, Any], stage: str) -> recipe_lib.WeightSource:
+  """Where a net comes from: its section's `weights`, or else a stage."""
+  path = section.get("weights")
+  if path:
+    return recipe_lib.WeightSource(path=path)
+  return recipe_lib.WeightSource(stage=stage)
+
+
+@dataclasses.dataclass(frozen=True)
+class FaceNets:
+  """A reader with the origin and the structure of its nets.
+
+  Attributes:
+    reader: the reader.
+    code_shapes: shapes of the codes without batch.
+    locator_shapes: the same of the locator's.
+    sources: {net: where it comes from}.
+  """
+
+  reader: face_reader.FaceReader
+  code_shapes: Mapping[str, tuple[int, ...]]
+  locator_shapes: Mapping[str, tuple[int, ...]]
+  sources: Mapping[str, recipe_lib.WeightSource]
+
+  def init(self, rng, image_size: int) -> dict[str, Any]:
+    """{net: variables} with the structure of the nets."""
+    picture = jnp.zeros((1, image_size, image_size, 3))
+    reader, nets = self.reader, {}
+    if reader.locator is None:
+      nets["estimator"] = estimator_recipe.init_estimator(
+        reader.estimator, self.code_shapes, rng, picture
+      )
+    else:
+      # A published file holds no statistics of codes: its outputs are codes.
+      nets["estimator"] = reader.estimator.init(rng, picture)
+      nets["locator"] = estimator_recipe.init_estimator(
+        reader.locator, self.locator_shapes, rng, picture
+      )
+    if reader.identity is not None:
+      crop = jnp.zeros((1,) + (reader.identity_size,) * 2 + (3,))
+      nets["identity"] = reader.identity.init(rng, crop)
+    return nets
+
+
+def from_config(nets, dtype, image_size: int, identity: bool = True):
+  """Builds the reader from `nets`.
+
+  Args:
+    nets: sections `estimator`, `identity` and, for "deca", `locator`.
+    dtype: compute dtype.
+    image_size: side of the condition rendering in pixels.
+    identity: whether it recognises people.
+
+  Raises:
+    ValueError: an unknown `nets.estimator.kind`, or one whose nets are not
+      there.
+  """
+  kind = nets.estimator.get("kind", "synthetic")
+  if kind not in KINDS:
+    raise ValueError(
+      f"nets.estimator.kind is {kind!r}; it must be one of {', '.join(KINDS)}"
+    )
+  sources = {"estimator": source(nets.estimator, "estimator")}
+  locator, locator_shapes = None, {}
+  if kind == "synthetic":
+    estimator, shapes = estimator_recipe.build_estimator(nets.estimator, dtype)
+  else:
+    if not sources["estimator"].path:
+      raise ValueError(
+        "nets.estimator.kind is 'deca' but nets.estimator.weights is empty; "
+        "give the converted file, or set nets.estimator.kind='synthetic'"
+      )
+    estimator, shapes = _deca(nets.estimator, dtype)
+    locator, locator_shapes = estimator_recipe.build_estimator(
+      nets.locator, dtype
+    )
+    sources["locator"] = source(nets.locator, "locator")
+  person = {}
+  if identity:
+    net, size = identity_recipe.build_identity(nets.identity, dtype)
+    person = {"identity": net, "identity_size": size}
+    sources["identity"] = source(nets.identity, "identity")
+  reader = face_reader.FaceReader(
+    estimator=estimator,
+    locator=locator,
+    condition_size=image_size,
+    tone_map=kind == "synthetic",
+    **person,
+  )
+  return FaceNets(reader, shapes, locator_shapes, sources)
+
+
+def _deca(section, dtype):
+  """DECA's coarse encoder and the shapes of its codes."""
+  fields = {k: v for k, v in plain(section).items() if k != "kind"}
+  outputs = dict(fields.pop("outputs"))
+  net = estimator_lib.Estimator(outputs=outputs, dtype=dtype, **fields)
+  return net, estimator_recipe.code_shapes(outputs)
