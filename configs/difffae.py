@@ -60,7 +60,15 @@ pictures 6.1 degrees off, with Adam 11.3 (expressions 0.58 and 1.04 mm, light
 
 from ml_collections import ConfigDict
 
-VARIANTS = ("", "long", "synthetic128", "voxceleb256", "voxceleb512", "smoke")
+VARIANTS = (
+  "",
+  "long",
+  "synthetic128",
+  "voxceleb256",
+  "voxceleb512",
+  "voxceleb256_synthetic",
+  "smoke",
+)
 
 # Steps of every stage of the synthetic variants.
 STEPS = {
@@ -150,7 +158,8 @@ def get_config(variant=""):
       + ", ".join(repr(v) for v in VARIANTS)
     )
   if variant.startswith("voxceleb"):
-    return ConfigDict(paper(int(variant[-3:])))
+    size, _, kind = variant.removeprefix("voxceleb").partition("_")
+    return ConfigDict(paper(int(size), kind or "deca"))
   config = embedded(variant if variant in STEPS else "")
   if variant == "smoke":
     smoke(config)
@@ -448,33 +457,61 @@ def smoke(config):
   )
 
 
-def paper(size):
-  """VoxCeleb1 as in the paper: appendix tables 4 and 5, section 5.1."""
+def paper(size, kind="deca"):
+  """VoxCeleb1 as in the paper: appendix tables 4 and 5, section 5.1.
+
+  Args:
+    size: side of the pictures, 256 or 512.
+    kind: who reads the 3D codes: "deca", as in the paper, or "synthetic", our
+      own estimator, for which no licence-gated file is needed.
+  """
+  world = embedded("synthetic128")
   config = embedded("")
   config.update(image_size=size, compute_dtype="bfloat16")
-  nets = config["nets"]
-  # FLAME's files are the user's: generic_model.pkl, FLAME_albedo_from_BFM.npz
-  # and the landmark embedding as npz.
-  nets["morphable"].update(kind="flame", texture=128)
-  nets["estimator"] = dict(
-    outputs=dict(
-      shape=100, albedo=50, expression=50, pose=6, camera=3, light=27
-    ),
-    stages=(3, 4, 6, 3),
-    width=64,
-    hidden=1024,
-    input_size=224,
-    # About DECA's crop: 1.25 times the box round 68 points.
-    close=4.0,
-  )
-  nets["identity"] = dict(
-    stages=(3, 4, 14, 3),
-    widths=(64, 128, 256, 512),
-    stem=64,
-    embedding=512,
-    input_size=112,
-  )
+  nets, stages = config["nets"], config["stage"]
+  published = kind == "deca"
+  if published:
+    nets["locator"] = world["nets"]["estimator"]
+    nets["locator_head"] = world["nets"]["morphable"]
+    nets["morphable"] = dict(
+      kind="flame",
+      path="weights/generic_model.pkl",
+      texture=256,
+      albedo_path="weights/FLAME_albedo_from_BFM.npz",
+      landmark_path="weights/landmark_embedding.npy",
+      template_path="weights/head_template.obj",
+    )
+    nets["estimator"] = dict(
+      kind="deca",
+      weights="weights/deca.safetensors",
+      outputs=dict(
+        shape=100, albedo=50, expression=50, pose=6, camera=3, light=27
+      ),
+      stages=(3, 4, 6, 3),
+      width=64,
+      hidden=1024,
+      input_size=224,
+    )
+    nets["identity"] = dict(
+      weights="weights/arcface.safetensors",
+      stages=(3, 4, 14, 3),
+      widths=(64, 128, 256, 512),
+      stem=64,
+      embedding=512,
+      input_size=112,
+    )
+  else:
+    nets["morphable"] = world["nets"]["morphable"]
+    nets["estimator"] = dict(world["nets"]["estimator"], kind="synthetic")
+    nets["identity"] = dict(
+      stages=(3, 4, 14, 3),
+      widths=(64, 128, 256, 512),
+      stem=64,
+      embedding=512,
+      input_size=112,
+    )
   nets["autoencoder"] = dict(
+    weights="",  # a published first stage to start from
     channels=128,
     mult=(1, 2, 2, 4),
     res_blocks=2,
@@ -513,6 +550,7 @@ def paper(size):
     position="linear",
   )
   nets["unet"] = dict(
+    weights="",  # a published U-Net to start from
     in_channels=8,
     out_channels=4,
     channels=320,
@@ -525,7 +563,7 @@ def paper(size):
     adain="residual",
     groups=32,
   )
-  denoiser = config["stage"]["denoiser"]
+  denoiser = stages["denoiser"]
   denoiser["steps"] = 100_000
   denoiser["data"]["batch_size"] = 16
   denoiser["recipe"].update(
@@ -535,24 +573,30 @@ def paper(size):
     layout=0.0,
     latent_scale=1.0,
     read_once=False,  # 34 kB for each frame of 256 px
+    # What the prepared set holds of each frame. Identity vectors of a net
+    # that is trained on that very set come later than the set.
+    recorded=("codes", "person_vector") if published else ("codes",),
     ema_decay=0.9999,
     sampling_steps=50,
     ddim_spacing="ldm",
     camera_from="query",
   )
-  first = config["stage"]["first_stage"]
+  first = stages["first_stage"]
   first["steps"] = 200_000
   first["recipe"].update(
     optimizer=optimizer(4.5e-6 * 10, clip=0.0, b1=0.5, b2=0.9),
     disc_optimizer=optimizer(4.5e-6 * 10, clip=0.0, b1=0.5, b2=0.9),
-    perceptual="lpips",
+    perceptual="lpips" if published else "estimator",
+    lpips_weights="weights/lpips_vgg.safetensors" if published else "",
     perceptual_weight=1.0,
     adversarial_weight=0.6,
     adversarial_start=1,
     ema_decay=0.9999,
   )
-  region = config["stage"]["region_encoder"]
+  first["data"]["batch_size"] = 10
+  region = stages["region_encoder"]
   region["steps"] = 200_000
+  region["data"]["batch_size"] = 128
   region["recipe"].update(
     optimizer=optimizer(1e-4),
     ema_decay=0.9999,
@@ -561,16 +605,37 @@ def paper(size):
     # the truth; then say it in the denoiser's `slot_names`.
     slot_names=("face", "hair", "clothes", "background"),
   )
+  identity = stages["identity"]
+  identity["steps"] = 100_000
+  identity["recipe"].update(
+    optimizer=optimizer(1e-3, 100_000, 1000),
+    identities=1251,  # of VoxCeleb1, held-out people included
+    margin=0.5,
+    scale=64.0,
+  )
+  identity["data"]["batch_size"] = 128
+  # Our own estimator learns on synthetic heads, whatever it reads later.
+  reading = dict(world["stage"]["estimator"], image_size=world["image_size"])
+  own = "locator" if published else "estimator"
+  if published:
+    reading["recipe"].update(net="locator", morphable="locator_head")
+  names = ("first_stage", "region_encoder", "denoiser")
+  order = (own, *names) if published else (own, "identity", *names)
+  config["stages"] = order
+  config["stage"] = {name: stages[name] for name in order if name != own}
   for part in config["stage"].values():
-    part["data"].update(source="array_record", size=size, folder="voxceleb1")
+    part["data"] = dict(
+      source="array_record",
+      folder="voxceleb1",
+      size=size,
+      batch_size=part["data"]["batch_size"],
+      sampler=part["data"]["sampler"],
+      limit=0,
+      num_threads=8,
+    )
     part["preview_every"] = part["checkpoint_every"] = 5000
     part["evaluate"] = False  # true outcomes of edits exist for no real set
+  config["stage"][own] = reading
+  config["scoring_stages"] = ()
   denoiser["recipe"]["evaluation"]["data"] = dict(denoiser["data"])
-  # 8 : 2 of VoxCeleb1's 1,251 people, split by identity.
-  for name in ("identity", "score_identity"):
-    config["stage"][name]["recipe"]["identities"] = 1000
-  for part in config["stage"].values():
-    part["recipe"]["optimizer"]["kind"] = "adam"
-  first["data"]["batch_size"] = 10
-  region["data"]["batch_size"] = 128
   return config

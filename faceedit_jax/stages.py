@@ -109,8 +109,9 @@ def make_stage(
     UserError: one line.
   """
   options = config["stage"][name].to_dict()
+  image_size = options.pop("image_size", None) or config["image_size"]
   if options["data"].get("size") is None:
-    options["data"]["size"] = config["image_size"]
+    options["data"]["size"] = image_size
   recipe_options = dict(options["recipe"])
   registered = recipe_options.pop("name")
   nets = config["nets"]
@@ -121,7 +122,7 @@ def make_stage(
     registered,
     nets=nets,
     options=config_lib.from_dict(recipe_options),
-    image_size=config["image_size"],
+    image_size=image_size,
     dtype=dtype,
   )
   seed = options.get("seed")
@@ -133,7 +134,7 @@ def make_stage(
   nets = nets.to_dict()
   identity = {
     "nets": {k: v for k, v in nets.items() if k in used} or nets,
-    "image_size": config["image_size"],
+    "image_size": image_size,
     "compute_dtype": dtype,
     "seed": seed,
     "stage": {k: v for k, v in options.items() if k not in (*_FREE, "seed")},

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from faceedit_jax.core.typing import Array, Float, Int, typechecked
+from faceedit_jax.morphable import obj
 from faceedit_jax.morphable.model import (
   Landmarks,
   Morphable,
@@ -272,6 +273,7 @@ def load_flame(
   n_shape: int = 100,
   n_expression: int = 50,
   n_albedo: int = 50,
+  template_path: str | pathlib.Path | None = None,
 ) -> Morphable:
   """Loads FLAME from its authors' files.
 
@@ -284,6 +286,8 @@ def load_flame(
     n_shape: identity components.
     n_expression: expression components.
     n_albedo: albedo components.
+    template_path: mesh with the texture layout (DECA's head_template.obj),
+      for an albedo file without one.
 
   Returns:
     The model; all of the head rotation sits at the root, as in DECA.
@@ -296,6 +300,14 @@ def load_flame(
     with np.load(albedo_path, allow_pickle=False) as data:
       if "vt" in data and "ft" in data:
         layout = {"uv": data["vt"], "uv_faces": data["ft"]}
+  if template_path is not None:
+    uv, uv_faces, faces = obj.read_layout(template_path)
+    if not np.array_equal(faces, arrays["f"]):
+      raise ValueError(
+        f"mesh {template_path} has other triangles than {path}; wanted the "
+        "template of the same head"
+      )
+    layout = {"uv": uv, "uv_faces": uv_faces}
   if landmark_path is not None:
     with np.load(landmark_path, allow_pickle=False) as data:
       points = barycentric_landmarks(

@@ -255,6 +255,8 @@ def morphable_maker(
   texture: int = 128,
   albedo_path: str = "",
   landmark_path: str = "",
+  template_path: str = "",
+  codes: Mapping[str, int] | None = None,
 ):
   """A function that makes the 3D face's variables, {"params": Morphable}.
 
@@ -263,7 +265,10 @@ def morphable_maker(
     path: file (flame) or folder (ict).
     texture: side of the procedural head's albedo texture, at most 128.
     albedo_path: FLAME's or the BFM's albedo file (flame).
-    landmark_path: npz of FLAME's landmark embedding (flame).
+    landmark_path: FLAME's landmark embedding (flame).
+    template_path: mesh with the texture layout (flame).
+    codes: how many coefficients to keep (flame): {"shape", "expression",
+      "albedo"}; by default as many as DECA reads.
   """
 
   def make():
@@ -271,8 +276,10 @@ def morphable_maker(
       files = {
         "albedo_path": albedo_path or None,
         "landmark_path": landmark_path or None,
+        "template_path": template_path or None,
       }
-      return {"params": morphable_lib.load(kind, path, **files)}
+      sizes = {f"n_{name}": count for name, count in (codes or {}).items()}
+      return {"params": morphable_lib.load(kind, path, **files, **sizes)}
     if kind != "procedural":
       return {"params": morphable_lib.load(kind, path)}
     model = morphable_lib.load(kind, texture_size=texture)

@@ -92,6 +92,7 @@ class EstimatorRecipe(recipe_lib.Recipe):
     face_weight: of the face logit's error.
     close_share: share of the faces that are shown from close by.
     name: of the net.
+    head: section of the config that describes the 3D face.
   """
 
   net: estimator_lib.Estimator
@@ -103,6 +104,7 @@ class EstimatorRecipe(recipe_lib.Recipe):
   face_weight: float = 0.5
   close_share: float = 0.75
   name: str = "estimator"
+  head: str = "morphable"
 
   @classmethod
   def from_config(cls, nets, options, image_size, dtype):
@@ -111,15 +113,16 @@ class EstimatorRecipe(recipe_lib.Recipe):
     `options.net` and `options.morphable` name other sections of `nets`.
     """
     name = options.get("net", "estimator")
-    morphable = nets[options.get("morphable", "morphable")]
+    head = options.get("morphable", "morphable")
     net, shapes = build_estimator(nets[name], dtype)
     return cls(
       net=net,
       shapes=shapes,
       image_size=image_size,
       tx=optim.make_tx(**options.optimizer),
-      morphable=face_reader.morphable_maker(**dict(morphable)),
+      morphable=face_reader.morphable_maker(**dict(nets[head])),
       name=name,
+      head=head,
       points_weight=options.points_weight,
       face_weight=options.face_weight,
       close_share=options.close_share,
@@ -147,7 +150,7 @@ class EstimatorRecipe(recipe_lib.Recipe):
     del rng
     morphable = self.morphable()
     face_reader.check_sizes(morphable["params"], self.shapes)
-    return {"morphable": morphable}
+    return {self.head: morphable}
 
   def groups(self):
     return {"estimator": recipe_lib.Group((self.name,), self.tx)}
@@ -208,7 +211,7 @@ class EstimatorRecipe(recipe_lib.Recipe):
     )
     faces = jnp.maximum(batch["face"].sum(), 1.0)
     readable = jnp.maximum(known.sum(), 1.0)
-    effect = model_lib.visible_effect(ctx.frozen["morphable"]["params"])
+    effect = model_lib.visible_effect(ctx.frozen[self.head]["params"])
     loss, metrics = 0.0, {}
     for name, shape in self.shapes.items():
       target = (truth[name] - codes["mean"][name]) / codes["std"][name]
