@@ -68,6 +68,7 @@ VARIANTS = (
   "voxceleb512",
   "voxceleb256_synthetic",
   "smoke",
+  "voxceleb_smoke",
 )
 
 # Steps of every stage of the synthetic variants.
@@ -157,6 +158,8 @@ def get_config(variant=""):
       f"configs/difffae.py has no variant {variant!r}; it has "
       + ", ".join(repr(v) for v in VARIANTS)
     )
+  if variant == "voxceleb_smoke":
+    return ConfigDict(smoke_paper())
   if variant.startswith("voxceleb"):
     size, _, kind = variant.removeprefix("voxceleb").partition("_")
     return ConfigDict(paper(int(size), kind or "deca"))
@@ -415,46 +418,78 @@ def embedded(variant):
 
 def smoke(config):
   """Cuts a configuration down to seconds, for tests and first tries."""
-  config["nets"]["estimator"].update(
-    width=8, stages=(1, 1, 1, 1), hidden=16, input_size=64
+  nets = config["nets"]
+  for name in ("estimator", "locator"):
+    if name in nets:
+      nets[name].update(width=8, stages=(1, 1, 1, 1), hidden=16, input_size=64)
+  nets["identity"].update(
+    stages=(2, 2, 2, 2), widths=(8, 8, 8, 8), stem=8, embedding=16
   )
-  config["nets"]["identity"].update(widths=(8, 8, 8, 8), stem=8, embedding=16)
-  config["nets"]["autoencoder"].update(channels=8, codes=64, res_blocks=1)
-  config["nets"]["region_encoder"].update(
+  nets["identity"]["input_size"] = 40
+  nets["autoencoder"].update(channels=8, codes=64, res_blocks=1)
+  nets["region_encoder"].update(
     channels=8, out_channels=16, slot_size=16, token_size=16, mlp_size=16
   )
-  config["nets"]["region_encoder"].update(res_blocks=1, groups=4)
-  config["nets"]["region_decoder"].update(features=(8, 8, 8, 8))
-  config["nets"]["unet"].update(
+  nets["region_encoder"].update(res_blocks=1, groups=4)
+  nets["region_decoder"].update(features=(8, 8, 8, 8))
+  nets["unet"].update(
     channels=8, res_blocks=1, heads=2, context_dim=16, condition_dim=16
   )
-  config["nets"]["unet"]["groups"] = 4
-  config["nets"]["autoencoder"]["groups"] = 4
-  config["nets"]["morphable"]["texture"] = 16
-  for part in config["stage"].values():
+  nets["unet"]["groups"] = 4
+  nets["autoencoder"]["groups"] = 4
+  for name in ("morphable", "locator_head"):
+    if name in nets:
+      nets[name]["texture"] = 16
+  for name, part in config["stage"].items():
     part.update(steps=3, log_every=1, preview_every=3, checkpoint_every=2)
-    part["data"].update(
-      folder="synthetic_heads_smoke",
-      identities=4,
-      frames=2,
-      pairs=2,
-      swaps=2,
-      batch_size=8,
-    )
+    part["data"]["batch_size"] = 8
+    if part["data"]["source"] == "synthetic_heads":
+      part["data"].update(
+        folder="synthetic_heads_smoke",
+        identities=4,
+        frames=2,
+        pairs=2,
+        swaps=2,
+      )
     for key in ("optimizer", "disc_optimizer"):
       if key in part["recipe"]:
         part["recipe"][key].update(
           schedule="constant", warmup_steps=0, total_steps=0
         )
-  for name in ("identity", "score_identity"):
-    config["stage"][name]["recipe"]["identities"] = 4
+    if name in ("identity", "score_identity"):
+      part["recipe"]["identities"] = 4
   config["stage"]["first_stage"]["recipe"]["adversarial_start"] = 1
-  config["stage"]["denoiser"]["recipe"].update(
-    sampling_steps=2,
-    evaluation=dict(
-      pairs=2, swaps=2, data=dict(config["stage"]["denoiser"]["data"])
-    ),
+  recipe = config["stage"]["denoiser"]["recipe"]
+  recipe["sampling_steps"] = 2
+  recipe["evaluation"].update(
+    pairs=2, swaps=2, data=dict(config["stage"]["denoiser"]["data"])
   )
+
+
+def smoke_paper():
+  """The paper's path with FLAME, DECA and ArcFace, cut down to seconds."""
+  config = paper(64)
+  smoke(config)
+  config.update(compute_dtype="float32")
+  nets, stages = config["nets"], config["stage"]
+  nets["morphable"]["codes"] = dict(shape=8, expression=4, albedo=3)
+  nets["estimator"]["outputs"] = dict(
+    shape=8, albedo=3, expression=4, pose=6, camera=3, light=27
+  )
+  nets["autoencoder"].update(mult=(1, 2), attention_levels=(1,))
+  nets["unet"].update(mult=(1, 2), attention_levels=(0, 1))
+  nets["region_encoder"].update(mult=(1, 2), patch=2)
+  nets["region_decoder"].update(
+    grid=(8, 8), features=(8, 8, 8), strides=(2, 2, 1)
+  )
+  # LPIPS has one size only, and that is large.
+  stages["first_stage"]["recipe"].update(perceptual="none", lpips_weights="")
+  for name, part in stages.items():
+    part["image_size"] = 64
+    part["data"]["size"] = 64
+    if name != "locator":
+      part["data"]["folder"] = "voxceleb_smoke"
+  return config
 
 
 def paper(size, kind="deca"):

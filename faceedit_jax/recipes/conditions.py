@@ -30,6 +30,19 @@ def in_batch(reading: str) -> str:
   return f"{'source' if reading == PERSON else 'query'}_{reading}"
 
 
+def check_recorded(names) -> None:
+  """Refuses names that are not in RECORDED.
+
+  Raises:
+    ValueError: one line.
+  """
+  unknown = sorted(set(names) - set(RECORDED))
+  if unknown:
+    raise ValueError(
+      f"recipe.recorded has {unknown}; it may have {', '.join(RECORDED)}"
+    )
+
+
 @dataclasses.dataclass(frozen=True)
 class Conditions:
   """Reads pairs.
@@ -42,9 +55,6 @@ class Conditions:
     layout_side: side of the region maps; 0 for none.
     read_once: whether batches hold the readings already.
     recorded: what the prepared set holds of each picture, of RECORDED.
-
-  Raises:
-    ValueError: an unknown name in `recorded`.
   """
 
   face: readers.FaceNets
@@ -54,13 +64,6 @@ class Conditions:
   layout_side: int = 0
   read_once: bool = False
   recorded: tuple[str, ...] = ()
-
-  def __post_init__(self):
-    unknown = sorted(set(self.recorded) - set(RECORDED))
-    if unknown:
-      raise ValueError(
-        f"recipe.recorded has {unknown}; it may have {', '.join(RECORDED)}"
-      )
 
   @property
   def latent_side(self) -> int:
@@ -152,7 +155,9 @@ class Conditions:
     if not self.recorded:
       return ()
     first = ("autoencoder",) if CLEAN in self.recorded else ()
-    return (*self.face.sources, *first)
+    nets = [n for n in self.face.sources if n != "identity"]
+    person = ("identity",) if PERSON in self.recorded else ()
+    return (*nets, *person, *first)
 
   def record(self, frozen, image):
     """Fields of `recorded` for pictures, and the face logit."""

@@ -126,6 +126,8 @@ class DiffFAERecipe(recipe_lib.Recipe):
     unet = readers.plain(nets.unet)
     if not options.identity_token:
       unet["adain"] = "none"
+    recorded = tuple(options.get("recorded", ()))
+    conditions_lib.check_recorded(recorded)
     face = readers.from_config(nets, dtype, image_size)
     return cls(
       unet=unet_lib.UNet(dtype=dtype, **unet),
@@ -147,7 +149,7 @@ class DiffFAERecipe(recipe_lib.Recipe):
       slot_names=tuple(options.slot_names),
       latent_scale=options.latent_scale,
       read_once=options.read_once,
-      recorded=tuple(options.get("recorded", ())),
+      recorded=recorded,
       ema_decay=options.ema_decay,
       sampler=options.sampler,
       sampling_steps=options.sampling_steps,

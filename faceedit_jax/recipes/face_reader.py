@@ -5,6 +5,7 @@ DiffFAE section 4.1 (DECA codes rendered as the query condition) and 4.2
 arrives as a frozen variable; nothing is closed over.
 """
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -271,7 +272,7 @@ def morphable_maker(
       "albedo"}; by default as many as DECA reads.
   """
 
-  def make():
+  def read():
     if kind == "flame":
       files = {
         "albedo_path": albedo_path or None,
@@ -290,5 +291,12 @@ def morphable_maker(
     mean = jax.image.resize(mean, (texture, texture, 3), "linear")
     basis = jax.image.resize(basis, (len(basis), texture, texture, 3), "linear")
     return {"params": model_lib.with_albedo(model, mean, basis)}
+
+  @functools.cache
+  def make():
+    # Files are read once, and their arrays are arrays also when first asked
+    # for while JAX traces.
+    with jax.ensure_compile_time_eval():
+      return read()
 
   return make

@@ -1,0 +1,132 @@
+"""Files in the layouts of the published ones, made of our own head and nets.
+
+  python -m tests.published_files FOLDER
+
+FLAME, its albedo, landmarks and mesh, and converted weights of DECA and
+ArcFace as `configs/difffae.py:voxceleb_smoke` names them, so that the path of
+the paper can be walked without a licence.
+"""
+
+import pathlib
+import pickle
+import sys
+
+import flax.traverse_util
+import jax
+import jax.numpy as jnp
+import numpy as np
+import safetensors.numpy
+
+from faceedit_jax import recipes
+from faceedit_jax.core import config as config_lib
+from faceedit_jax.core.config import ConfigDict
+from faceedit_jax.morphable import model as model_lib
+from faceedit_jax.morphable import procedural
+
+CONFIG = "configs/difffae.py:voxceleb_smoke"
+# What an untrained DECA is made to say of every picture, give or take: a head
+# of ordinary size in the middle, lit from all sides.
+CAMERA, AMBIENT = (6.0, 0.0, -0.02), 3.0
+
+
+def make_flame_files(folder: pathlib.Path, texture: int = 16) -> dict[str, str]:
+  """Writes the procedural head as FLAME's files; {option: path}."""
+  folder.mkdir(parents=True, exist_ok=True)
+  m = procedural.procedural_model("light", texture)
+  identity = np.zeros((*m.v_template.shape, 300), np.float32)
+  identity[..., : m.n_shape] = m.shapedirs[..., : m.n_shape]
+  expression = np.zeros((*m.v_template.shape, 100), np.float32)
+  expression[..., : m.n_expression] = m.shapedirs[..., m.n_shape :]
+  arrays = {
+    "v_template": np.asarray(m.v_template),
+    "shapedirs": np.concatenate([identity, expression], -1),
+    "posedirs": np.asarray(m.posedirs).T.reshape(*m.v_template.shape, 36),
+    "J_regressor": np.asarray(m.j_regressor),
+    "weights": np.asarray(m.weights),
+    "kintree_table": np.stack([np.maximum(m.parents, 0), np.arange(5)]),
+    "f": np.asarray(m.faces),
+  }
+  paths = {
+    "path": folder / "generic_model.pkl",
+    "albedo_path": folder / "FLAME_albedo_from_BFM.npz",
+    "landmark_path": folder / "landmark_embedding.npz",
+    "template_path": folder / "head_template.obj",
+  }
+  paths["path"].write_bytes(pickle.dumps(arrays, protocol=2))
+  # Stored at twice the side, as blue, green, red.
+  stored = lambda a: np.repeat(np.repeat(a, 2, -3), 2, -2)[..., ::-1]  # noqa: E731
+  mean = np.asarray(model_lib.albedo(m, jnp.zeros((1, m.n_albedo))))[0]
+  basis = mean * np.random.default_rng(0).normal(0, 0.02, (5, 1, 1, 3))
+  np.savez(
+    paths["albedo_path"],
+    MU=stored(mean).reshape(1, -1),
+    PC=stored(basis).reshape(5, -1).T,
+  )
+  _write_landmarks(paths["landmark_path"], m)
+  uv = [f"vt {x:.6f} {y:.6f}" for x, y in np.asarray(m.uv)]
+  corners = np.stack([m.faces, m.uv_faces], -1) + 1
+  triangles = ["f " + " ".join(f"{v}/{t}" for v, t in c) for c in corners]
+  vertices = ["v {:.6f} {:.6f} {:.6f}".format(*v) for v in m.v_template]
+  text = "\n".join([*vertices, *uv, *triangles]) + "\n"
+  paths["template_path"].write_text(text)
+  return {name: str(path) for name, path in paths.items()}
+
+
+def _write_landmarks(path: pathlib.Path, m: model_lib.Morphable) -> None:
+  """The 68 points as corners of triangles."""
+  points = m.landmarks68
+  nearest = np.asarray(points.vertices)[
+    np.arange(len(points.vertices)), np.asarray(points.weights).argmax(1)
+  ]
+  faces = np.asarray(m.faces)
+  ids, corner = zip(
+    *(np.argwhere(faces == vertex)[0] for vertex in nearest), strict=True
+  )
+  np.savez(
+    path,
+    full_lmk_faces_idx=np.asarray(ids)[None],
+    full_lmk_bary_coords=np.eye(3)[np.asarray(corner)][None],
+  )
+
+
+def make_weights(folder: pathlib.Path, config: ConfigDict) -> None:
+  """Writes untrained nets where the config's sections of `nets` want them."""
+  options = config.stage.denoiser.recipe.to_dict()
+  recipe = recipes.build(
+    options.pop("name"),
+    nets=config.nets,
+    options=config_lib.from_dict(options),
+    image_size=config.image_size,
+    dtype="float32",
+  )
+  nets = jax.jit(lambda: recipe.face.init(jax.random.key(0), 64))()
+  last = nets["estimator"]["params"]["output_layer"]
+  bias = []
+  for name, size in config.nets.estimator.outputs.items():
+    part = np.zeros(size, np.float32)
+    if name == "camera":
+      part[:] = CAMERA
+    if name == "light":
+      part[:3] = AMBIENT
+    bias.append(part)
+  last["kernel"] = 0.02 * last["kernel"]
+  last["bias"] = np.concatenate(bias)
+  for name in ("estimator", "identity"):
+    flat = flax.traverse_util.flatten_dict(jax.device_get(nets[name]), sep="/")
+    path = folder / pathlib.Path(config.nets[name].weights).name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    flat = {k: np.ascontiguousarray(v) for k, v in flat.items()}
+    safetensors.numpy.save_file(flat, path)
+
+
+def main() -> int:
+  """Entry point."""
+  folder = pathlib.Path(sys.argv[1])
+  make_flame_files(folder)
+  make_weights(folder, config_lib.load(CONFIG))
+  print(f"wrote {', '.join(sorted(p.name for p in folder.iterdir()))}")
+  return 0
+
+
+if __name__ == "__main__":
+  raise SystemExit(main())
