@@ -24,7 +24,15 @@ import safetensors.numpy
 
 from faceedit_jax.core import config as config_lib
 from faceedit_jax.core.errors import UserError, as_user_error
-from faceedit_jax.models import autoencoder, estimator, iresnet, lpips, unet
+from faceedit_jax.models import (
+  autoencoder,
+  deep3d,
+  estimator,
+  inception,
+  iresnet,
+  lpips,
+  unet,
+)
 from faceedit_jax.weights import account, faces, ldm, perception, reader
 from faceedit_jax.weights.keymap import KeyMap
 
@@ -158,6 +166,17 @@ KINDS: Mapping[str, Kind] = {
   ),
   "lpips_alex": Kind(
     "LPIPS with AlexNet, all of the module", _lpips("alex"), perception.lpips
+  ),
+  "inception": Kind(
+    "Inception of pytorch-fid (pt_inception-2015-12-05-6726825d.pth)",
+    lambda nets: (inception.Inception(), (_picture(299),)),
+    perception.inception,
+  ),
+  "deep3d": Kind(
+    "coefficient net of Deep3DFaceRecon_pytorch (epoch_20.pth)",
+    lambda nets: (deep3d.Deep3D(), (_picture(deep3d.SIZE),)),
+    perception.deep3d,
+    ("net_recon", ""),
   ),
 }
 
