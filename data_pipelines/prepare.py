@@ -1,7 +1,8 @@
 """Prepares data sets: `python -m data_pipelines.prepare KIND --help`.
 
-`synthetic_heads` draws the embedded world; `image_folder` aligns portraits.
-Both can be stopped at any time and continue where they were.
+`synthetic_heads` draws the embedded world, `image_folder` aligns portraits,
+`voxceleb1` and `videos` take the frames of clips. All of them can be stopped at
+any time and continue where they were.
 """
 
 import argparse
@@ -16,6 +17,7 @@ from typing import Any
 from data_pipelines import folder, records, sources
 from data_pipelines.synthetic_heads import generate as generate_lib
 from data_pipelines.synthetic_heads import pairs as pairs_lib
+from data_pipelines.videos import command as videos_command
 
 
 @dataclasses.dataclass(frozen=True)
@@ -304,6 +306,7 @@ def _parser() -> argparse.ArgumentParser:
   faces.add_argument(
     "--splits", default="train,validation,test", help="comma separated"
   )
+  videos_command.add_kinds(kinds)
   return parser
 
 
@@ -356,6 +359,8 @@ def main(argv: Sequence[str] | None = None) -> int:
   try:
     if options.kind == "synthetic_heads":
       _run_synthetic(options)
+    elif options.kind in videos_command.KINDS:
+      videos_command.run(options)
     else:
       _run_folder(options)
   except ValueError as error:  # every error of this package is one

@@ -8,6 +8,7 @@ interrupted run continues with the missing ones.
 """
 
 import contextlib
+import dataclasses
 import io
 import json
 import os
@@ -31,10 +32,32 @@ class RecordError(ValueError):
   """A set that cannot be read or written; the message says what to do."""
 
 
-def _encode_field(value: Any) -> tuple[list, bytes]:
-  """Returns ([dtype, shape, codec], bytes) of one field."""
+@dataclasses.dataclass(frozen=True)
+class Encoded:
+  """A field in the form in which it is stored.
+
+  Encoding pictures takes most of the time of writing them; other processes can
+  do it beforehand.
+
+  Attributes:
+    head: its dtype, shape and codec.
+    payload: its bytes.
+  """
+
+  head: list
+  payload: bytes
+
+
+def encode_field(value: Any) -> Encoded:
+  """Encodes one numpy array, number or text.
+
+  Raises:
+    RecordError: it is none of these.
+  """
+  if isinstance(value, Encoded):
+    return value
   if isinstance(value, str):
-    return ["str", [], "utf8"], value.encode("utf-8")
+    return Encoded(["str", [], "utf8"], value.encode("utf-8"))
   array = np.asarray(value)
   if array.dtype.hasobject or array.dtype.kind not in "biuf":
     raise RecordError(
@@ -45,18 +68,18 @@ def _encode_field(value: Any) -> tuple[list, bytes]:
   if array.dtype == np.uint8 and array.ndim == 3 and array.shape[2] == 3:
     buffer = io.BytesIO()
     Image.fromarray(array).save(buffer, "PNG", compress_level=4)
-    return [*head, "png"], buffer.getvalue()
+    return Encoded([*head, "png"], buffer.getvalue())
   raw = np.ascontiguousarray(array).tobytes()
   if len(raw) >= 256:
-    return [*head, "zlib"], zlib.compress(raw, 4)
-  return [*head, "raw"], raw
+    return Encoded([*head, "zlib"], zlib.compress(raw, 4))
+  return Encoded([*head, "raw"], raw)
 
 
 def encode(example: Example) -> bytes:
   """Serialises one example.
 
   Args:
-    example: {name: numpy array, number or str}.
+    example: {name: numpy array, number, str or `Encoded`}.
 
   Returns:
     The record's bytes; `decode` gives the same arrays back, bit for bit.
@@ -67,11 +90,11 @@ def encode(example: Example) -> bytes:
   header, parts = [], []
   for name in sorted(example):
     try:
-      head, payload = _encode_field(example[name])
+      field = encode_field(example[name])
     except RecordError as error:
       raise RecordError(f"field {name!r}: {error}") from error
-    header.append([name, *head, len(payload)])
-    parts.append(payload)
+    header.append([name, *field.head, len(field.payload)])
+    parts.append(field.payload)
   head_bytes = json.dumps(header, separators=(",", ":")).encode("utf-8")
   return b"".join([struct.pack("<I", len(head_bytes)), head_bytes, *parts])
 
@@ -124,7 +147,7 @@ def shard_name(index: int, shards: int) -> str:
   return f"shard-{index:05d}-of-{shards:05d}.array_record"
 
 
-def _write_atomic(path: pathlib.Path, data: bytes) -> None:
+def write_atomic(path: pathlib.Path, data: bytes) -> None:
   """Writes a file whole; the process number keeps two writers apart."""
   temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
   try:
@@ -168,7 +191,10 @@ def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
 
 
 def begin(
-  path: str | os.PathLike, shards: int, settings: Mapping[str, Any]
+  path: str | os.PathLike,
+  shards: int,
+  settings: Mapping[str, Any],
+  names: Mapping[str, Sequence[str]] | None = None,
 ) -> list[int]:
   """Starts or continues a set.
 
@@ -176,6 +202,7 @@ def begin(
     path: the set's folder; made if missing.
     shards: number of shards.
     settings: what the examples depend on; JSON values.
+    names: {integer field: what its numbers stand for}, kept in the metadata.
 
   Returns:
     The shards still to be written; empty if the set is complete.
@@ -202,9 +229,11 @@ def begin(
       "shards": shards,
       "settings": dict(settings),
     }
+    if names is not None:
+      metadata["names"] = {name: list(all_) for name, all_ in names.items()}
     try:
       path.mkdir(parents=True, exist_ok=True)
-      _write_atomic(path / METADATA, json.dumps(metadata, indent=1).encode())
+      write_atomic(path / METADATA, json.dumps(metadata, indent=1).encode())
     except OSError as error:
       raise RecordError(
         f"{path}: cannot be written ({error.strerror or error}); choose "
@@ -215,13 +244,83 @@ def begin(
   ]
 
 
+class ShardWriter:
+  """Writes one shard whole; a killed run leaves only a `.tmp` file.
+
+  Args:
+    path: the set's folder, started with `begin`.
+    index: number of the shard.
+    shards: how many there are.
+  """
+
+  def __init__(self, path: str | os.PathLike, index: int, shards: int):
+    from array_record.python import array_record_module
+
+    self._path = pathlib.Path(path)
+    self._final = self._path / shard_name(index, shards)
+    name = f"{self._final.name}.{os.getpid()}.tmp"
+    self._temporary = self._final.with_name(name)
+    self._scalars: dict[str, list] = {}
+    self._fields: dict[str, list] = {}
+    self._count = 0
+    with writing(self._path):
+      # One record per group keeps random access cheap; fields are compressed.
+      self._writer = array_record_module.ArrayRecordWriter(
+        str(self._temporary), "group_size:1,uncompressed"
+      )
+
+  def add(self, example: Example) -> None:
+    """Appends one example."""
+    with writing(self._path):
+      self._writer.write(encode(example))
+    self._count += 1
+    for name, value in example.items():
+      if isinstance(value, str):
+        self._fields[name] = ["str", []]
+        continue
+      if isinstance(value, Encoded):
+        self._fields[name] = value.head[:2]
+        continue
+      value = np.asarray(value)
+      self._fields[name] = [value.dtype.name, list(value.shape)]
+      if value.ndim == 0 and value.dtype.kind in "iu":
+        self._scalars.setdefault(name, []).append(int(value))
+
+  def close(self) -> int:
+    """Makes the shard appear; returns the number of its examples."""
+    with writing(self._path):
+      self._writer.close()
+      buffer = io.BytesIO()
+      columns = {
+        name: np.asarray(values, np.int64)
+        for name, values in self._scalars.items()
+        if len(values) == self._count
+      }
+      np.savez(
+        buffer,
+        __count__=np.int64(self._count),
+        __fields__=np.array(json.dumps(self._fields)),
+        **columns,
+      )
+      # The index goes first: a shard that exists always has one.
+      write_atomic(self._final.with_suffix(".npz"), buffer.getvalue())
+      os.replace(self._temporary, self._final)
+    return self._count
+
+  def abort(self) -> None:
+    """Drops what was written."""
+    with contextlib.suppress(Exception):
+      self._writer.close()
+    self._temporary.unlink(missing_ok=True)
+
+
 def write_shard(
   path: str | os.PathLike,
   index: int,
   shards: int,
   examples: Iterable[Example],
 ) -> int:
-  """Writes one shard whole; a killed run leaves only a `.tmp` file.
+  """Writes one shard in one go, see `ShardWriter`.
 
   Args:
     path: the set's folder, started with `begin`.
@@ -232,51 +331,14 @@ def write_shard(
   Returns:
     The number of examples written.
   """
-  from array_record.python import array_record_module
-
-  path = pathlib.Path(path)
-  final = path / shard_name(index, shards)
-  temporary = final.with_name(f"{final.name}.{os.getpid()}.tmp")
-  scalars: dict[str, list] = {}
-  count, fields, writer = 0, {}, None
+  writer = ShardWriter(path, index, shards)
   try:
-    with writing(path):
-      # One record per group keeps random access cheap; fields are compressed.
-      writer = array_record_module.ArrayRecordWriter(
-        str(temporary), "group_size:1,uncompressed"
-      )
     for example in examples:
-      with writing(path):
-        writer.write(encode(example))
-      count += 1
-      for name, value in example.items():
-        if isinstance(value, str):
-          fields[name] = ["str", []]
-          continue
-        value = np.asarray(value)
-        fields[name] = [value.dtype.name, list(value.shape)]
-        if value.ndim == 0 and value.dtype.kind in "iu":
-          scalars.setdefault(name, []).append(int(value))
-    with writing(path):
-      writer.close()
-      buffer = io.BytesIO()
-      scalars = {k: v for k, v in scalars.items() if len(v) == count}
-      np.savez(
-        buffer,
-        __count__=np.int64(count),
-        __fields__=np.array(json.dumps(fields)),
-        **{k: np.asarray(v, np.int64) for k, v in scalars.items()},
-      )
-      # The index goes first: a shard that exists always has one.
-      _write_atomic(final.with_suffix(".npz"), buffer.getvalue())
-      os.replace(temporary, final)
+      writer.add(example)
+    return writer.close()
   except BaseException:
-    if writer is not None:
-      with contextlib.suppress(Exception):
-        writer.close()
-    temporary.unlink(missing_ok=True)
+    writer.abort()
     raise
-  return count
 
 
 @contextlib.contextmanager
@@ -293,12 +355,22 @@ def writing(path: pathlib.Path):
     ) from error
 
 
+def shard_summary(
+  path: str | os.PathLike, index: int, shards: int
+) -> tuple[int, dict[str, list]]:
+  """Number of examples of a written shard, and {name: [dtype, shape]}."""
+  file = pathlib.Path(path) / shard_name(index, shards)
+  with np.load(file.with_suffix(".npz")) as summary:
+    fields = json.loads(str(summary["__fields__"]))
+    return int(summary["__count__"]), fields
+
+
 def finish(path: str | os.PathLike) -> dict[str, Any]:
   """Marks a set complete once every shard is there.
 
   Returns:
-    The metadata: format, complete, shards, settings, examples, lengths and
-    fields {name: [dtype, shape]}.
+    The metadata: format, complete, shards, settings, examples, lengths, fields
+    {name: [dtype, shape]}, and names if `begin` was given some.
 
   Raises:
     RecordError: shards are missing.
@@ -316,14 +388,14 @@ def finish(path: str | os.PathLike) -> dict[str, Any]:
       raise RecordError(
         f"{path}: shard {index} of {metadata['shards']} missing"
       )
-    with np.load(final.with_suffix(".npz")) as file:
-      lengths.append(int(file["__count__"]))
-      fields.update(json.loads(str(file["__fields__"])))
+    length, found = shard_summary(path, index, metadata["shards"])
+    lengths.append(length)
+    fields.update(found)
   metadata.update(
     complete=True, examples=sum(lengths), lengths=lengths, fields=fields
   )
   with writing(path):
-    _write_atomic(path / METADATA, json.dumps(metadata, indent=1).encode())
+    write_atomic(path / METADATA, json.dumps(metadata, indent=1).encode())
   for leftover in path.glob("*.tmp"):
     leftover.unlink(missing_ok=True)
   return metadata
