@@ -13,7 +13,7 @@ import json
 import os
 import pathlib
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.traverse_util
@@ -24,161 +24,10 @@ import safetensors.numpy
 
 from faceedit_jax.core import config as config_lib
 from faceedit_jax.core.errors import UserError, as_user_error
-from faceedit_jax.models import (
-  autoencoder,
-  deep3d,
-  estimator,
-  inception,
-  iresnet,
-  lpips,
-  unet,
-)
-from faceedit_jax.weights import account, faces, ldm, perception, reader
-from faceedit_jax.weights.keymap import KeyMap
+from faceedit_jax.weights import account, reader
+from faceedit_jax.weights.kinds import KINDS
 
 DEFAULT_CONFIG = "configs/difffae.py:voxceleb256"
-
-
-@dataclasses.dataclass(frozen=True)
-class Kind:
-  """One sort of published file.
-
-  Attributes:
-    what: a line for the help.
-    net: section of the config -> the net and the inputs that `init` takes.
-    keymap: of the net.
-    sections: where the net lies in the file, see `reader.section`; the first
-      one that is there.
-    fresh: see `account.fit`.
-    widened: see `account.fit`.
-  """
-
-  what: str
-  net: Callable[[Mapping[str, Any]], tuple[Any, tuple]]
-  keymap: KeyMap
-  sections: tuple[str, ...] = ("",)
-  fresh: tuple[str, ...] = ()
-  widened: tuple[str, ...] = ()
-
-
-def _picture(side: int):
-  return jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
-
-
-def _vq(nets):
-  net = autoencoder.VQModel(**nets["autoencoder"])
-  return net, (_picture(8 * 2 ** len(net.mult)),)
-
-
-def _kl(nets):
-  options = dict(nets["autoencoder"])
-  for name in ("codes", "legacy", "spread"):  # of the codebook
-    options.pop(name, None)
-  net = autoencoder.KLModel(**options)
-  return net, (_picture(8 * 2 ** len(net.mult)),)
-
-
-def _unet(nets):
-  net = unet.UNet(**nets["unet"])
-  side = 2 ** len(net.mult)
-  shapes = (
-    (1, side, side, net.in_channels),
-    (1,),
-    (1, 1, net.context_dim),
-    (1, net.condition_dim),
-  )
-  return net, tuple(jax.ShapeDtypeStruct(s, jnp.float32) for s in shapes)
-
-
-def _estimator(nets, outputs=None):
-  options = dict(nets["estimator"])
-  # Gaze, points and the face logit are ours: DECA has no such heads.
-  options.update(heads=None, outputs=outputs or dict(options["outputs"]))
-  net = estimator.Estimator(**options)
-  return net, (_picture(net.input_size),)
-
-
-def _detail_decoder(nets):
-  outputs = nets["estimator"]["outputs"]
-  size = 3 + outputs["expression"] + _DETAIL  # jaw, expression, detail
-  net = estimator.DetailDecoder()
-  return net, (jax.ShapeDtypeStruct((1, size), jnp.float32),)
-
-
-def _identity(nets):
-  options = dict(nets["identity"])
-  side = options.pop("input_size")
-  return iresnet.IResNet(**options), (_picture(side),)
-
-
-def _lpips(net):
-  return lambda nets: (lpips.LPIPS(net), (_picture(64), _picture(64)))
-
-
-_DETAIL = 128  # numbers of DECA's detail code
-KINDS: Mapping[str, Kind] = {
-  "vq": Kind(
-    "VQ first stage of latent diffusion (nets.autoencoder)",
-    _vq,
-    ldm.autoencoder,
-    ("first_stage_model.", ""),
-  ),
-  "kl": Kind(
-    "KL first stage of latent or stable diffusion (nets.autoencoder)",
-    _kl,
-    ldm.autoencoder,
-    ("first_stage_model.", ""),
-  ),
-  "unet": Kind(
-    "U-Net of latent diffusion or Stable Diffusion 1 (nets.unet): further "
-    "input channels start at zero, context projections and AdaIN untrained",
-    _unet,
-    ldm.unet(),
-    ("model.diffusion_model.", ""),
-    fresh=(r"params/.*/attn2/to_[kv]/kernel", r"params/.*/adain/.*"),
-    widened=(r"params/conv_in/kernel",),
-  ),
-  "deca": Kind(
-    "coarse encoder in deca_model.tar (nets.estimator)",
-    _estimator,
-    faces.deca_encoder,
-    ("E_flame", ""),
-  ),
-  "deca_detail_encoder": Kind(
-    "detail encoder in deca_model.tar",
-    functools.partial(_estimator, outputs={"detail": _DETAIL}),
-    faces.deca_encoder,
-    ("E_detail", ""),
-  ),
-  "deca_detail_decoder": Kind(
-    "detail decoder in deca_model.tar",
-    _detail_decoder,
-    faces.deca_detail_decoder,
-    ("D_detail", ""),
-  ),
-  "arcface": Kind(
-    "iresnet backbone of arcface_torch (nets.identity)",
-    _identity,
-    faces.iresnet,
-  ),
-  "lpips_vgg": Kind(
-    "LPIPS with VGG16, all of the module", _lpips("vgg"), perception.lpips
-  ),
-  "lpips_alex": Kind(
-    "LPIPS with AlexNet, all of the module", _lpips("alex"), perception.lpips
-  ),
-  "inception": Kind(
-    "Inception of pytorch-fid (pt_inception-2015-12-05-6726825d.pth)",
-    lambda nets: (inception.Inception(), (_picture(299),)),
-    perception.inception,
-  ),
-  "deep3d": Kind(
-    "coefficient net of Deep3DFaceRecon_pytorch (epoch_20.pth)",
-    lambda nets: (deep3d.Deep3D(), (_picture(deep3d.SIZE),)),
-    perception.deep3d,
-    ("net_recon", ""),
-  ),
-}
 
 
 def convert(
