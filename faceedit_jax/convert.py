@@ -1,6 +1,6 @@
 """Turns a published weight file into weights that a config can name.
 
-  python -m faceedit_jax.convert KIND FILE --output=NET.safetensors
+  python -m faceedit_jax.convert KIND FILE... --output=NET.safetensors
 
 Every key of the file is accounted for; see `weights/account.py`.
 """
@@ -22,22 +22,26 @@ import jax.numpy as jnp
 import numpy as np
 import safetensors.numpy
 
+from faceedit_jax import to_diffusers
 from faceedit_jax.core import config as config_lib
 from faceedit_jax.core.errors import UserError, as_user_error
-from faceedit_jax.weights import account, reader
+from faceedit_jax.weights import account, diffusers_names, reader
 from faceedit_jax.weights.kinds import KINDS
 
 DEFAULT_CONFIG = "configs/difffae.py:voxceleb256"
 
 
 def convert(
-  kind: str, path: str | pathlib.Path, nets: Mapping[str, Any], seed: int = 0
+  kind: str,
+  files: str | pathlib.Path | Sequence[str | pathlib.Path],
+  nets: Mapping[str, Any],
+  seed: int = 0,
 ) -> tuple[dict[str, np.ndarray], account.Report]:
-  """Converts a file.
+  """Converts a published net.
 
   Args:
     kind: one of KINDS.
-    path: the published file.
+    files: the published file, or the files that hold it together.
     nets: sizes of the nets, as a config's `nets`.
     seed: of what starts untrained.
 
@@ -51,20 +55,26 @@ def convert(
   if kind not in KINDS:
     raise UserError(f"kind {kind!r} is unknown, wanted one of {sorted(KINDS)}")
   made = KINDS[kind]
+  paths = [files] if isinstance(files, str | pathlib.Path) else list(files)
   with as_user_error(f"convert {kind}"):
-    raw = reader.read(path)
+    raw = reader.read_all(paths)
     parts = (reader.section(raw, name) for name in made.sections)
     state = next(filter(None, parts), {})
   net, inputs = made.net(nets)
   init = functools.partial(net.init, jax.random.key(seed))
   wanted = jax.eval_shape(init, *inputs)
+  keymap = made.keymap
+  if made.rival and diffusers_names.recognised(state):
+    names = made.rival.naming(net)
+    keymap = diffusers_names.keymap(diffusers_names.table(names, wanted))
   arrays, report = account.fit(
-    state, made.keymap, wanted, made.fresh, made.widened
+    state, keymap, wanted, made.fresh, made.widened, made.renewed
   )
+  report.elsewhere = reader.count(raw) - len(state)
   if report.faults:
     raise UserError(
-      f"convert {kind}: {path} does not fit this net: {report} (another KIND, "
-      "or --config with other nets?)"
+      f"convert {kind}: {' and '.join(map(str, paths))} does not fit this net: "
+      f"{report} (another KIND, or --config with other nets?)"
     )
   return {**arrays, **_untrained(init, inputs, report.fresh)}, report
 
@@ -98,6 +108,8 @@ def write(
     try:
       safetensors.numpy.save_file(dict(arrays), part, metadata=dict(notes))
       os.replace(part, output)
+    except safetensors.SafetensorError as e:
+      raise ValueError(str(e)) from e
     finally:
       part.unlink(missing_ok=True)
 
@@ -109,14 +121,38 @@ def _digest(path: pathlib.Path) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
   """Entry point of the command line; returns the exit code."""
+  arguments = list(sys.argv[1:] if arguments is None else arguments)
+  try:
+    if arguments[:1] == ["to_diffusers"]:
+      to_diffusers.run(arguments[1:], DEFAULT_CONFIG)
+    else:
+      run(arguments)
+  except UserError as error:
+    print(f"error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+    return 2
+  return 0
+
+
+def run(arguments: Sequence[str]) -> None:
+  """The command; it prints the report.
+
+  Raises:
+    UserError: one line.
+  """
   kinds = "\n".join(f"  {name:20} {k.what}" for name, k in KINDS.items())
   parser = argparse.ArgumentParser(
     prog="python -m faceedit_jax.convert",
     formatter_class=argparse.RawDescriptionHelpFormatter,
-    description=f"Converts a published weight file.\n\nKIND is one of\n{kinds}",
+    description="Converts a published weight file. The way back: KIND is "
+    f"to_diffusers.\n\nKIND is one of\n{kinds}",
   )
   parser.add_argument("kind", metavar="KIND")
-  parser.add_argument("file", metavar="FILE", help=".safetensors or torch's")
+  parser.add_argument(
+    "files",
+    metavar="FILE",
+    nargs="+",
+    help=".safetensors or torch's; several when a net comes in parts",
+  )
   parser.add_argument("--output", required=True, help="NAME.safetensors")
   parser.add_argument(
     "--config",
@@ -125,29 +161,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     "context_dim=128 and so on change them",
   )
   parser.add_argument("--seed", type=int, default=0, help="of untrained parts")
-  arguments = sys.argv[1:] if arguments is None else arguments
   overrides, arguments = config_lib.split_args(arguments)
   options = parser.parse_args(arguments)
-  try:
-    with as_user_error("--config"):
-      config = config_lib.override(config_lib.load(options.config), overrides)
-    arrays, report = convert(
-      options.kind, options.file, config.nets.to_dict(), options.seed
-    )
-    notes = {
-      "kind": options.kind,
-      "source": pathlib.Path(options.file).name,
-      "sha256": _digest(pathlib.Path(options.file)),
-      "report": json.dumps(dataclasses.asdict(report)),
-    }
-    write(arrays, options.output, notes)
-  except UserError as error:
-    print(f"error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
-    return 2
+  with as_user_error("--config"):
+    config = config_lib.override(config_lib.load(options.config), overrides)
+  nets = config.nets.to_dict()
+  arrays, report = convert(options.kind, options.files, nets, options.seed)
+  files = [pathlib.Path(name) for name in options.files]
+  notes = {
+    "kind": options.kind,
+    "source": ", ".join(file.name for file in files),
+    "sha256": ", ".join(map(_digest, files)),
+    "report": json.dumps(dataclasses.asdict(report)),
+    "nets": json.dumps(nets),  # read by to_diffusers
+  }
+  write(arrays, options.output, notes)
   size = sum(a.size for a in arrays.values())
   print(f"{options.kind}: {report}", flush=True)
   print(f"wrote {options.output}: {size:,} numbers", flush=True)
-  return 0
 
 
 if __name__ == "__main__":

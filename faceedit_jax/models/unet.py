@@ -107,8 +107,8 @@ class UNet(nn.Module):
     t: Float[Array, "b"] | Int[Array, "b"],
     context: Float[Array, "b n e"] | None = None,
     condition: Float[Array, "b i"] | None = None,
-    *,
     labels: Int[Array, "b"] | None = None,
+    *,
     maps: MapKind = "none",
   ) -> Any:
     """Predicts from a noisy latent.

@@ -20,7 +20,8 @@ class Report:
     dead: keys known to have no place in the net: counters, losses.
     unexpected: keys that nobody knows.
     missing: our parameters that the file lacks.
-    fresh: our parameters that no such file has; they start untrained.
+    fresh: our parameters that start untrained.
+    elsewhere: how many keys belong to other parts of the file.
     reshaped: "ours: got shape, wanted shape".
   """
 
@@ -30,6 +31,7 @@ class Report:
   missing: list[str] = dataclasses.field(default_factory=list)
   fresh: list[str] = dataclasses.field(default_factory=list)
   reshaped: list[str] = dataclasses.field(default_factory=list)
+  elsewhere: int = 0
 
   @property
   def faults(self) -> dict[str, list[str]]:
@@ -43,6 +45,8 @@ class Report:
 
   def __str__(self) -> str:
     parts = [f"{len(self.used)} used", f"{len(self.dead)} known and not needed"]
+    if self.elsewhere:
+      parts.append(f"{self.elsewhere} of other parts of the file")
     if self.fresh:
       parts.append(f"{len(self.fresh)} of ours start untrained")
     for name, keys in self.faults.items():
@@ -57,6 +61,7 @@ def fit(
   wanted: PyTree,
   fresh: Sequence[str] = (),
   widened: Sequence[str] = (),
+  renewed: Sequence[str] = (),
 ) -> tuple[dict[str, np.ndarray], Report]:
   """Maps a torch state onto a net's variables, key by key.
 
@@ -65,8 +70,10 @@ def fit(
     keymap: of the net.
     wanted: the net's variables as `jax.eval_shape` gives them.
     fresh: patterns (`re.fullmatch`) of our "/"-joined paths that start
-      untrained, whatever the file holds for them.
+      untrained, since no file holds them.
     widened: patterns of kernels whose further inputs start at zero.
+    renewed: patterns of kernels that start untrained where the file's have
+      another number of inputs.
 
   Returns:
     Arrays by our "/"-joined path, without the fresh ones, and the report. The
@@ -74,9 +81,8 @@ def fit(
   """
   report = Report()
   ours = flax.traverse_util.flatten_dict(wanted, sep="/")
-  new = {p for p in ours if any(re.fullmatch(f, p) for f in fresh)}
-  report.fresh = sorted(new)
   out: dict[str, np.ndarray] = {}
+  new = {path for path in ours if _matches(path, fresh)}
   for key, value in state.items():
     try:
       goal = keymap(key)
@@ -87,24 +93,32 @@ def fit(
       report.dead.append(key)
       continue
     path = "/".join((goal.collection, *goal.path))
-    if path in new:
-      report.dead.append(key)
-      continue
-    if path not in ours or path in out:
+    if path not in ours or path in out or path in new:
       report.unexpected.append(key)
       continue
-    array = LAYOUTS[goal.layout](np.asarray(value))
     shape = tuple(ours[path].shape)
-    if any(re.fullmatch(w, path) for w in widened):
+    try:
+      array = LAYOUTS[goal.layout](np.asarray(value))
+    except ValueError:  # other axes than the layout turns
+      array = np.asarray(value)
+    if _matches(path, widened):
       array = _widen(array, shape)
-    if tuple(array.shape) != shape:
+    if tuple(array.shape) == shape:
+      out[path] = np.ascontiguousarray(array, dtype=ours[path].dtype)
+      report.used.append(key)
+    elif _matches(path, renewed) and array.shape[-1:] == shape[-1:]:
+      new.add(path)
+      report.dead.append(key)
+    else:
       report.reshaped.append(f"{path}: got {array.shape}, wanted {shape}")
-      continue
-    out[path] = np.ascontiguousarray(array, dtype=ours[path].dtype)
-    report.used.append(key)
   named = {line.split(":")[0] for line in report.reshaped}
   report.missing = sorted(set(ours) - set(out) - new - named)
+  report.fresh = sorted(new)
   return out, report
+
+
+def _matches(path: str, patterns: Sequence[str]) -> bool:
+  return any(re.fullmatch(pattern, path) for pattern in patterns)
 
 
 def _widen(kernel: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

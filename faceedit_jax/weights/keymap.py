@@ -29,10 +29,19 @@ LAYOUTS: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
   "conv": lambda x: x.transpose(2, 3, 1, 0),
   "linear": lambda x: x.T,
   "pointwise": lambda x: x.reshape(x.shape[:2]).T,
-  # A linear kernel that is stored as a 1 x 1 convolution with us.
-  "linear_as_conv": lambda x: x.T[None, None],
+  # A 1 x 1 convolution with us, there perhaps a linear layer.
+  "pointwise_conv": lambda x: x.reshape(x.shape[:2]).T[None, None],
   # Scalars or vectors per channel that torch stores with other axes.
   "flat": lambda x: x.reshape(-1),
+}
+
+# Ours -> torch, "pointwise" as linear.
+BACK: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
+  "same": lambda x: x,
+  "conv": lambda x: x.transpose(3, 2, 0, 1),
+  "linear": lambda x: x.T,
+  "pointwise": lambda x: x.T,
+  "pointwise_conv": lambda x: x.transpose(3, 2, 0, 1),
 }
 
 _LEAVES = {
@@ -48,7 +57,7 @@ def target(path: str, leaf: str, kind: str) -> Target | None:
   Args:
     path: "/"-joined path of our module.
     leaf: last part of the torch key: weight, bias, running_mean, ...
-    kind: what a weight is: "conv", "linear", "pointwise" or "norm".
+    kind: what a weight is: "norm" or a layout.
 
   Returns:
     The target, or None for a counter.

@@ -17,7 +17,7 @@ from faceedit_jax.models import (
   lpips,
   unet,
 )
-from faceedit_jax.weights import faces, ldm, perception
+from faceedit_jax.weights import faces, ldm, perception, rivals
 from faceedit_jax.weights.keymap import KeyMap
 
 
@@ -33,6 +33,8 @@ class Kind:
       one that is there.
     fresh: see `account.fit`.
     widened: see `account.fit`.
+    renewed: see `account.fit`.
+    rival: the class of diffusers whose files are read as well, and written.
   """
 
   what: str
@@ -41,6 +43,8 @@ class Kind:
   sections: tuple[str, ...] = ("",)
   fresh: tuple[str, ...] = ()
   widened: tuple[str, ...] = ()
+  renewed: tuple[str, ...] = ()
+  rival: rivals.Rival | None = None
 
 
 def _picture(side: int):
@@ -69,7 +73,10 @@ def _unet(nets):
     (1, 1, net.context_dim),
     (1, net.condition_dim),
   )
-  return net, tuple(jax.ShapeDtypeStruct(s, jnp.float32) for s in shapes)
+  inputs = [jax.ShapeDtypeStruct(s, jnp.float32) for s in shapes]
+  if net.classes is not None:
+    inputs.append(jax.ShapeDtypeStruct((1,), jnp.int32))
+  return net, tuple(inputs)
 
 
 def _estimator(nets, outputs=None):
@@ -100,25 +107,32 @@ def _lpips(net):
 _DETAIL = 128  # numbers of DECA's detail code
 KINDS: Mapping[str, Kind] = {
   "vq": Kind(
-    "VQ first stage of latent diffusion (nets.autoencoder)",
+    "VQ first stage of latent diffusion, or diffusers' VQModel "
+    "(nets.autoencoder)",
     _vq,
     ldm.autoencoder,
     ("first_stage_model.", ""),
+    rival=rivals.vq,
   ),
   "kl": Kind(
-    "KL first stage of latent or stable diffusion (nets.autoencoder)",
+    "KL first stage of latent or stable diffusion, or diffusers' "
+    "AutoencoderKL (nets.autoencoder)",
     _kl,
     ldm.autoencoder,
     ("first_stage_model.", ""),
+    rival=rivals.kl,
   ),
   "unet": Kind(
-    "U-Net of latent diffusion or Stable Diffusion 1 (nets.unet): further "
-    "input channels start at zero, context projections and AdaIN untrained",
+    "U-Net of latent diffusion or Stable Diffusion 1, or diffusers' "
+    "UNet2DConditionModel (nets.unet): further input channels start at zero, "
+    "AdaIN untrained, and so do projections of a context of another size",
     _unet,
     ldm.unet(),
     ("model.diffusion_model.", ""),
-    fresh=(r"params/.*/attn2/to_[kv]/kernel", r"params/.*/adain/.*"),
+    fresh=(r"params/.*/adain/.*",),
     widened=(r"params/conv_in/kernel",),
+    renewed=(r"params/.*/attn2/to_[kv]/kernel",),
+    rival=rivals.unet,
   ),
   "deca": Kind(
     "coarse encoder in deca_model.tar (nets.estimator)",

@@ -72,7 +72,7 @@ def autoencoder(key: str) -> Target | None:
 
 _TRANSFORMER = (
   (r"norm", r"norm", "norm"),
-  (r"(proj_in|proj_out)", r"{n}", "conv"),
+  (r"(proj_in|proj_out)", r"{n}", "pointwise_conv"),
   (
     r"transformer_blocks\.(\d+)\.(attn[12])\.(to_q|to_k|to_v)",
     r"block_\1/\2/\3",

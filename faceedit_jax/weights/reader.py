@@ -7,7 +7,7 @@
 import pathlib
 import pickle
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,9 @@ TORCH_SUFFIXES = (".pt", ".pth", ".ckpt", ".tar", ".pkl", ".bin")
 # Training frameworks leave records of their own beside the tensors (callbacks,
 # options). They are stood in for by empty objects; their code is not imported.
 _BOOKKEEPING = ("pytorch_lightning.", "lightning.", "omegaconf.", "argparse.")
+
+# Put before every key by torch's DataParallel and compile.
+_WRAPPERS = ("module.", "_orig_mod.")
 
 
 class _StandIn:
@@ -63,6 +66,24 @@ def read(path: str | pathlib.Path) -> dict[str, Any]:
       f"weight file {path} holds a {type(found).__name__}, wanted a dict of "
       "tensors"
     )
+  return found
+
+
+def read_all(paths: Sequence[str | pathlib.Path]) -> dict[str, Any]:
+  """Reads a net that is published in one or more files; see `read`.
+
+  Raises:
+    ValueError: one line: as `read`, or two files share a key.
+  """
+  found: dict[str, Any] = {}
+  for path in paths:
+    more = read(path)
+    if twice := sorted(set(found) & set(more)):
+      raise ValueError(
+        f"weight file {path} holds {twice[:5]}, which another of the "
+        f"{len(paths)} files holds too"
+      )
+    found |= more
   return found
 
 
@@ -116,16 +137,30 @@ def section(raw: Mapping[str, Any], name: str) -> dict[str, np.ndarray]:
     raw: from `read`.
     name: a nested dict ("E_flame"), or a prefix of keys
       ("first_stage_model."); of both the longer way down is looked for, below
-      `state_dict` if there is one. "" is everything.
+      `state_dict` if there is one. "" is everything. A wrapper's prefix
+      that all keys share ("module.") is left out.
 
   Returns:
     Arrays by key; empty when there is no such part.
   """
   inner = raw.get("state_dict", raw)
+  if not isinstance(inner, Mapping):
+    return {}
   if isinstance(inner.get(name), Mapping):
     inner, name = inner[name], ""
+  found = {k: v for k, v in inner.items() if isinstance(v, np.ndarray)}
+  for wrapper in _WRAPPERS:
+    if all(key.startswith(wrapper) for key in found):
+      found = {key[len(wrapper) :]: v for key, v in found.items()}
   return {
     key[len(name) :]: value
-    for key, value in inner.items()
-    if key.startswith(name) and isinstance(value, np.ndarray)
+    for key, value in found.items()
+    if key.startswith(name)
   }
+
+
+def count(raw: Any) -> int:
+  """How many arrays a file holds."""
+  if isinstance(raw, Mapping):
+    return sum(map(count, raw.values()))
+  return int(isinstance(raw, np.ndarray))

@@ -1,0 +1,173 @@
+"""Writes a net of ours as a folder that diffusers' `from_pretrained` loads.
+
+  python -m faceedit_jax.convert to_diffusers KIND FILE --output=FOLDER
+
+FILE is a converted `.safetensors`, or the directory of a trained stage.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import flax.traverse_util
+import jax
+import numpy as np
+import safetensors.numpy
+
+from faceedit_jax.core import checkpoint, handover
+from faceedit_jax.core import config as config_lib
+from faceedit_jax.core.errors import UserError, as_user_error
+from faceedit_jax.core.recipe import WeightSource
+from faceedit_jax.weights import diffusers_names
+from faceedit_jax.weights.kinds import KINDS
+
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+# Of the oldest diffusers that the tests run with.
+_VERSION = "0.36.0"
+
+
+def export(
+  kind: str,
+  source: str | pathlib.Path,
+  nets: Mapping[str, Any],
+  ema: str = "ema",
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+  """One net under diffusers' names.
+
+  Args:
+    kind: a kind that diffusers has a class for.
+    source: `.safetensors` with names like "params/conv_in/kernel", or the
+      directory of a trained stage.
+    nets: sizes of the nets, as a config's `nets`.
+    ema: of a trained stage: the average to take; "" for raw parameters.
+
+  Returns:
+    Arrays by diffusers' key, and the content of `config.json`.
+
+  Raises:
+    UserError: one line: diffusers has no such net, or the source does not
+      hold it.
+  """
+  able = sorted(name for name, made in KINDS.items() if made.rival)
+  if kind not in able:
+    raise UserError(
+      f"to_diffusers: kind {kind!r} has no class in diffusers, wanted one of "
+      f"{able}"
+    )
+  made = KINDS[kind]
+  rival = made.rival
+  with as_user_error(f"to_diffusers {kind}"):
+    net, inputs = made.net(nets)
+    options = rival.options(net)
+    wanted = jax.eval_shape(net.init, jax.random.key(0), *inputs)
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    variables = handover.load_net(
+      rival.net,
+      WeightSource(path=str(source), ema=ema),
+      handover.place_on(device)(wanted),
+      pathlib.Path(),
+    )
+  arrays = flax.traverse_util.flatten_dict(jax.device_get(variables), sep="/")
+  rows = diffusers_names.table(rival.naming(net), wanted)
+  config = {"_class_name": rival.cls, "_diffusers_version": _VERSION, **options}
+  return diffusers_names.rename(arrays, rows), config
+
+
+def write(
+  arrays: Mapping[str, np.ndarray],
+  config: Mapping[str, Any],
+  output: str | pathlib.Path,
+) -> None:
+  """Writes a folder with `config.json` and the weights, whole or not at all.
+
+  Raises:
+    UserError: one line: it is there already, or cannot be written.
+  """
+  output = pathlib.Path(output)
+  if output.exists():
+    raise UserError(f"--output={output} is there already; wanted a new folder")
+  with as_user_error(f"--output={output}"):
+    output.parent.mkdir(parents=True, exist_ok=True)
+    part = tempfile.mkdtemp(dir=output.parent, prefix=f".{output.name}.")
+    try:
+      text = json.dumps(config, indent=2) + "\n"
+      pathlib.Path(part, "config.json").write_text(text)
+      # diffusers and transformers want to know whose layout it is.
+      safetensors.numpy.save_file(
+        dict(arrays), os.path.join(part, WEIGHTS), metadata={"format": "pt"}
+      )
+      os.chmod(part, 0o755)
+      os.rename(part, output)
+    except safetensors.SafetensorError as e:
+      raise ValueError(str(e)) from e
+    finally:
+      shutil.rmtree(part, ignore_errors=True)
+
+
+def recorded_nets(source: pathlib.Path) -> Mapping[str, Any] | None:
+  """The `nets` that a file or a stage was made with, if it says so."""
+  for folder in (source / "checkpoints", source):
+    if checkpoint.steps_in(folder):
+      return checkpoint.read_record(folder).config.get("nets")
+  if source.is_file():
+    try:
+      with safetensors.safe_open(source, "numpy") as file:
+        notes = file.metadata() or {}
+    except safetensors.SafetensorError:
+      return None  # `load_net` says so
+    return json.loads(notes["nets"]) if "nets" in notes else None
+  return None
+
+
+def run(arguments: Sequence[str], default_config: str) -> None:
+  """The command; it prints what it wrote.
+
+  Args:
+    arguments: of the command line, after `to_diffusers`.
+    default_config: whose `nets` give the sizes of a file.
+
+  Raises:
+    UserError: one line.
+  """
+  able = [name for name, made in KINDS.items() if made.rival]
+  parser = argparse.ArgumentParser(
+    prog="python -m faceedit_jax.convert to_diffusers",
+    description="Writes a net as a folder that diffusers loads.",
+  )
+  parser.add_argument("kind", metavar="KIND", help=f"one of {', '.join(able)}")
+  parser.add_argument(
+    "source", metavar="FILE", help="converted .safetensors, or a trained stage"
+  )
+  parser.add_argument("--output", required=True, help="a new folder")
+  parser.add_argument(
+    "--config",
+    help="whose `nets` give the sizes; by default those that the file or the "
+    f"stage was made with, or {default_config}",
+  )
+  parser.add_argument(
+    "--ema", default="ema", help="average of a stage, '' for raw (%(default)s)"
+  )
+  overrides, arguments = config_lib.split_args(arguments)
+  options = parser.parse_args(arguments)
+  nets = None
+  if not options.config:
+    nets = recorded_nets(pathlib.Path(options.source))
+  with as_user_error("--config"):
+    if nets is None:
+      nets = config_lib.load(options.config or default_config).nets
+    nets = config_lib.override(config_lib.from_dict({"nets": nets}), overrides)
+  arrays, config = export(
+    options.kind, options.source, nets.nets.to_dict(), options.ema
+  )
+  write(arrays, config, options.output)
+  size = sum(array.size for array in arrays.values())
+  print(
+    f"wrote {options.output}: {config['_class_name']}, {len(arrays)} tensors, "
+    f"{size:,} numbers",
+    flush=True,
+  )
