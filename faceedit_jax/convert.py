@@ -24,6 +24,7 @@ import safetensors.numpy
 
 from faceedit_jax import to_diffusers
 from faceedit_jax.core import config as config_lib
+from faceedit_jax.core import handover
 from faceedit_jax.core.errors import UserError, as_user_error
 from faceedit_jax.weights import account, diffusers_names, reader
 from faceedit_jax.weights.kinds import KINDS
@@ -84,13 +85,13 @@ def _untrained(init, inputs, paths: Sequence[str]) -> dict[str, np.ndarray]:
   if not paths:
     return {}
 
-  @jax.jit
   def some():
     zeros = [jnp.zeros(x.shape, x.dtype) for x in inputs]
     flat = flax.traverse_util.flatten_dict(init(*zeros), sep="/")
     return {path: flat[path] for path in paths}
 
-  return jax.device_get(some())
+  once = jax.jit(some, compiler_options=handover.run_once())
+  return jax.device_get(once())
 
 
 def write(

@@ -89,8 +89,7 @@ def write(
     UserError: one line: it is there already, or cannot be written.
   """
   output = pathlib.Path(output)
-  if output.exists():
-    raise UserError(f"--output={output} is there already; wanted a new folder")
+  _check_new(output)
   with as_user_error(f"--output={output}"):
     output.parent.mkdir(parents=True, exist_ok=True)
     part = tempfile.mkdtemp(dir=output.parent, prefix=f".{output.name}.")
@@ -107,6 +106,11 @@ def write(
       raise ValueError(str(e)) from e
     finally:
       shutil.rmtree(part, ignore_errors=True)
+
+
+def _check_new(output: pathlib.Path) -> None:
+  if output.exists():
+    raise UserError(f"--output={output} is there already; wanted a new folder")
 
 
 def recorded_nets(source: pathlib.Path) -> Mapping[str, Any] | None:
@@ -154,6 +158,7 @@ def run(arguments: Sequence[str], default_config: str) -> None:
   )
   overrides, arguments = config_lib.split_args(arguments)
   options = parser.parse_args(arguments)
+  _check_new(pathlib.Path(options.output))
   nets = None
   if not options.config:
     nets = recorded_nets(pathlib.Path(options.source))
