@@ -5,7 +5,7 @@
 """
 
 import pathlib
-import pickle
+import re
 import zipfile
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,8 +16,16 @@ import safetensors.flax
 
 TORCH_SUFFIXES = (".pt", ".pth", ".ckpt", ".tar", ".pkl", ".bin")
 # Training frameworks leave records of their own beside the tensors (callbacks,
-# options). They are stood in for by empty objects; their code is not imported.
-_BOOKKEEPING = ("pytorch_lightning.", "lightning.", "omegaconf.", "argparse.")
+# options, scores). They are stood in for by empty objects; no code of theirs is
+# called.
+_BOOKKEEPING = (
+  "pytorch_lightning.",
+  "lightning.",
+  "omegaconf.",
+  "argparse.",
+  "numpy.",
+  "_codecs.encode",
+)
 
 # Put before every key by torch's DataParallel and compile.
 _WRAPPERS = ("module.", "_orig_mod.")
@@ -47,12 +55,11 @@ def read(path: str | pathlib.Path) -> dict[str, Any]:
       that names code to be run.
   """
   path = pathlib.Path(path)
-  if not path.is_file():
-    raise ValueError(f"weight file {path} does not exist")
+  check_file(path, "weight file")
   if path.suffix == ".safetensors":
     try:
       flat = safetensors.flax.load_file(path)
-    except (safetensors.SafetensorError, OSError) as e:
+    except Exception as e:  # its own, and those of types that NumPy lacks
       raise ValueError(f"weight file {path} is damaged: {e}") from e
     return {key: np.asarray(value) for key, value in flat.items()}
   if path.suffix not in TORCH_SUFFIXES:
@@ -67,6 +74,16 @@ def read(path: str | pathlib.Path) -> dict[str, Any]:
       "tensors"
     )
   return found
+
+
+def check_file(path: pathlib.Path, what: str) -> None:
+  """Raises a ValueError of one line unless there is a file with content."""
+  if path.is_dir():
+    raise ValueError(f"{what} {path} is a folder; wanted a file in it")
+  if not path.is_file():
+    raise ValueError(f"{what} {path} does not exist")
+  if not path.stat().st_size:
+    raise ValueError(f"{what} {path} is empty")
 
 
 def read_all(paths: Sequence[str | pathlib.Path]) -> dict[str, Any]:
@@ -100,22 +117,21 @@ def _read_torch(path: pathlib.Path) -> Any:
     if zipfile.is_zipfile(path):  # else torch's format before 1.6
       names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
     unknown = [n for n in names if not n.startswith(_BOOKKEEPING)]
-    if unknown:
+    if not unknown:
+      known = [(_StandIn, name) for name in names]
+      with torch.serialization.safe_globals(known):
+        return torch.load(path, map_location="cpu", weights_only=True)
+  except Exception as e:  # a damaged pickle may raise anything
+    unknown = re.findall(r"GLOBAL ([\w.]+)", str(e))[:1]
+    if not unknown:
+      line = str(e).split("\n")[0].split(". ")[0] or type(e).__name__
       raise ValueError(
-        f"weight file {path} is refused: it names {unknown[:5]}; only tensors "
-        "and plain values are read"
-      )
-    known = [(_StandIn, name) for name in names]
-    with torch.serialization.safe_globals(known):
-      return torch.load(path, map_location="cpu", weights_only=True)
-  except pickle.UnpicklingError as e:
-    line = str(e).split("\n")[0]
-    raise ValueError(f"weight file {path} is refused: {line:.200}") from e
-  except (RuntimeError, EOFError, OSError, KeyError) as e:
-    line = str(e).split("\n")[0] or type(e).__name__
-    raise ValueError(
-      f"weight file {path} is damaged or not torch's: {line:.200}"
-    ) from e
+        f"weight file {path} is damaged or not torch's: {line:.120}"
+      ) from e
+  raise ValueError(
+    f"weight file {path} is refused: it names {unknown[:5]}; only tensors and "
+    "plain values are read"
+  )
 
 
 def _arrays(value: Any) -> Any:
