@@ -17,11 +17,12 @@ DDIM_SPACINGS = (
   "quadratic",
   "respaced",
 )
+CONTINUOUS_SPACINGS = ("time_uniform", "log_snr", "time_quadratic")
 DPM_SPACINGS = (
-  "time_uniform",
-  "log_snr",
-  "time_quadratic",
+  *CONTINUOUS_SPACINGS,
   "linspace",
+  "leading",
+  "trailing",
   "karras",
 )
 
@@ -122,50 +123,76 @@ def time_at(schedule: Schedule, half_log_snr: np.ndarray) -> np.ndarray:
   return np.interp(log_alpha, schedule.log_alpha[::-1], nodes[::-1])
 
 
+def continuous_times(
+  schedule: Schedule, steps: int, spacing: str, first: float, last: float
+) -> np.ndarray:
+  """(steps + 1,) continuous times from `first` down to `last`.
+
+  Args:
+    schedule: noise schedule.
+    steps: number of intervals.
+    spacing: even in time ("time_uniform"), in its root ("time_quadratic") or
+      in log(alpha / sigma) ("log_snr"), DPM-Solver section 3.4.
+    first: in (0, 1].
+    last: below `first`.
+  """
+  if spacing == "time_uniform":
+    return np.linspace(first, last, steps + 1)
+  if spacing == "time_quadratic":
+    return np.linspace(first**0.5, last**0.5, steps + 1) ** 2
+  ends = log_alpha_at(schedule, np.array([first, last]))
+  levels = ends - 0.5 * np.log(-np.expm1(2 * ends))
+  return time_at(schedule, np.linspace(levels[0], levels[1], steps + 1))
+
+
+def grid_at(schedule: Schedule, time: np.ndarray) -> Grid:
+  """Rows at continuous times, the last one after the last step."""
+  log_alpha = log_alpha_at(schedule, time)
+  alpha, sigma = np.exp(log_alpha), np.sqrt(-np.expm1(2 * log_alpha))
+  return Grid(time[:-1] * schedule.steps - 1, alpha, sigma)
+
+
 def dpm_grid(
   schedule: Schedule, steps: int, spacing: str, final: str | None = None
 ) -> Grid:
-  """Rows of DPM-Solver++ from noisy to clean.
+  """Rows of multistep DPM-Solver++ from noisy to clean.
 
   Args:
     schedule: noise schedule.
     steps: number of solver steps.
     spacing: "time_uniform", "log_snr" and "time_quadratic" use continuous
-      time from 1 to 1/T (DPM-Solver section 3.4); "linspace" and "karras" are
-      the integer grids of diffusers.
+      time from 1 to 1/T (see `continuous_times`); "linspace", "leading",
+      "trailing" and "karras" are the integer grids of diffusers, "leading"
+      with its offset of 1.
     final: "last" stops at the schedule's first step, "zero" at no noise;
       default "zero" for the integer grids and "last" for the others.
   """
   if spacing not in DPM_SPACINGS:
     raise ValueError(f"spacing {spacing!r} is not one of {DPM_SPACINGS}")
-  discrete = spacing in ("linspace", "karras")
+  discrete = spacing not in CONTINUOUS_SPACINGS
   final = final or ("zero" if discrete else "last")
   if final not in ("last", "zero"):
     raise ValueError(f"final {final!r} is not 'last' or 'zero'")
-  if not 1 <= steps < schedule.steps:
-    raise ValueError(
-      f"{steps} solver steps asked of a schedule with {schedule.steps}; use "
-      f"1..{schedule.steps - 1}"
-    )
+  check_steps(schedule, steps)
   if discrete:
     t, noise = _discrete_noise(schedule, steps, spacing)
     noise = np.append(noise, 0.0 if final == "zero" else _ratio(schedule)[0])
     alpha = 1 / np.sqrt(1 + noise**2)
     return Grid(t, alpha, noise * alpha)
-  first, clean = 1.0, 1 / schedule.steps
-  if spacing == "time_uniform":
-    time = np.linspace(first, clean, steps + 1)
-  elif spacing == "time_quadratic":
-    time = np.linspace(first**0.5, clean**0.5, steps + 1) ** 2
-  else:
-    ends = log_alpha_at(schedule, np.array([first, clean]))
-    levels = ends - 0.5 * np.log(-np.expm1(2 * ends))
-    time = time_at(schedule, np.linspace(levels[0], levels[1], steps + 1))
-  log_alpha = log_alpha_at(schedule, time)
-  alpha, sigma = np.exp(log_alpha), np.sqrt(-np.expm1(2 * log_alpha))
+  time = continuous_times(schedule, steps, spacing, 1.0, 1 / schedule.steps)
+  grid = grid_at(schedule, time)
   if final == "zero":
-    alpha[-1], sigma[-1] = 1.0, 0.0
-  return Grid(time[:-1] * schedule.steps - 1, alpha, sigma)
+    grid.alpha[-1], grid.sigma[-1] = 1.0, 0.0
+  return grid
+
+
+def check_steps(schedule: Schedule, steps: int) -> None:
+  """Raises a ValueError for a number of steps that no solver can take."""
+  if not 1 <= steps < schedule.steps:
+    raise ValueError(
+      f"{steps} solver steps asked of a schedule with {schedule.steps}; use "
+      f"1..{schedule.steps - 1}"
+    )
 
 
 def _ratio(schedule: Schedule) -> np.ndarray:
@@ -173,15 +200,20 @@ def _ratio(schedule: Schedule) -> np.ndarray:
 
 
 def _discrete_noise(schedule: Schedule, steps: int, spacing: str):
-  ratio = _ratio(schedule)
-  if spacing == "linspace":
-    grid = np.round(np.linspace(0, schedule.steps - 1, steps + 1))
-    t = grid[::-1][:-1].astype(np.int64)
+  total, ratio = schedule.steps, _ratio(schedule)
+  if spacing != "karras":
+    if spacing == "linspace":
+      grid = np.round(np.linspace(0, total - 1, steps + 1))[:0:-1]
+    elif spacing == "leading":
+      grid = np.arange(steps, 0, -1) * (total // (steps + 1)) + 1
+    else:
+      grid = np.round(total - np.arange(steps) * (total / steps)) - 1
+    t = grid.astype(np.int64)
     return t, ratio[t]
   # Karras et al. 2022, Eq. (5), rho = 7.
   ramp = np.linspace(0, 1, steps)
   low, high = ratio[0] ** (1 / 7), ratio[-1] ** (1 / 7)
   noise = (high + ramp * (low - high)) ** 7
-  index = np.arange(schedule.steps)
+  index = np.arange(total)
   t = np.round(np.interp(np.log(noise), np.log(ratio), index))
   return t.astype(np.int64), noise

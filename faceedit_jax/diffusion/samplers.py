@@ -1,10 +1,11 @@
-"""DDPM, DDIM, DDIM inversion and DPM-Solver++ (DiffFAE appendix E).
+"""DDPM, DDIM, DDIM inversion and DPM-Solver(++) (DiffFAE appendix E).
 
 A denoiser is a function `denoise(x, t) -> prediction` with x (b, ...) and t
 (b,) float32; samplers know no network. Every loop is a `lax.scan` over a
 host-side table of coefficients, and no example looks at another one.
 """
 
+import dataclasses
 from collections.abc import Callable
 
 import flax.struct
@@ -13,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from faceedit_jax.core.typing import Array
-from faceedit_jax.diffusion import grids, predictions
+from faceedit_jax.diffusion import grids, predictions, solver_tables
 from faceedit_jax.diffusion.schedules import Schedule
 
 Denoise = Callable[[Array, Array], Array]
@@ -242,18 +243,17 @@ def ddpm(
     raise ValueError(f"variance {variance!r} is not 'posterior' or 'beta'")
   steps = steps or schedule.steps
   t = grids.timesteps(schedule.steps, steps, "respaced")
-  alpha_bar = schedule.alpha_bar[t]
-  previous = np.append(1.0, alpha_bar[:-1])
-  beta = 1 - alpha_bar / previous
-  spread = beta * (1 - previous) / (1 - alpha_bar)
-  noise = beta if variance == "beta" else spread
-  noise = np.where(np.arange(len(t)) == 0, 0.0, noise)
+  visited = Schedule(schedule.alpha_bar[t])
+  noise = visited.posterior_variance
+  if variance == "beta":
+    noise = np.where(np.arange(len(t)) == 0, 0.0, visited.betas)
+  from_x0, from_x = visited.posterior_mean
   rows = _rows(
     t=t[::-1],
-    a=np.sqrt(alpha_bar)[::-1],
-    s=np.sqrt(1 - alpha_bar)[::-1],
-    from_x0=(beta * np.sqrt(previous) / (1 - alpha_bar))[::-1],
-    from_x=(np.sqrt(1 - beta) * (1 - previous) / (1 - alpha_bar))[::-1],
+    a=np.sqrt(visited.alpha_bar)[::-1],
+    s=np.sqrt(1 - visited.alpha_bar)[::-1],
+    from_x0=from_x0[::-1],
+    from_x=from_x[::-1],
     fresh=np.sqrt(noise)[::-1],
     index=np.arange(len(t)),
   )
@@ -274,13 +274,16 @@ def dpm_solver_pp(
   *,
   kind: str = "eps",
   order: int = 2,
+  method: str = "multistep",
+  estimate: str = "x0",
+  correction: str = "midpoint",
   spacing: str = "time_uniform",
   final: str | None = None,
   lower_order_final: bool | None = None,
   x0_transform: Transform | None = None,
   trace: bool = False,
 ):
-  """DPM-Solver++(2M), Algorithm 2 of the DPM-Solver++ paper.
+  """DPM-Solver++ (Algorithms 1 and 2) and DPM-Solver.
 
   Args:
     denoise: (x, t) -> prediction; t is fractional on continuous grids.
@@ -288,49 +291,57 @@ def dpm_solver_pp(
     schedule: noise schedule.
     steps: number of evaluations.
     kind: what the net predicts.
-    order: 2, or 1, which equals deterministic DDIM on the same grid.
-    spacing: see `grids.dpm_grid`.
-    final: see `grids.dpm_grid`.
-    lower_order_final: takes the last step with order 1; by default below 10
-      steps, and always when the last level has no noise.
+    order: 1 (equals deterministic DDIM on the same grid), 2 or 3.
+    method: "multistep" remembers earlier evaluations, "singlestep" spends up
+      to `order` of them on each step.
+    estimate: what is followed between two steps: "x0" (DPM-Solver++) or "eps"
+      (DPM-Solver).
+    correction: see `solver_tables.multistep`.
+    spacing: see `grids.dpm_grid`; "singlestep" takes continuous ones.
+    final: see `grids.dpm_grid`, or "denoise": the clean estimate at the last
+      level of a continuous grid is the result, for one more evaluation.
+    lower_order_final: takes the last steps with lower orders; by default
+      below 10 steps, and always the very last one when it ends without noise.
     x0_transform: applied to the clean estimate of every step.
     trace: also returns a `Trace`.
 
   Returns:
     (b, ...) samples, or (samples, Trace).
   """
-  if order not in (1, 2):
-    raise ValueError(f"order {order} is not 1 or 2")
-  grid = grids.dpm_grid(schedule, steps, spacing, final)
-  if lower_order_final is None:
-    lower_order_final = steps < 10
-  lower_order_final = lower_order_final or grid.sigma[-1] == 0
-  with np.errstate(divide="ignore"):
-    level = np.log(grid.alpha) - np.log(grid.sigma)
-  h = np.diff(level)
-  # D = m + (m - m_previous) / (2 r) with r = h_previous / h.
-  slope = np.zeros(steps)
-  if order == 2:
-    slope[1:] = h[1:] / (2 * h[:-1])
-    if lower_order_final:
-      slope[-1] = 0.0
-  rows = _rows(
-    t=grid.t,
-    a=grid.alpha[:-1],
-    s=grid.sigma[:-1],
-    keep=grid.sigma[1:] / grid.sigma[:-1],
-    add=-grid.alpha[1:] * np.expm1(-h),
-    slope=slope,
-  )
+  if estimate not in ("x0", "eps"):
+    raise ValueError(f"estimate {estimate!r} is not 'x0' or 'eps'")
+  shape = {"order": order, "correction": correction, "estimate": estimate}
+  end = None if final == "denoise" else final
+  if method == "multistep":
+    grid = grids.dpm_grid(schedule, steps, spacing, end)
+    if lower_order_final is None:
+      lower_order_final = steps < 10
+    table = solver_tables.multistep(grid, lower_order_final, **shape)
+  elif method == "singlestep":
+    if end not in (None, "last"):
+      raise ValueError(f"final {final!r} does not go with singlestep steps")
+    table = solver_tables.singlestep(schedule, steps, spacing, **shape)
+  else:
+    raise ValueError(f"method {method!r} is not 'multistep' or 'singlestep'")
+  if final == "denoise":
+    table = solver_tables.with_denoising(table, schedule)
+  rows = _rows(**dataclasses.asdict(table))
 
   def step(carry, row):
-    x, previous = carry
-    x0, _ = _estimate(denoise, x, row, kind, x0_transform, False)
-    direction = x0 + row["slope"] * (x0 - previous)
-    return (row["keep"] * x + row["add"] * direction, x0), x0
+    x, start, *earlier = carry
+    # The transformed clean estimate is what the noise is taken from.
+    x0, eps = _estimate(denoise, x, row, kind, x0_transform, True)
+    found = [x0 if estimate == "x0" else eps, *earlier]
+    x = row["keep"] * start
+    for factor, value in zip(row["weights"], found, strict=True):
+      x = x + factor * value
+    x = row["clean"] * x0 + (1 - row["clean"]) * x
+    start = jnp.where(row["ends"] > 0, x, start)
+    return (x, start, *found[:-1]), x0
 
   x = _full_precision(x)
-  return _scan(step, (x, jnp.zeros_like(x)), rows, trace)
+  none = jnp.zeros_like(x)
+  return _scan(step, (x, x, none, none), rows, trace)
 
 
 def sample(

@@ -65,6 +65,17 @@ class Schedule:
     previous = np.concatenate([[1.0], self.alpha_bar[:-1]])
     return self.betas * (1 - previous) / (1 - self.alpha_bar)
 
+  @functools.cached_property
+  def posterior_mean(self) -> tuple[np.ndarray, np.ndarray]:
+    """(T,) factors of x_0 and of x_t in the mean of q(x_{t-1} | x_t, x_0).
+
+    DDPM Eq. (7).
+    """
+    previous = np.concatenate([[1.0], self.alpha_bar[:-1]])
+    left = 1 - self.alpha_bar
+    of_clean = self.betas * np.sqrt(previous) / left
+    return of_clean, np.sqrt(1 - self.betas) * (1 - previous) / left
+
   @property
   def terminal_snr(self) -> float:
     """Signal-to-noise ratio of the last step; near 0 when all is noise."""
@@ -109,6 +120,19 @@ class Schedule:
     alpha = expand(self.alpha(t), x0)
     sigma = expand(self.sigma(t), x0)
     return (alpha * x0 + sigma * noise).astype(x0.dtype)
+
+  def q_posterior(
+    self, x0: Float[Array, "b *d"], x_t: Float[Array, "b *d"], t
+  ) -> tuple[Float[Array, "b *d"], Float[Array, "b"]]:
+    """Mean and variance of q(x_{t-1} | x_t, x_0) at steps t (b,), DDPM Eq. (7).
+
+    The variance of step 0 is 0.
+    """
+    of_clean, of_noisy = (
+      expand(self._look_up(table, t), x_t) for table in self.posterior_mean
+    )
+    mean = (of_clean * x0 + of_noisy * x_t).astype(x_t.dtype)
+    return mean, self._look_up(self.posterior_variance, t)
 
 
 def expand(values: Array, like: Array) -> Array:
