@@ -395,10 +395,14 @@ class KLModel(nn.Module):
     Raises:
       ValueError: the image cannot be halved often enough.
     """
-    check_side(x, self.mult)
-    moments = self.quant_conv(self.encoder(x)).astype(jnp.float32)
-    mean, logvar = jnp.split(moments, 2, -1)
+    mean, logvar = jnp.split(self.moments(x), 2, -1)
     return Posterior(mean, jnp.clip(logvar, -30.0, 20.0))
+
+  @typechecked
+  def moments(self, x: Image) -> Features:
+    """Images to mean and unclipped log variance side by side, float32."""
+    check_side(x, self.mult)
+    return self.quant_conv(self.encoder(x)).astype(jnp.float32)
 
   def decode(self, z: Image) -> Features:
     """Latents to images."""

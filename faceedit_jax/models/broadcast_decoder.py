@@ -1,9 +1,11 @@
 """Spatial broadcast decoder: one picture and one mask per token, merged.
 
 DiffFAE Sec. 4.3 (the decoder that pre-trains the region encoder); structure
-of google-research/slot-attention-video, savi/modules/decoders.py.
+of google-research/slot-attention-video, savi/modules/decoders.py, and of
+Wuziyi616/SlotDiffusion, whose differences are fields here.
 """
 
+import math
 from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
@@ -11,7 +13,12 @@ import jax
 import jax.numpy as jnp
 
 from faceedit_jax.core.typing import Array, Float, Slots, typechecked
-from faceedit_jax.nn.layers import ConvTranspose, dense
+from faceedit_jax.nn.layers import (
+  ConvTranspose,
+  NormKind,
+  dense,
+  normalise,
+)
 
 
 class Broadcast(NamedTuple):
@@ -33,11 +40,15 @@ class BroadcastDecoder(nn.Module):
     strides: factor by which each of them enlarges.
     kernel: side of their kernels.
     position: what is added to the repeated token. "linear": a linear map of
-      coordinates in [-1, 1]; "corners": of coordinates in [0, 1] and their
-      complements; "learned": a vector per place, which a short training turns
-      into shapes sooner (ours).
+      coordinates in [-1, 1]; "fourier": of their sines and cosines; "corners":
+      of coordinates in [0, 1] and their complements; "learned": a vector per
+      place, which a short training turns into shapes sooner (ours).
+    bases: octaves of the position "fourier".
     early_fusion: whether the features are merged before the last layer,
       which saves memory; `parts` then hold only the merged picture.
+    trailing: see `ConvTranspose`.
+    norm: behind each transposed convolution, which then has no bias with
+      "batch" and "instance".
     dtype: compute dtype.
   """
 
@@ -47,17 +58,21 @@ class BroadcastDecoder(nn.Module):
   features: tuple[int, ...] = (64, 64, 64, 64, 64, 64)
   strides: tuple[int, ...] = (2, 2, 2, 2, 2, 1)
   kernel: int = 5
-  position: Literal["linear", "corners", "learned"] = "linear"
+  position: Literal["linear", "fourier", "corners", "learned"] = "linear"
+  bases: int = 0
   early_fusion: bool = False
+  trailing: bool = False
+  norm: NormKind = "none"
   dtype: Any = jnp.float32
 
   @nn.compact
   @typechecked
-  def __call__(self, slots: Slots) -> Broadcast:
+  def __call__(self, slots: Slots, train: bool = False) -> Broadcast:
     """Decodes tokens.
 
     Args:
       slots: (b, k, d).
+      train: whether the norm "batch" uses and stores batch statistics.
 
     Returns:
       Picture, masks and parts of side `grid * prod(strides)`.
@@ -85,9 +100,15 @@ class BroadcastDecoder(nn.Module):
       zip(self.features, self.strides, strict=True)
     ):
       up = ConvTranspose(
-        width, self.kernel, stride, self.dtype, name=f"conv_{i}"
+        width,
+        self.kernel,
+        stride,
+        self.dtype,
+        self.trailing,
+        bias=self.norm not in ("batch", "instance"),
+        name=f"conv_{i}",
       )
-      h = nn.relu(up(h))
+      h = nn.relu(normalise(up(h), self.norm, train, f"norm_{i}"))
     h = h.reshape(b, k, *h.shape[1:])
     logits = dense(1, dtype=self.dtype, name="alpha")(h)
     masks = jax.nn.softmax(logits.astype(jnp.float32), 1)
@@ -102,9 +123,22 @@ class BroadcastDecoder(nn.Module):
     return Broadcast(image, jnp.moveaxis(masks[..., 0], 1, -1), parts)
 
   def _grid(self, height: int, width: int) -> Float[Array, "h w c"]:
-    low = -1.0 if self.position == "linear" else 0.0
-    axes = (jnp.linspace(low, 1, height), jnp.linspace(low, 1, width))
-    grid = jnp.stack(jnp.meshgrid(*axes, indexing="ij"), -1)
     if self.position == "corners":
-      grid = jnp.concatenate([grid, 1 - grid], -1)
+      return corner_grid(height, width)
+    axes = (jnp.linspace(-1, 1, height), jnp.linspace(-1, 1, width))
+    grid = jnp.stack(jnp.meshgrid(*axes, indexing="ij"), -1)
+    if self.position == "fourier":
+      octaves = [math.pi * 2**i * grid for i in range(self.bases)]
+      angles = jnp.concatenate(octaves, -1)
+      grid = jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], -1)
     return grid
+
+
+def corner_grid(height: int, width: int) -> Float[Array, "h w 4"]:
+  """Coordinates y and x, 0 at the first pixel and 1 at the last; 1 - y, 1 - x.
+
+  Source: build_grid of Wuziyi616/SlotDiffusion.
+  """
+  axes = (jnp.linspace(0, 1, height), jnp.linspace(0, 1, width))
+  grid = jnp.stack(jnp.meshgrid(*axes, indexing="ij"), -1)
+  return jnp.concatenate([grid, 1 - grid], -1)

@@ -6,7 +6,7 @@ input, so bfloat16 activations lose no precision in their statistics.
 
 import functools
 import math
-from typing import Any
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -242,6 +242,31 @@ def instance_norm(x: Image, eps: float = 1e-5) -> Image:
   return ((y - mean) * jax.lax.rsqrt(variance + eps)).astype(x.dtype)
 
 
+NormKind = Literal["none", "batch", "group", "instance"]
+
+
+def normalise(
+  x: Array, kind: NormKind, train: bool, name: str, groups: int = 16
+) -> Array:
+  """One of the usual norms; call inside a compact method.
+
+  Args:
+    x: (b, h, w, c).
+    kind: "batch", "group" (with parameters), "instance" (without) or "none".
+    train: whether "batch" uses and stores batch statistics.
+    name: parameter name.
+    groups: of "group".
+
+  Returns:
+    The normalised array, with the dtype of `x`.
+  """
+  if kind == "batch":
+    return batch_norm(x, train, name)
+  if kind == "group":
+    return GroupNorm(groups, name=name)(x)
+  return instance_norm(x) if kind == "instance" else x
+
+
 class PReLU(nn.Module):
   """Leaky ReLU with one learned slope per channel."""
 
@@ -279,21 +304,27 @@ def timestep_embedding(
 class ConvTranspose(nn.Module):
   """Transposed convolution, "SAME" padding, with Linen's parameters.
 
-  Equal to `nn.ConvTranspose`. The zeros between pixels are put in by hand:
-  XLA has no fast path for dilated inputs on CPUs, and this form is about
-  three times faster there, forward and backward.
+  Equal to `nn.ConvTranspose` (or, with `trailing`, to torch's). The zeros
+  between pixels are put in by hand: XLA has no fast path for dilated inputs on
+  CPUs, and this form is about three times faster there, forward and backward.
 
   Attributes:
     features: output channels.
     kernel: side of the kernel in pixels.
     stride: factor by which the map grows.
     dtype: compute dtype.
+    trailing: whether the padding that does not divide evenly goes below and to
+      the right, as in torch with its output padding of `stride - 1`; Linen
+      puts it above and to the left.
+    bias: whether a bias is added.
   """
 
   features: int
   kernel: int
   stride: int
   dtype: Any = jnp.float32
+  trailing: bool = False
+  bias: bool = True
 
   @nn.compact
   @typechecked
@@ -304,14 +335,15 @@ class ConvTranspose(nn.Module):
       nn.initializers.lecun_normal(),
       (k, k, x.shape[-1], self.features),
     )
-    bias = self.param("bias", zeros, (self.features,))
-    x, weight, bias = (a.astype(self.dtype) for a in (x, weight, bias))
+    x, weight = x.astype(self.dtype), weight.astype(self.dtype)
     b, h, w, c = x.shape
     gaps = ((0, 0), (0, 0), (0, s - 1), (0, 0), (0, s - 1), (0, 0))
     x = jnp.pad(x[:, :, None, :, None], gaps).reshape(b, h * s, w * s, c)
     # The padding of lax.conv_transpose; s - 1 zeros are there already.
     total = k + s - 2
     before = k - 1 if s > k - 1 else -(-total // 2)
+    if self.trailing:
+      before = (k - 1) // 2
     padding = (before, total - before - (s - 1))
     x = jax.lax.conv_general_dilated(
       x,
@@ -320,7 +352,10 @@ class ConvTranspose(nn.Module):
       (padding, padding),
       dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
-    return x + bias
+    if not self.bias:
+      return x
+    bias = self.param("bias", zeros, (self.features,))
+    return x + bias.astype(self.dtype)
 
 
 @typechecked

@@ -27,6 +27,8 @@ KeyMap = Callable[[str], Target | None]
 LAYOUTS: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
   "same": lambda x: x,
   "conv": lambda x: x.transpose(2, 3, 1, 0),
+  # Torch turns the kernel round (IOHW); here it lies as it is applied.
+  "conv_transpose": lambda x: x[:, :, ::-1, ::-1].transpose(2, 3, 0, 1),
   "linear": lambda x: x.T,
   "pointwise": lambda x: x.reshape(x.shape[:2]).T,
   # A 1 x 1 convolution with us, there perhaps a linear layer.
@@ -57,7 +59,7 @@ def target(path: str, leaf: str, kind: str) -> Target | None:
   Args:
     path: "/"-joined path of our module.
     leaf: last part of the torch key: weight, bias, running_mean, ...
-    kind: what a weight is: "norm" or a layout.
+    kind: what a weight is: "norm", or a layout of `LAYOUTS`.
 
   Returns:
     The target, or None for a counter.

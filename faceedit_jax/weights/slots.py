@@ -186,3 +186,63 @@ def savi_decoder(key: str) -> Target | None:
     "Readout_0.Dense_0.Dense_0": "readout",
   }
   return Target((ours[module], leaf))
+
+
+_SLOT_ENCODER = from_rules(
+  [
+    (r"encoder\.(\d+)\.0", r"encoder/conv_\1", "conv"),
+    (r"encoder\.(\d+)\.1", r"encoder/norm_\1", "norm"),
+    (r"encoder_pos_embedding\.dense", r"encoder/position", "linear"),
+    (r"encoder_out_layer\.0", r"encoder/norm_out", "norm"),
+    (r"encoder_out_layer\.1", r"encoder/mlp_in", "linear"),
+    (r"encoder_out_layer\.3", r"encoder/mlp_out", "linear"),
+  ]
+)
+
+
+def slotdiffusion_encoder(key: str) -> Target | None:
+  """Key map of `SlotEncoder` (SlotDiffusion's `SA` without its decoder)."""
+  if key == "encoder_pos_embedding.grid":
+    return None
+  if key == "init_latents":
+    return Target(("start",))
+  if key.startswith("slot_attention."):
+    goal = slotdiffusion_attention(key.removeprefix("slot_attention."))
+    return goal and goal._replace(path=("attention", *goal.path))
+  return _SLOT_ENCODER(key)
+
+
+_SLOT_DECODER = from_rules(
+  [
+    (r"decoder\.(\d+)\.0", r"conv_\1", "conv_transpose"),
+    (r"decoder\.(\d+)\.1", r"norm_\1", "norm"),
+    (r"decoder\.alpha", r"alpha", "pointwise"),
+    (r"decoder\.readout", r"readout", "pointwise"),
+    (r"decoder_pos_embedding\.dense", r"position", "linear"),
+  ]
+)
+
+
+def slotdiffusion_autoencoder(key: str) -> Target | None:
+  """Key map of `SlotAutoencoder` behind `split_readout`."""
+  if key == "decoder_pos_embedding.grid":
+    return None
+  part = "decoder" if key.startswith("decoder") else "encoder"
+  rules = _SLOT_DECODER if part == "decoder" else slotdiffusion_encoder
+  goal = rules(key)
+  return goal and goal._replace(path=(part, *goal.path))
+
+
+def split_readout(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+  """SlotDiffusion's state with the last layer of the decoder in two.
+
+  Its last channel is the mask's logit, which is a layer of its own with us
+  (`decoder.alpha` beside `decoder.readout`).
+  """
+  last = [k for k in state if re.fullmatch(r"decoder\.\d+\.(weight|bias)", k)]
+  out = {k: v for k, v in state.items() if k not in last}
+  for key in last:
+    leaf = key.rpartition(".")[2]
+    out[f"decoder.readout.{leaf}"] = state[key][:-1]
+    out[f"decoder.alpha.{leaf}"] = state[key][-1:]
+  return out
