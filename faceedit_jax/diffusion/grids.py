@@ -110,6 +110,13 @@ def ddim_grid(
   return Grid(t, np.sqrt(alpha_bar), np.sqrt(1 - alpha_bar))
 
 
+def ddim_noise(grid: Grid, eta: float) -> np.ndarray:
+  """(S,) deviations of the noise that DDIM adds, Eq. (16) of its paper."""
+  # The last level may equal the current one, hence the clip at 0.
+  kept = np.maximum(1 - (grid.alpha[:-1] / grid.alpha[1:]) ** 2, 0)
+  return eta * grid.sigma[1:] / grid.sigma[:-1] * np.sqrt(kept)
+
+
 def log_alpha_at(schedule: Schedule, time: np.ndarray) -> np.ndarray:
   """log alpha at continuous times; discrete step n sits at (n + 1) / T."""
   nodes = np.arange(1, schedule.steps + 1) / schedule.steps

@@ -129,17 +129,13 @@ def ddim(
   if eta and rng is None:
     raise ValueError(f"ddim with eta={eta} draws noise: pass rng=")
   grid = grids.ddim_grid(schedule, steps, spacing, final)
-  a, s = grid.alpha[:-1], grid.sigma[:-1]
-  a_next, s_next = grid.alpha[1:], grid.sigma[1:]
-  # The last level may equal the current one, hence the clip at 0.
-  kept = np.maximum(1 - (a / a_next) ** 2, 0)
-  fresh = eta * s_next / s * np.sqrt(kept)
+  fresh = grids.ddim_noise(grid, eta)
   rows = _rows(
     t=grid.t,
-    a=a,
-    s=s,
-    to_x0=a_next,
-    to_eps=np.sqrt(np.maximum(s_next**2 - fresh**2, 0)),
+    a=grid.alpha[:-1],
+    s=grid.sigma[:-1],
+    to_x0=grid.alpha[1:],
+    to_eps=np.sqrt(np.maximum(grid.sigma[1:] ** 2 - fresh**2, 0)),
     fresh=fresh,
     index=np.arange(len(grid.t)),
   )

@@ -2,12 +2,13 @@
 
 A case is `<stem>.json` (constructor options, rounding floor) plus
 `<stem>.npz` (`state/<torch key>`, `in/<name>`, `out/<name>`). A runner reads
-every size from the json, so other cases of the same network run unchanged.
+every size from the json, so other cases of the same network run unchanged, and
+gives every recorded output: a case with one left out fails.
 """
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import jax
@@ -19,6 +20,53 @@ from faceedit_jax.weights.keymap import KeyMap, convert
 Runner = Callable[["Case"], Mapping[str, np.ndarray]]
 RUNNERS: dict[str, Runner] = {}
 
+# Beginnings of the names of cases whose nets are not in the library yet.
+NOT_BUILT = {
+  "eg3d/": "EG3D, for diffusion-driven GAN inversion",
+  "l2m/": "L2M-GAN and its baseline StarGAN v2",
+  "latref/": "LatRef-Diff and the diffusion autoencoder that it edits",
+  "parsing/": "face parsing and edges, for diffusion-driven GAN inversion",
+  "psp/": "the encoder pSp, for diffusion-driven GAN inversion",
+  "sd/clip_text_model": "CLIP's text encoder, for the text condition",
+  "sd/controlnet_unet": "ControlNet, for the mask condition",
+  "stylegan2/": "StyleGAN2, for diffusion-driven GAN inversion",
+}
+
+
+class Options(Mapping):
+  """The `config` of a json, which knows what was asked of it."""
+
+  def __init__(self, values: Mapping):
+    self._values, self._read = values, set()
+
+  def __getitem__(self, name: str):
+    self._read.add(name)
+    return self._values[name]
+
+  def __iter__(self) -> Iterator[str]:
+    return iter(self._values)
+
+  def __len__(self) -> int:
+    return len(self._values)
+
+  def unread(self) -> dict:
+    """Options that no runner looked at."""
+    return {k: v for k, v in self._values.items() if k not in self._read}
+
+  def one_of(self, name: str, choices: Mapping):
+    """What stands for the value of an option; those we lack are an error.
+
+    Args:
+      name: the option.
+      choices: ours by the official value.
+    """
+    value = self[name]
+    if value not in choices:
+      raise NotImplementedError(
+        f"option {name!r} is {value!r}; our net knows {sorted(choices)}"
+      )
+    return choices[value]
+
 
 @dataclass(frozen=True)
 class Case:
@@ -26,14 +74,14 @@ class Case:
 
   info: dict
   arrays: Mapping[str, np.ndarray]
+  config: Options = field(init=False)
+
+  def __post_init__(self):
+    object.__setattr__(self, "config", Options(self.info["config"]))
 
   @property
   def name(self) -> str:
     return self.info["case"]
-
-  @property
-  def config(self) -> dict:
-    return self.info["config"]
 
   def __getitem__(self, name: str) -> jax.Array:
     """The input `in/<name>`."""
@@ -92,6 +140,12 @@ def nchw(x) -> np.ndarray:
   return np.moveaxis(np.asarray(x), -1, 1)
 
 
+def nearest(candidates: Iterable[np.ndarray], reference: np.ndarray):
+  """The one of several arrays that a record without its settings means."""
+  fitting = [c for c in candidates if c.shape == reference.shape]
+  return min(fitting, key=lambda c: float(np.abs(c - reference).max()))
+
+
 def runner(*names: str) -> Callable[[Runner], Runner]:
   """Registers a runner for the cases with these names."""
 
@@ -103,10 +157,37 @@ def runner(*names: str) -> Callable[[Runner], Runner]:
   return register
 
 
-def find_runner(name: str) -> Runner | None:
-  """The runner of a case; a longer name of the same network also counts."""
-  fitting = [n for n in RUNNERS if name.startswith(n)]
-  return RUNNERS[max(fitting, key=len)] if fitting else None
+def find_runner(name: str) -> Runner:
+  """The runner of a case; a longer name of the same network also counts.
+
+  Raises:
+    LookupError: there is none.
+  """
+  found = _longest(name)
+  if found not in RUNNERS:
+    raise LookupError(
+      f"{name}: no runner, and not in NOT_BUILT (tests/parity/harness.py)"
+    )
+  return RUNNERS[found]
+
+
+def why_not(name: str) -> str | None:
+  """Why a case is not run, or None: it is."""
+  found = _longest(name)
+  if found in RUNNERS or found not in NOT_BUILT:
+    return None
+  return f"not built: {NOT_BUILT[found]}"
+
+
+def _longest(name: str) -> str:
+  """The name in RUNNERS or NOT_BUILT that fits a case best."""
+  fitting = [n for n in {*RUNNERS, *NOT_BUILT} if name.startswith(n)]
+  return max(fitting, key=len, default="")
+
+
+def read_name(folder: Path, stem: str) -> str:
+  """The name of a case."""
+  return json.loads((folder / f"{stem}.json").read_text())["case"]
 
 
 def load_case(folder: Path, stem: str) -> Case:
@@ -117,31 +198,64 @@ def load_case(folder: Path, stem: str) -> Case:
 
 
 def bound(case: Case, name: str, reference: np.ndarray) -> float:
-  """Largest allowed difference of one output."""
+  """Largest allowed difference of one output; 0 for integers."""
+  if reference.dtype.kind in "iub":
+    return 0.0
   floor = case.info.get("float32_vs_float64_max_abs") or {}
   scale = float(np.abs(reference).max()) if reference.size else 0.0
   return max(1e-4 * max(1.0, scale), 10 * (floor.get(name) or 0.0))
 
 
 def compare(case: Case, ours: Mapping[str, np.ndarray]) -> list[tuple]:
-  """Rows (output, difference, bound) of every output that we produce.
+  """Rows (output, difference, bound) of every recorded output.
 
   Raises:
-    AssertionError: nothing to compare, an unknown output, or a wrong shape.
+    AssertionError: an output of one side that the other lacks, or of another
+      shape.
   """
-  assert ours, f"{case.name}: no output compared"
   recorded = case.outputs()
+  missing = sorted(set(recorded) - set(ours))
+  surplus = sorted(set(ours) - set(recorded))
+  assert not missing and not surplus, (
+    f"{case.name}: outputs not compared {missing}, not recorded {surplus}"
+  )
   rows = []
-  for name, value in ours.items():
-    reference = recorded[name]
-    value = np.asarray(value)
+  for name, reference in recorded.items():
+    value = np.asarray(ours[name])
     assert value.shape == reference.shape, (
       f"{case.name} {name}: got {value.shape}, wanted {reference.shape}"
     )
     if reference.dtype.kind in "iub":
-      difference = float((value != reference).mean())
-      rows.append((name, difference, 0.0))
+      gap = value != reference
     else:
-      difference = float(np.abs(value - reference).max())
-      rows.append((name, difference, bound(case, name, reference)))
+      gap = np.abs(np.asarray(value, np.float64) - reference)
+    difference = float(gap.max()) if gap.size else 0.0
+    rows.append((name, difference, bound(case, name, reference)))
   return rows
+
+
+def check(case: Case, run: Runner) -> list[tuple]:
+  """Rows of `compare` for a case and its runner.
+
+  Raises:
+    AssertionError: with a reason, where the case cannot be run or compared;
+      it names the options of the json that the runner did not look at.
+  """
+  try:
+    rows = compare(case, run(case))
+  except Exception as error:
+    raise AssertionError(f"{error}; {_not_looked_at(case)}") from error
+  return rows
+
+
+def failures(case: Case, rows: list[tuple]) -> str:
+  """What is wrong with the rows of a case; empty when nothing is."""
+  wrong = [row for row in rows if not row[1] <= row[2]]
+  if not wrong:
+    return ""
+  listed = ", ".join(f"{n} {d:.2e} > {b:.2e}" for n, d, b in wrong)
+  return f"{case.name}: {listed}; {_not_looked_at(case)}"
+
+
+def _not_looked_at(case: Case) -> str:
+  return f"options that the runner does not read: {case.config.unread()}"

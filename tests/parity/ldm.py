@@ -1,16 +1,16 @@
-"""Runners of the latent-diffusion cases."""
+"""Runners of the latent-diffusion nets."""
 
 import jax
 import numpy as np
 
 from faceedit_jax.models.autoencoder import KLModel, VQModel
 from faceedit_jax.models.unet import UNet
-from faceedit_jax.nn.attention import SpatialTransformer
+from faceedit_jax.nn.attention import SpatialTransformer, attend
 from faceedit_jax.weights import ldm as maps
-from tests.parity.harness import Case, nchw, runner
+from tests.parity.harness import Case, nchw, nearest, runner
 
 
-def autoencoder_options(config: dict) -> dict:
+def autoencoder_options(config) -> dict:
   """Fields of our autoencoders from the official constructor options."""
   sides = [config["res"] // 2**i for i in range(len(config["mult"]))]
   return {
@@ -31,32 +31,53 @@ def vq_model(case: Case) -> dict:
   net = VQModel(
     codes=case.config["n_embed"], **autoencoder_options(case.config)
   )
+  recorded = case.outputs()
   x = case.image("x")
+  z = case.image("z") if case.has("z") else None
   variables = case.variables(net, maps.autoencoder, x)
 
   @jax.jit
   def run(variables, x, z):
 
-    def apply(*args, method):
-      return net.apply(variables, *args, method=method)
+    def apply(*args, method, **options):
+      return net.apply(variables, *args, method=method, **options)
 
-    latent = apply(x, method="encode")
+    latent, extra = apply(
+      x,
+      method="encode",
+      capture_intermediates=lambda module, _: module.name is not None,
+    )
     quantised, loss, indices = apply(latent, method="quantize")
-    return {
+    parts = extra["intermediates"]["encoder"]
+    out = {
       "h": latent,
       "quant": quantised,
       "emb_loss": loss,
       "indices": indices.reshape(-1),
       "dec": apply(quantised, method="decode_quantized"),
-      "iface_dec": apply(z, method="decode"),
       "code": apply(indices, method="codes_to_latent"),
+      "enc_conv_in": parts["conv_in"]["__call__"][0][:1],
     }
+    if z is not None:
+      out["iface_dec"] = apply(z, method="decode")
+    # What a level gives is not said: that of one of its parts.
+    levels = {
+      level: [
+        value["__call__"][0][:1]
+        for name, value in parts.items()
+        if name.startswith(f"down_{level}_")
+      ]
+      for level in range(len(net.mult))
+    }
+    return out, levels
 
-  z = case.image("z") if case.has("z") else np.zeros_like(case.image("x"))
-  out = run(variables, x, z)
-  if not case.has("z"):
-    del out["iface_dec"]
-  return {k: nchw(v) if np.ndim(v) == 4 else v for k, v in out.items()}
+  out, levels = run(variables, x, z)
+  out = {k: nchw(v) if np.ndim(v) == 4 else v for k, v in out.items()}
+  for name in recorded:
+    if name.startswith("enc_down"):
+      found = levels[int(name.removeprefix("enc_down"))]
+      out[name] = nearest(map(nchw, found), recorded[name])
+  return out
 
 
 @runner("ldm/autoencoder_kl")
@@ -76,6 +97,7 @@ def autoencoder_kl(case: Case) -> dict:
       return net.apply(variables, z, method="decode")
 
     return {
+      "moments": net.apply(variables, x, method="moments"),
       "mean": posterior.mean,
       "logvar": posterior.logvar,
       "std": posterior.std,
@@ -96,21 +118,47 @@ def spatial_transformer(case: Case) -> dict:
   net = SpatialTransformer(
     config["heads"], config["d"], config["depth"], with_maps=True
   )
-  x, context = case.image("x"), case["context"]
+  x = case.image("x")
+  context = case["context"] if case.has("context") else None
   variables = case.variables(net, maps.spatial_transformer, x, context)
-  run = jax.jit(net.apply)
-  y, cross = run(variables, x, context)
-  out = {"y": nchw(y), "y_small": nchw(run(variables, 0.01 * x, context)[0])}
-  for i, probabilities in enumerate(cross):
-    name = f"cross/transformer_blocks.{i}.attn2"
-    out[name] = np.reshape(probabilities, (-1, *probabilities.shape[2:]))
-  return out
+
+  @jax.jit
+  def run(variables, x, context):
+    (y, cross), extra = net.apply(
+      variables, x, context, capture_intermediates=True
+    )
+    out = {"y": y, "y_small": net.apply(variables, 0.01 * x, context)[0]}
+    for i, probabilities in enumerate(cross):
+      out[f"cross/transformer_blocks.{i}.attn2"] = probabilities
+      inner = extra["intermediates"][f"block_{i}"]["attn1"]
+      q, k, v = (inner[f"to_{n}"]["__call__"][0] for n in "qkv")
+      _, out[f"self/transformer_blocks.{i}.attn1"] = attend(
+        q, k, v, net.heads, with_maps=True
+      )
+    return out
+
+  return {
+    name: nchw(value) if name.startswith("y") else _joined(value)
+    for name, value in run(variables, x, context).items()
+  }
 
 
-def unet_options(config: dict) -> dict:
+def _joined(probabilities) -> np.ndarray:
+  """Maps (b, heads, q, k) with batch and heads as one axis."""
+  return np.reshape(probabilities, (-1, *probabilities.shape[2:]))
+
+
+def unet_options(config) -> dict:
   """Fields of `UNet` from the constructor options of the official one."""
   factors = [2**i for i in range(len(config["mult"]))]
   head_channels = config.get("head_ch", -1)
+  if head_channels != -1:
+    widths = [config["mc"] * factor for factor in config["mult"]]
+    odd = [width for width in widths if width % head_channels]
+    if odd:
+      raise NotImplementedError(
+        f"option 'head_ch' {head_channels} does not divide the widths {odd}"
+      )
   return {
     "channels": config["mc"],
     "mult": tuple(config["mult"]),
@@ -127,6 +175,17 @@ def unet_options(config: dict) -> dict:
   }
 
 
+def official_unet(config) -> UNet:
+  """`UNet` from the options of the latent-diffusion cases."""
+  return UNet(
+    in_channels=config["in_ch"],
+    out_channels=config["out_ch"],
+    context_dim=config["ctx"] or 1,
+    attention="transformer" if config["spatial"] else "self",
+    **unet_options(config),
+  )
+
+
 def attention_maps(found, outputs) -> dict:
   """Maps in the order of the network, by their recorded names."""
   names = [name for name in outputs if name.startswith("attn/")]
@@ -139,28 +198,19 @@ def attention_maps(found, outputs) -> dict:
 
   names.sort(key=position)
   assert len(names) == len(found), (names, len(found))
-  return {
-    name: np.reshape(probabilities, (-1, *probabilities.shape[2:]))
-    for name, probabilities in zip(names, found, strict=True)
-  }
+  return dict(zip(names, map(_joined, found), strict=True))
 
 
 @runner("ldm/unet_spatial_transformer", "ldm/unet_attention_block")
 def unet(case: Case) -> dict:
-  config = case.config
-  attention = "transformer" if config["spatial"] else "self"
-  net = UNet(
-    in_channels=config["in_ch"],
-    out_channels=config["out_ch"],
-    context_dim=config["ctx"] or 1,
-    attention=attention,
-    **unet_options(config),
-  )
+  net = official_unet(case.config)
   x, t = case.image("x"), case["t"]
-  context = case["context"] if config["spatial"] else None
+  context = None
+  if net.attention == "transformer" and case.config["ctx"]:
+    context = case["context"]
   labels = case["y"] if case.has("y") else None
   variables = case.variables(
-    net, maps.unet(attention), x, t, context, labels=labels
+    net, maps.unet(net.attention), x, t, context, labels=labels
   )
 
   @jax.jit
@@ -178,7 +228,7 @@ def unet(case: Case) -> dict:
   (eps, found), extra = run(variables, x, t, context, labels)
   out = {"eps": nchw(eps)}
   recorded = case.outputs()
-  if attention == "transformer":
+  if net.attention == "transformer":
     out |= attention_maps(found, recorded)
   parts = extra["intermediates"]
   for name in recorded:
@@ -189,7 +239,11 @@ def unet(case: Case) -> dict:
 
 def _trace(parts, name: str):
   """Output of one numbered block: that of its last part."""
-  kind, index = name.split(".")
+  kind, _, index = name.partition(".")
+  if kind == "middle_block":
+    return parts[f"middle_{index or 2}_{'attn' if index == '1' else 'res'}"][
+      "__call__"
+    ][0]
   if (kind, index) == ("input_blocks", "0"):
     return parts["conv_in"]["__call__"][0]
   for part in ("up", "attn", "down", "res"):

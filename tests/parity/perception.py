@@ -1,17 +1,18 @@
-"""Runners of the perceptual distance and patch discriminator cases."""
+"""Runners of the measures: LPIPS, SSIM, Frechet distance."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
+from faceedit_jax.metrics import frechet, image
 from faceedit_jax.models.lpips import LPIPS
-from faceedit_jax.models.patch_discriminator import PatchDiscriminator
 from faceedit_jax.weights import perception as maps
 from tests.parity.harness import Case, nchw, runner
 
 
 @runner("metrics/lpips")
 def lpips(case: Case) -> dict:
-  kind = case.config["net"]
+  kind = case.config.one_of("net", {"vgg": "vgg", "alex": "alex"})
   first = "net.slice1.0.bias"
   net = LPIPS(kind, case.state()[first].size)
   a, b = case.image("x0"), case.image("x1")
@@ -41,23 +42,40 @@ def lpips(case: Case) -> dict:
   return out
 
 
-@runner("ldm/first_stage_loss")
-def first_stage_networks(case: Case) -> dict:
-  config = case.config
-  x = case.image("x")
-  net = PatchDiscriminator(config["ndf"], config["layers"])
-  variables = case.variables(
-    net, maps.patch_discriminator, x, prefix="discriminator."
-  )
-  out = {"logits": nchw(jax.jit(net.apply)(variables, x))}
-  recorded = case.outputs()
-  if "p_loss" in recorded:
-    state = case.state(prefix="perceptual_loss.")
-    distance = LPIPS("vgg", state["net.slice1.0.bias"].size)
-    y = np.moveaxis(recorded["rec"], 1, -1)
-    variables = case.variables(
-      distance, maps.lpips, x, jax.numpy.asarray(y), prefix="perceptual_loss."
-    )
-    values = jax.jit(distance.apply)(variables, x, y)
-    out["p_loss"] = values[:, None, None, None]
-  return out
+@runner("metrics/ms_ssim")
+def ms_ssim(case: Case) -> dict:
+  a, b = (case.image(name).astype(jnp.float32) / 255 for name in "xy")
+
+  # Variants that the json tells in words only: a negative for the second
+  # picture, the window of 7 pixels with a deviation of 1, three scales.
+  @jax.jit
+  def run(a, b):
+    scales = image.ms_ssim(a, b)
+    return {
+      "ssim": image.ssim(a, b),
+      "ssim_neg": image.ssim(a, 1 - b),
+      "ssim_nonneg": image.ssim(a, 1 - b, nonnegative=True),
+      "ssim_win7": image.ssim(a, b, 7, 1.0),
+      "ms_ssim": scales,
+      "ms_ssim_mean": scales.mean(),
+      "ms_w3": image.ms_ssim(a, b, weights=(0.3, 0.4, 0.3)),
+    }
+
+  window = image.gaussian_window(11, 1.5)
+  return dict(run(a, b)) | {"window": window[None, None]}
+
+
+@runner("metrics/fid")
+def fid(case: Case) -> dict:
+  a, b = (np.asarray(case[name], np.float64) for name in ("f1", "f2"))
+  one, two = frechet.FeatureState.of(a), frechet.FeatureState.of(b)
+  return {
+    "mu1": one.mean,
+    "mu2": two.mean,
+    "sigma1": one.covariance,
+    "sigma2": two.covariance,
+    "fid": frechet.distance(one, two),
+    "fid_self": frechet.distance(one, one),
+    # So few vectors, as the json says, that the covariances are singular.
+    "fid_rank": frechet.frechet_from_features(a[:8], b[:9]),
+  }

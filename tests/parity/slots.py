@@ -4,14 +4,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from faceedit_jax import diffusion
 from faceedit_jax.models.broadcast_decoder import BroadcastDecoder
 from faceedit_jax.models.region_encoder import FeatureUNet, SlotHead
 from faceedit_jax.models.slot_attention import SlotAttention
+from faceedit_jax.models.slot_autoencoder import SlotAutoencoder, SlotEncoder
 from faceedit_jax.models.unet import UNet
+from faceedit_jax.nn.layers import resize
 from faceedit_jax.weights import ldm as ldm_maps
 from faceedit_jax.weights import slots as maps
+from faceedit_jax.weights.keymap import convert
 from tests.parity.harness import Case, check_structure, nchw, runner
 from tests.parity.ldm import attention_maps, unet_options
+
+NORMS = {"": "none", "bn": "batch", "gn": "group", "in": "instance"}
 
 
 @runner("slot/slotdiffusion_slot_attention")
@@ -27,21 +33,31 @@ def slotdiffusion_attention(case: Case) -> dict:
       eps_place="attention",
     )
 
+  last = config["iters"]
   inputs, slots = case["inputs"], case["slots"]
   variables = case.variables(
     net(1), maps.slotdiffusion_attention, inputs, slots
   )
-  out = {}
-  for iterations in range(1, config["iters"] + 1):
-    ours, attention = net(iterations).apply(variables, inputs, slots)
-    mask = np.swapaxes(attention[:, 0], 1, 2)
-    last = iterations == config["iters"]
-    suffix = "" if last else f"_it{iterations}"
-    out[f"slots{suffix}"], out[f"mask{suffix}"] = ours, mask
-  small = net(1).apply(variables, 0.01 * inputs, 0.01 * slots)
-  out["slots_small"] = small[0]
-  out["mask_small"] = np.swapaxes(small[1][:, 0], 1, 2)
-  return out
+
+  @jax.jit
+  def run(variables, inputs, slots):
+    out = {}
+    for iterations in range(1, last + 1):
+      ours, attention = net(iterations).apply(variables, inputs, slots)
+      suffix = "" if iterations == last else f"_it{iterations}"
+      out[f"slots{suffix}"] = ours
+      out[f"mask{suffix}"] = attention[:, 0].swapaxes(1, 2)
+    _, extra = net(last).apply(
+      variables, inputs, slots, capture_intermediates=True
+    )
+    queries = extra["intermediates"]["project_q"]["__call__"]
+    out |= {f"q_it{i}": value for i, value in enumerate(queries)}
+    small = net(1).apply(variables, 0.01 * inputs, 0.01 * slots)
+    out["slots_small"] = small[0]
+    out["mask_small"] = small[1][:, 0].swapaxes(1, 2)
+    return out
+
+  return run(variables, inputs, slots)
 
 
 @runner("slot/savi_slot_attention")
@@ -61,32 +77,53 @@ def savi_attention(case: Case) -> dict:
       norm_eps=1e-6,
     )
 
+  last = config["iters"]
   inputs, slots = case["inputs"], case["slots"]
   variables = maps.savi_attention(case.state())
   wanted = jax.eval_shape(net(1).init, jax.random.key(0), inputs, slots)
   check_structure(variables, wanted)
-  out, attention = {}, []
-  for iterations in range(1, config["iters"] + 1):
-    ours, probabilities = net(iterations).apply(variables, inputs, slots)
-    attention.append(np.swapaxes(probabilities, 2, 3))
-    last = iterations == config["iters"]
-    out["slots" if last else f"slots_it{iterations}"] = ours
-  out["attn"] = np.stack(attention)
-  out["slots_small"] = net(1).apply(variables, 0.01 * inputs, 0.01 * slots)[0]
-  return out
+
+  @jax.jit
+  def run(variables, inputs, slots):
+    out, attention = {}, []
+    for iterations in range(1, last + 1):
+      ours, probabilities = net(iterations).apply(variables, inputs, slots)
+      attention.append(probabilities.swapaxes(2, 3))
+      out["slots" if iterations == last else f"slots_it{iterations}"] = ours
+    out["attn"] = jnp.stack(attention)
+    small = net(1).apply(variables, 0.01 * inputs, 0.01 * slots)
+    return out | {"slots_small": small[0]}
+
+  return run(variables, inputs, slots)
+
+
+def _attention_levels(config) -> tuple[int, ...]:
+  """Levels with self-attention; ours are the same both ways."""
+  kinds = {"DownBlock2D": False, "AttnDownBlock2D": True}
+  kinds |= {kind.replace("Down", "Up"): value for kind, value in kinds.items()}
+  for kind in (*config["down"], *config["up"]):
+    if kind not in kinds:
+      raise NotImplementedError(f"block {kind!r}; our net knows {list(kinds)}")
+  down, up = ([kinds[kind] for kind in config[side]] for side in ("down", "up"))
+  if down != up[::-1]:
+    raise NotImplementedError(
+      f"options 'down' {config['down']} and 'up' {config['up']} do not mirror "
+      "each other"
+    )
+  return tuple(i for i, attends in enumerate(down) if attends)
 
 
 @runner("slot/lsd_slot_encoder")
 def lsd_encoder(case: Case) -> dict:
   config = case.config
   base = config["bo"][0]
+  if any(width % base for width in config["bo"]):
+    raise NotImplementedError(f"option 'bo': {config['bo']} are no multiples")
   unet = FeatureUNet(
     channels=base,
     mult=tuple(width // base for width in config["bo"]),
     res_blocks=config["lpb"],
-    attention_levels=tuple(
-      i for i, kind in enumerate(config["down"]) if kind.startswith("Attn")
-    ),
+    attention_levels=_attention_levels(config),
     head_channels=config["hd"],
     out_channels=config["inp"],
     patch=config["size"] // config["res"],
@@ -103,22 +140,32 @@ def lsd_encoder(case: Case) -> dict:
   )
   image = case.image("img")
   noise = None if config["learn"] else case["slot_noise"]
-  unet_variables = case.variables(
-    unet, maps.lsd_unet, image, group="unet_encoder"
+  side = config["res"]
+  features = jnp.zeros((len(image), side, side, config["inp"]))
+  weights = (
+    case.variables(unet, maps.lsd_unet, image, group="unet_encoder"),
+    case.variables(head, maps.lsd_head, features, noise, group="slot_attn"),
   )
-  features = jax.jit(unet.apply)(unet_variables, image)
-  head_variables = case.variables(
-    head, maps.lsd_head, features, noise, group="slot_attn"
-  )
-  tokens, masks = jax.jit(head.apply)(head_variables, features, noise)
-  batch, frames = config["batch"], config["T"]
-  split = lambda x: np.reshape(x, (batch, frames, *x.shape[1:]))  # noqa: E731
-  recorded = case.outputs()["attn"]
-  out = {"feat": split(nchw(features)), "slots": split(tokens)}
-  flat = np.reshape(masks, (*masks.shape[:1], -1, config["slots"]))
-  if recorded.shape[2] == 1:
-    out["attn"] = split(flat)[:, :, None]
-  return out
+
+  @jax.jit
+  def run(weights, image, noise):
+    features = unet.apply(weights[0], image)
+    (tokens, _), extra = head.apply(
+      weights[1],
+      features,
+      noise,
+      capture_intermediates=lambda module, _: module.name == "attention",
+    )
+    (_, probabilities) = extra["intermediates"]["attention"]["__call__"][0]
+    return {
+      "feat": jnp.moveaxis(features, -1, 1),
+      "slots": tokens,
+      "attn": probabilities,
+    }
+
+  frames = (config["batch"], config["T"])
+  out = run(weights, image, noise)
+  return {k: np.reshape(v, (*frames, *v.shape[1:])) for k, v in out.items()}
 
 
 @runner("slot/savi_broadcast_decoder")
@@ -129,6 +176,8 @@ def savi_decoder(case: Case) -> dict:
     features=tuple(config["feat"]),
     strides=tuple(config["strides"]),
     kernel=config["ks"],
+    position=config.one_of("pe", {"linear": "linear", "fourier": "fourier"}),
+    bases=config["bases"],
     early_fusion=config["early"],
   )
   slots = case["slots"]
@@ -136,41 +185,161 @@ def savi_decoder(case: Case) -> dict:
   slots = slots.reshape(-1, *slots.shape[2:])
   variables = case.variables(net, maps.savi_decoder, slots)
   result = jax.jit(net.apply)(variables, slots)
-  split = lambda x: np.reshape(x, (*frames, *x.shape[1:]))  # noqa: E731
   masks = np.moveaxis(np.asarray(result.masks), -1, 1)[..., None]
   out = {
-    "rgb": split(result.image),
-    "alphas": split(masks),
-    "segmentations": split(masks.argmax(1)),
-    "rgb_slots": split(result.parts),
-    "rgb_masked": split(masks * result.parts),
+    "rgb": result.image,
+    "alphas": masks,
+    "segmentations": masks.argmax(1),
   }
-  if config["early"]:
-    # Parts are merged before the last layer: there is no picture of each.
-    del out["rgb_slots"], out["rgb_masked"]
-  recorded = case.outputs()
-  return {k: v for k, v in out.items() if k in recorded}
+  if not config["early"]:
+    # Otherwise merged before the last layer: there is no picture of each.
+    out["rgb_slots"] = result.parts
+    out["rgb_masked"] = masks * result.parts
+  return {k: np.reshape(v, (*frames, *v.shape[1:])) for k, v in out.items()}
 
 
-@runner("slot/slotdiffusion_unet")
-def slotdiffusion_unet(case: Case) -> dict:
-  config = case.config
-  net = UNet(
+def _slot_schedule(case: Case, prefix: str) -> diffusion.Schedule:
+  """The schedule behind the buffers of a case, which must be the usual one."""
+  recorded = case.state(prefix=prefix)["alphas_bar"]
+  schedule = diffusion.make_schedule("linear", len(recorded), 0.0015, 0.0195)
+  np.testing.assert_allclose(schedule.alpha_bar, recorded, atol=1e-6)
+  return schedule
+
+
+def _slot_unet(config) -> UNet:
+  """The U-Net of SlotDiffusion, which attends to slots."""
+  return UNet(
     in_channels=config["ch"],
     out_channels=config["ch"],
     context_dim=config["slot_size"],
     **unet_options(config),
   )
-  recorded = case.outputs()
+
+
+def _denoising(net, schedule, kind, variables, x0, noise, t, slots):
+  """Noisy picture, prediction, maps and mean loss."""
+  x_t = schedule.q_sample(x0, noise, t)
+  prediction, found = net.apply(variables, x_t, t, slots, maps="heads")
+  losses = diffusion.diffusion_loss(prediction, x0, noise, t, schedule, kind)
+  return x_t, prediction, found, losses.mean()
+
+
+_PREDICTIONS = {"eps": "eps", "x0": "x0", "v": "v"}
+
+
+@runner("slot/slotdiffusion_unet")
+def slotdiffusion_unet(case: Case) -> dict:
+  config = case.config
+  kind = config.one_of("pred", _PREDICTIONS)
+  net = _slot_unet(config)
+  schedule = _slot_schedule(case, "")
+  x0, noise = case.image("x0"), case.image("noise")
   t, slots = case["t"], case["slots"]
-  x = jnp.moveaxis(jnp.asarray(recorded["x_t"]), 1, -1)
   variables = case.variables(
-    net, ldm_maps.unet(), x, t, slots, prefix="model.diffusion_model."
+    net, ldm_maps.unet(), x0, t, slots, prefix="model.diffusion_model."
   )
-  prediction, found = jax.jit(net.apply, static_argnames="maps")(
-    variables, x, t, slots, maps="heads"
+
+  @jax.jit
+  def run(variables, *inputs):
+    return _denoising(net, schedule, kind, variables, *inputs)
+
+  x_t, prediction, found, loss = run(variables, x0, noise, t, slots)
+  out = {"x_t": nchw(x_t), "pred": nchw(prediction), "loss": loss}
+  return out | attention_maps(found, case.outputs())
+
+
+def _slot_encoder(config) -> SlotEncoder:
+  """The CNN and slot attention of SlotDiffusion."""
+  return SlotEncoder(
+    slots=config["slots"],
+    slot_size=config["slot_size"],
+    mlp_size=config["mlp"],
+    iterations=config["iters"],
+    widths=tuple(config["enc_ch"][1:]),
+    out_channels=config["enc_out"],
+    kernel=config.get("enc_ks", 5),
+    stride=2 if config["res"][0] > 64 else 1,
+    norm=config.one_of("enc_norm", NORMS) if "enc_norm" in config else "none",
   )
-  prediction = nchw(prediction)
-  target = case["noise"] if config["pred"] == "eps" else case["x0"]
-  out = {"pred": prediction, "loss": np.square(prediction - target).mean()}
-  return out | attention_maps(found, recorded)
+
+
+@runner("slot/slotdiffusion_encode")
+def slotdiffusion_encode(case: Case) -> dict:
+  config = case.config
+  kind = config.one_of("pred", _PREDICTIONS)
+  encoder, unet = _slot_encoder(config), _slot_unet(config)
+  schedule = _slot_schedule(case, "dm_decoder.")
+  image, noise, t = case.image("img"), case.image("noise"), case["t"]
+  state = case.state()
+  ours = {k: v for k, v in state.items() if not k.startswith("dm_decoder.")}
+  weights = (
+    convert(ours, maps.slotdiffusion_encoder),
+    case.variables(
+      unet,
+      ldm_maps.unet(),
+      image,
+      t,
+      jnp.zeros((len(image), config["slots"], config["slot_size"])),
+      prefix="dm_decoder.model.diffusion_model.",
+    ),
+  )
+  wanted = jax.eval_shape(encoder.init, jax.random.key(0), image)
+  check_structure(weights[0], wanted)
+
+  @jax.jit
+  def run(weights, image, noise, t):
+    slots, masks = encoder.apply(weights[0], image)
+    masks = resize(masks, *image.shape[1:3], antialias=False)
+    *_, loss = _denoising(
+      unet, schedule, kind, weights[1], image, noise, t, slots
+    )
+    return {"slots": slots, "masks": jnp.moveaxis(masks, -1, 1), "loss": loss}
+
+  return run(weights, image, noise, t)
+
+
+@runner("slot/slotdiffusion_sa_model")
+def slotdiffusion_autoencoder(case: Case) -> dict:
+  config = case.config
+  height, width = config["dec_res"]
+  # Strides of 2 until the picture's size is reached.
+  strides = [
+    2 if height * 2**i < config["res"][0] else 1
+    for i in range(len(config["dec_ch"]) - 1)
+  ]
+  net = SlotAutoencoder(
+    _slot_encoder(config),
+    BroadcastDecoder(
+      grid=(height, width),
+      features=tuple(config["dec_ch"][1:]),
+      strides=tuple(strides),
+      kernel=config["dec_ks"],
+      position="corners",
+      trailing=True,
+      norm=config.one_of("dec_norm", NORMS),
+    ),
+  )
+  image = case.image("img")
+  variables = convert(
+    maps.split_readout(case.state()), maps.slotdiffusion_autoencoder
+  )
+  wanted = jax.eval_shape(net.init, jax.random.key(0), image)
+  check_structure(variables, wanted)
+
+  @jax.jit
+  def run(variables, image):
+    found = net.apply(variables, image)
+    picture, masks, parts = found.picture
+    features = net.apply(
+      variables, image, method=lambda m, x: m.encoder.features(x)
+    )
+    return {
+      "recon_img": jnp.moveaxis(picture, -1, 1),
+      "recons": jnp.moveaxis(parts, -1, 2),
+      "masks": jnp.moveaxis(masks, -1, 1)[:, :, None],
+      "slots": found.slots,
+      "enc": features.reshape(len(image), -1, features.shape[-1]),
+      "loss": jnp.square(picture - image).mean(),
+    }
+
+  return run(variables, image)
