@@ -166,7 +166,7 @@ def run(arguments: Sequence[str]) -> None:
   options = parser.parse_args(arguments)
   with as_user_error("--config"):
     config = config_lib.override(config_lib.load(options.config), overrides)
-  nets = config.nets.to_dict()
+  nets = config_lib.net_fields(config)
   arrays, report = convert(options.kind, options.files, nets, options.seed)
   files = [pathlib.Path(name) for name in options.files]
   notes = {

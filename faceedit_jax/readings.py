@@ -65,7 +65,7 @@ def prepare(
   total = len(source)
   stamp = {
     "config": _relevant(stage),
-    "frozen": _digest(frozen),
+    "frozen": digest(frozen),
     "pictures": [total, _glance(source)],
     "fields": {n: [list(f.shape), f.dtype] for n, f in spec.items()},
   }
@@ -208,7 +208,7 @@ def _glance(source: Any) -> str:
   return found.hexdigest()
 
 
-def _digest(tree: PyTree) -> str:
+def digest(tree: PyTree) -> str:
   """A hash of all numbers of a tree, and of their names."""
   found = hashlib.sha256()
   for path, leaf in jax.tree.leaves_with_path(tree):

@@ -359,19 +359,24 @@ class Recipe(abc.ABC):
     return {}
 
   def record(
-    self, frozen: Mapping[str, Variables], image: Array
+    self,
+    frozen: Mapping[str, Variables],
+    image: Array,
+    points68: Array | None = None,
   ) -> Mapping[str, Array]:
     """What a prepared data set stores beside each of its pictures.
 
     Args:
       frozen: those of the frozen nets that `record_nets` names.
       image: (b, h, w, 3) in [-1, 1].
+      points68: 68 landmarks (b, 68, 2) in unit coordinates, where the data
+        have them.
 
     Returns:
       {field: (b, ...)}; "face" (b,), where there is one, is the logit of
       "there is a face".
     """
-    del frozen, image
+    del frozen, image, points68
     return {}
 
   def record_nets(self) -> Sequence[str]:

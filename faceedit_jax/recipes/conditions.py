@@ -159,10 +159,10 @@ class Conditions:
     person = ("identity",) if PERSON in self.recorded else ()
     return (*nets, *person, *first)
 
-  def record(self, frozen, image):
+  def record(self, frozen, image, points68=None):
     """Fields of `recorded` for pictures, and the face logit."""
     reader = self.face.reader
-    found = reader.codes(frozen, image)
+    found = reader.codes(frozen, image, points68)
     if PERSON in self.recorded:
       points = found[face_reader.POINTS5]
       found = found | {PERSON: reader.embed(frozen, image, points)}

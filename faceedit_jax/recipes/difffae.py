@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from faceedit_jax.core import config as config_lib
 from faceedit_jax.core import optim
 from faceedit_jax.core import recipe as recipe_lib
 from faceedit_jax.diffusion import grids, samplers, schedules, training
@@ -123,7 +124,7 @@ class DiffFAERecipe(recipe_lib.Recipe):
       )
     if options.slot_names:
       regions_lib.from_names(options.slot_names, nets.region_encoder.slots)
-    unet = readers.plain(nets.unet)
+    unet = config_lib.module_fields(nets.unet)
     if not options.identity_token:
       unet["adain"] = "none"
     recorded = tuple(options.get("recorded", ()))
@@ -303,8 +304,8 @@ class DiffFAERecipe(recipe_lib.Recipe):
   def record_nets(self):
     return self.conditions.record_nets()
 
-  def record(self, frozen, image):
-    return self.conditions.record(frozen, image)
+  def record(self, frozen, image, points68=None):
+    return self.conditions.record(frozen, image, points68)
 
   def denoise_loss(self, params, ctx):
     source, query = ctx.batch["source_image"], ctx.batch["query_image"]

@@ -12,6 +12,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from faceedit_jax.core import config as config_lib
 from faceedit_jax.core import recipe as recipe_lib
 from faceedit_jax.models import estimator as estimator_lib
 from faceedit_jax.recipes import face_reader
@@ -19,11 +20,6 @@ from faceedit_jax.recipes.pretrain import estimator as estimator_recipe
 from faceedit_jax.recipes.pretrain import identity as identity_recipe
 
 KINDS = ("synthetic", "deca")
-
-
-def plain(section: Mapping[str, Any]) -> dict[str, Any]:
-  """A section of `nets` as the fields of its module."""
-  return {k: v for k, v in dict(section).items() if k not in ("weights",)}
 
 
 def source(section: Mapping[str, Any], stage: str) -> recipe_lib.WeightSource:
@@ -120,7 +116,7 @@ def from_config(nets, dtype, image_size: int, identity: bool = True):
 
 def _deca(section, dtype):
   """DECA's coarse encoder and the shapes of its codes."""
-  fields = {k: v for k, v in plain(section).items() if k != "kind"}
+  fields = config_lib.module_fields(section)
   outputs = dict(fields.pop("outputs"))
   net = estimator_lib.Estimator(outputs=outputs, dtype=dtype, **fields)
   return net, estimator_recipe.code_shapes(outputs)

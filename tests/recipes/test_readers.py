@@ -202,7 +202,7 @@ def test_a_missing_weight_file_names_the_command(files):
 
 def test_sections_say_where_nets_come_from():
   section = {"weights": "a.safetensors", "width": 3}
-  assert readers.plain(section) == {"width": 3}
+  assert config_lib.module_fields(section) == {"width": 3}
   assert readers.source(section, "s").path == "a.safetensors"
   assert readers.source({"width": 3}, "s").stage == "s"
 

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from faceedit_jax.core import config as config_lib
 from faceedit_jax.core import optim
 from faceedit_jax.core import recipe as recipe_lib
 from faceedit_jax.models import estimator as estimator_lib
@@ -281,7 +282,7 @@ def build_estimator(spec, dtype):
   Returns:
     (net, {code name: shape without batch}).
   """
-  spec = {k: v for k, v in dict(spec).items() if k not in ("kind", "weights")}
+  spec = config_lib.module_fields(spec)
   outputs = dict(spec.pop("outputs"))
   net = estimator_lib.Estimator(
     outputs=outputs,

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from faceedit_jax.core import config as config_lib
 from faceedit_jax.core import optim
 from faceedit_jax.core import recipe as recipe_lib
 from faceedit_jax.losses import adversarial
@@ -214,8 +215,8 @@ class FirstStageRecipe(recipe_lib.Recipe):
 
 def build_autoencoder(spec, dtype):
   """The autoencoder, from `nets.autoencoder`."""
-  spec = {k: v for k, v in dict(spec).items() if k != "weights"}
-  return autoencoder_lib.VQModel(dtype=dtype, **spec)
+  fields = config_lib.module_fields(spec)
+  return autoencoder_lib.VQModel(dtype=dtype, **fields)
 
 
 def init_autoencoder(net, rng, picture) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from faceedit_jax.core import config as config_lib
 from faceedit_jax.core import optim
 from faceedit_jax.core import recipe as recipe_lib
 from faceedit_jax.losses import angular_margin
@@ -117,6 +118,6 @@ class IdentityRecipe(recipe_lib.Recipe):
 
 def build_identity(spec, dtype):
   """The identity net and the side of its crop, from `nets.identity`."""
-  spec = {k: v for k, v in dict(spec).items() if k != "weights"}
+  spec = config_lib.module_fields(spec)
   input_size = spec.pop("input_size")
   return iresnet.IResNet(dtype=dtype, **spec), input_size
