@@ -109,7 +109,9 @@ def make_loader(
   """Makes the batches of one host.
 
   Args:
-    source: `len(source)` examples, `source[i]` a dict of arrays.
+    source: `len(source)` examples, `source[i]` a dict of arrays. If it has an
+      attribute `endless` that is true, epochs after the first take the examples
+      from `len(source)` on.
     transform: (example, generator) -> example, or None. The generator depends
       on (seed, global index) alone.
     batch_size: the global batch size, over all hosts.
@@ -140,10 +142,18 @@ def make_loader(
     rng = samplers.generator(seed, _TRANSFORM_STREAM, index)
     return transform(example, rng)
 
-  dataset = grain.MapDataset.source(source)
+  length = len(source)
+
+  def take(index: int, place: int) -> dict[str, Any]:
+    return source[index - index % length + place]
+
+  endless = getattr(source, "endless", False)
+  dataset = grain.MapDataset.source(range(length) if endless else source)
   if shuffle:
     dataset = dataset.shuffle(seed=seed % 2**32)
   dataset = dataset.repeat()
+  if endless:
+    dataset = dataset.map_with_index(take)
   if transform is not None:
     dataset = dataset.map_with_index(apply)
   dataset = _HostSlice(

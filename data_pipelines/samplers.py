@@ -1,13 +1,19 @@
-"""Which examples go together: pairs of one person, balanced identities.
+"""Which examples go together: pairs of people or clips, balanced identities.
 
 Each is again a source, and each choice a pure function of (seed, index), so
 it does not depend on hosts, threads or where a run was resumed.
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+
+WITHIN = ("video", "identity")
+PAIRS_PER_IDENTITY = 100  # of an epoch, as PIRender and DPE count it
+
+_ORDER_STREAM = 1  # keeps the order of people apart from the choice of frames
 
 
 def generator(seed: int, *indices: int) -> np.random.Generator:
@@ -21,6 +27,19 @@ def group_by(identities: Sequence[int] | np.ndarray) -> list[np.ndarray]:
   order = np.argsort(identities, kind="stable")
   _, starts = np.unique(identities[order], return_index=True)
   return np.split(order, starts[1:]) if len(order) else []
+
+
+def column_of(source: Any, name: str) -> np.ndarray | None:
+  """The values of one integer field, or None if a source keeps no such column.
+
+  Nothing is read through: sources without columns have none.
+  """
+  if not hasattr(source, "column"):
+    return None
+  try:
+    return np.asarray(source.column(name))
+  except (ValueError, KeyError):  # what sources say of an unknown column
+    return None
 
 
 def identities_of(source: Any) -> np.ndarray:
@@ -67,21 +86,175 @@ class IdentityPairs:
     return int(group[i]), int(group[j])
 
 
+class VideoPairs:
+  """Draws two frames: a person, a video of that person, two frames of it.
+
+  Frames are drawn with replacement, every video of a person equally often, as
+  PIRender and DPE do. In an epoch every person comes equally often; beyond its
+  end other pairs follow. For each frame 4 bytes are kept, none if the examples
+  lie in the order of people and videos, as in prepared sets.
+
+  Args:
+    identities: the identity of every example.
+    videos: the video of every example; None counts a person's as one.
+    seed: of the choice.
+    within: "video": both frames of one video; "identity": of any two videos
+      of the person, which may be the same.
+    across: the second frame is one of another person.
+    per_identity: pairs of each person in an epoch.
+
+  Raises:
+    ValueError: there are too few people.
+  """
+
+  def __init__(
+    self,
+    identities: Sequence[int] | np.ndarray,
+    videos: Sequence[int] | np.ndarray | None = None,
+    seed: int = 0,
+    within: str = "video",
+    across: bool = False,
+    per_identity: int = PAIRS_PER_IDENTITY,
+  ):
+    if per_identity < 1:
+      raise ValueError(
+        f"pairs_per_identity is {per_identity}, wanted 1 or more"
+      )
+    identities = np.asarray(identities)
+    videos = identities if videos is None else np.asarray(videos)
+    order = np.lexsort((videos, identities))
+    identities, videos = identities[order], videos[order]
+    # Where a video begins among frames, and a person among videos.
+    begins = np.flatnonzero(_changes(identities) | _changes(videos))
+    self._video_starts = np.append(begins, len(order))
+    persons = np.flatnonzero(_changes(identities[begins]))
+    self._person_starts = np.append(persons, len(begins))
+    self._people = len(persons)
+    wanted = 2 if across else 1
+    if self._people < wanted:
+      raise ValueError(
+        f"the data has {self._people} people, wanted {wanted} or more for pairs"
+      )
+    sorted_already = np.array_equal(order, np.arange(len(order)))
+    self._order = None if sorted_already else order.astype(np.int32)
+    self._seed, self._within, self._across = seed, within, across
+    self._length = self._people * per_identity
+    self._round = functools.lru_cache(maxsize=256)(self._draw_round)
+
+  def __len__(self) -> int:
+    return self._length
+
+  def __call__(self, index: int) -> tuple[int, int]:
+    """Returns the positions (i, j) of pair `index`; i may be j."""
+    turn, place = divmod(int(index), self._people)
+    person = int(self._round(turn)[place])
+    rng = generator(self._seed, index)
+    video = self._draw_video(person, rng)
+    other = video
+    if self._across:
+      # Any but the same one.
+      person = (person + rng.integers(1, self._people)) % self._people
+      other = self._draw_video(person, rng)
+    elif self._within == "identity":
+      other = self._draw_video(person, rng)
+    return self._draw_frame(video, rng), self._draw_frame(other, rng)
+
+  def _draw_round(self, turn: int) -> np.ndarray:
+    """An order of all people; each round has its own."""
+    rng = generator(self._seed, turn, _ORDER_STREAM)
+    return rng.permutation(self._people).astype(np.int32)
+
+  def _draw_video(self, person: int, rng: np.random.Generator) -> int:
+    return int(rng.integers(*self._person_starts[person : person + 2]))
+
+  def _draw_frame(self, video: int, rng: np.random.Generator) -> int:
+    place = rng.integers(*self._video_starts[video : video + 2])
+    return int(place if self._order is None else self._order[place])
+
+  def __getstate__(self) -> dict[str, Any]:
+    state = dict(self.__dict__)
+    del state["_round"]
+    return state
+
+  def __setstate__(self, state: dict[str, Any]) -> None:
+    self.__dict__.update(state)
+    self._round = functools.lru_cache(maxsize=256)(self._draw_round)
+
+
+def _changes(values: np.ndarray) -> np.ndarray:
+  """Whether each value differs from the one before; the first does."""
+  return np.append(np.ones(min(1, len(values)), bool), np.diff(values) != 0)
+
+
 class PairSource:
-  """Two frames of one person as one example.
+  """Two frames as one example, of one person or of two.
 
   The second frame's fields carry `prefix`: `image` and `pair_image`.
+
+  Attributes:
+    endless: whether `source[i]` goes on beyond `len(source)` with new pairs;
+      a loader then draws new ones in every epoch.
 
   Args:
     source: any source with a field `identity`.
     seed: of the choice.
     prefix: of the second frame's fields.
+    within: see `VideoPairs`. None stands for "video" where the source keeps a
+      column `video`; else any two different frames of a person are drawn, see
+      `IdentityPairs`.
+    across: the second frame is one of another person.
+    per_identity: pairs of each person in an epoch; where a person's frames are
+      drawn by `IdentityPairs`, an epoch has all of its pairs.
+
+  Raises:
+    ValueError: there are too few people or frames, or no videos.
   """
 
-  def __init__(self, source: Any, seed: int = 0, prefix: str = "pair_"):
+  def __init__(
+    self,
+    source: Any,
+    seed: int = 0,
+    prefix: str = "pair_",
+    within: str | None = None,
+    across: bool = False,
+    per_identity: int = PAIRS_PER_IDENTITY,
+  ):
     self._source = source
     self._prefix = prefix
-    self._pairs = IdentityPairs(identities_of(source), seed)
+    if within not in (None, *WITHIN):
+      raise ValueError(
+        f"pair_within is {within!r}, wanted one of {', '.join(WITHIN)}"
+      )
+    identities = identities_of(source)
+    videos = column_of(source, "video")
+    if within == "video" and videos is None:
+      raise ValueError(
+        "pair_within is 'video', but the data has no column `video`; wanted a "
+        "set prepared from videos, or pair_within='identity'"
+      )
+    self.endless = across or videos is not None
+    if self.endless:
+      self._pairs = VideoPairs(
+        identities, videos, seed, within or "video", across, per_identity
+      )
+    else:
+      self._pairs = IdentityPairs(identities, seed)
+
+  @classmethod
+  def from_config(
+    cls, source: Any, data: Mapping[str, Any], seed: int, prefix: str
+  ) -> "PairSource":
+    """Reads `pair_seed` (else `seed`), `pair_within`, `pair_across` and
+    `pairs_per_identity` of a data section."""
+    own, count = data.get("pair_seed"), data.get("pairs_per_identity")
+    return cls(
+      source,
+      seed if own is None else own,
+      prefix,
+      data.get("pair_within"),
+      bool(data.get("pair_across")),
+      PAIRS_PER_IDENTITY if count is None else count,
+    )
 
   def __len__(self) -> int:
     return len(self._pairs)

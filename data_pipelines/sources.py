@@ -319,8 +319,10 @@ def open_source(
       `folder` (under `data_dir`), `size`, `identities`, `frames`, `seed`,
       `balance`, `holdout`, `landmarks`, `read_fields` (decode only these),
       `limit` (only the first examples), `balanced` (all identities equally
-      often), `paired` (two frames of one person, the second behind `pair_`)
-      and `pair_seed`. Other entries are ignored.
+      often), `paired` (two frames as one example, the second behind `pair_`)
+      and how pairs are drawn, see `samplers.PairSource`: `pair_seed`,
+      `pair_within`, `pair_across`, `pairs_per_identity`. Other entries are
+      ignored.
     data_dir: where the data lie.
     split: "train", "validation", "test", "pairs" or "swaps".
 
@@ -339,7 +341,7 @@ def open_source(
   if spec.get("limit"):
     source = samplers.TakeSource(source, spec["limit"])
   if spec.get("paired"):
-    return samplers.PairSource(source, spec.get("pair_seed", 0))
+    return samplers.PairSource.from_config(source, spec, 0, "pair_")
   if spec.get("balanced"):
     return samplers.BalancedSource(source)
   return source

@@ -82,12 +82,13 @@ class _Read:
 
 
 class _Pairs:
-  """Two frames of one person as `source_*` and `query_*` fields."""
+  """Two frames as `source_*` and `query_*` fields of one example."""
 
-  def __init__(self, source: Any, seed: int):
+  def __init__(self, source: Any, data: Mapping[str, Any], seed: int):
     from data_pipelines import samplers  # noqa: PLC0415
 
-    self._pairs = samplers.PairSource(source, seed, prefix="query_")
+    self._pairs = samplers.PairSource.from_config(source, data, seed, "query_")
+    self.endless = self._pairs.endless
 
   def __len__(self) -> int:
     return len(self._pairs)
@@ -111,7 +112,8 @@ def open_data(
 
   Args:
     data: the stage's data section; `sampler` is "single" (the default),
-      "pairs" (two frames of one person) or "balanced" (people equally often).
+      "pairs" (two frames of one person, or as `samplers.PairSource` is asked
+      to by `pair_within` and the like) or "balanced" (people equally often).
     data_dir: directory of prepared data.
     seed: of the choice of pairs.
     split: "train", "validation" or "test".
@@ -135,7 +137,7 @@ def open_data(
     if sampler == "single":
       return source
     if sampler == "pairs":
-      return _Pairs(source, seed)
+      return _Pairs(source, data, seed)
     if sampler == "balanced":
       return samplers.BalancedSource(source)
   raise UserError(

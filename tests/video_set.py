@@ -5,8 +5,9 @@ import pathlib
 
 import numpy as np
 
-from data_pipelines import images
+from data_pipelines import images, records
 from data_pipelines.synthetic_heads import generate
+from data_pipelines.videos import prepare, settings, splits
 
 KEYS = 4  # frames between two drawn expressions
 
@@ -121,3 +122,42 @@ def add_bad_clips(folder):
     "train/wrong.mp4": "the name is not person#video#start#end.mp4",
     "train/id10001#tiny#000000#000002.mp4": "16x16 pixels",
   }
+
+
+def numbered_clips(folder, count=7, people=2):
+  """Clips of frames that say their number in every pixel; (input, settings)."""
+  for person in range(people):
+    for number in range(count):
+      picture = np.full((16, 16, 3), 10 * person + number, np.uint8)
+      path = folder / "in" / f"p{person}" / "clip" / f"{number:03d}.png"
+      images.write_image(path, picture)
+  return folder / "in", settings.VideoSet(size=16)
+
+
+def everybody(folder):
+  """A split file that trains on all of `numbered_clips`."""
+  path = folder / "split.json"
+  path.write_text('{"train": ["p0", "p1"]}')
+  return path
+
+
+def prepare_quietly(clips, output, chosen, **options):
+  """`prepare_videos` in this process and without a bar."""
+  options = {"processes": 0, "progress": False, **options}
+  return prepare.prepare_videos(clips, output, chosen, **options)
+
+
+def examples_of(output):
+  """{(clip, frame): (split, example)} of a whole set."""
+  out = {}
+  for split in splits.SPLITS:
+    if not (output / split).is_dir():
+      continue
+    source = records.RecordSource(output / split)
+    names = source.metadata["names"]
+    for i in range(len(source)):
+      example = source[i]
+      clip = names["video"][example["video"]]
+      assert names["identity"][example["identity"]] in clip
+      out[clip, int(example["frame"])] = (split, example)
+  return out

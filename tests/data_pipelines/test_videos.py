@@ -30,33 +30,14 @@ def clips(tmp_path_factory):
   return folder
 
 
-def _prepare(clips, output, chosen=VOX, **options):
-  options = {"processes": 0, "progress": False, **options}
-  return videos.prepare_videos(clips, output, chosen, **options)
-
-
 @pytest.fixture(scope="module")
 def prepared(clips, tmp_path_factory):
   output = tmp_path_factory.mktemp("set")
-  return output, _prepare(clips, output)
-
-
-def _examples(output):
-  """{(clip, frame): (split, example)} of a whole set."""
-  out = {}
-  for split in splits.SPLITS:
-    source = records.RecordSource(output / split)
-    names = source.metadata["names"]
-    for i in range(len(source)):
-      example = source[i]
-      clip = names["video"][example["video"]]
-      assert names["identity"][example["identity"]] in clip
-      out[clip, int(example["frame"])] = (split, example)
-  return out
+  return output, video_set.prepare_quietly(clips, output, VOX)
 
 
 def _equal_sets(one, two):
-  first, second = _examples(one), _examples(two)
+  first, second = video_set.examples_of(one), video_set.examples_of(two)
   assert list(first) == list(second)
   for key, (split, example) in first.items():
     other_split, other = second[key]
@@ -67,7 +48,7 @@ def _equal_sets(one, two):
 
 
 def test_every_frame_of_every_good_clip_is_in(clips, prepared):
-  found = _examples(prepared[0])
+  found = video_set.examples_of(prepared[0])
   assert len(found) == PEOPLE * CLIPS * FRAMES
   for person in range(PEOPLE):
     for clip in range(CLIPS):
@@ -87,7 +68,7 @@ def test_every_frame_of_every_good_clip_is_in(clips, prepared):
 
 def test_people_are_split_whole(prepared):
   people = {}
-  for (clip, _), (split, _) in _examples(prepared[0]).items():
+  for (clip, _), (split, _) in video_set.examples_of(prepared[0]).items():
     people.setdefault(clip.split("/")[1].split("#")[0], set()).add(split)
   assert len(people) == PEOPLE
   assert all(len(found) == 1 for found in people.values())
@@ -106,7 +87,7 @@ def test_bad_clips_are_reported(clips, prepared, tmp_path):
 
 
 def test_processes_read_the_same_set(clips, prepared, tmp_path):
-  _prepare(clips, tmp_path, processes=2)
+  video_set.prepare_quietly(clips, tmp_path, VOX, processes=2)
   _equal_sets(prepared[0], tmp_path)
 
 
@@ -124,7 +105,9 @@ def test_a_stopped_run_continues(clips, prepared, tmp_path):
 
   while stops < 40:
     try:
-      _prepare(clips, tmp_path, annotators={"stopping": stopping})
+      video_set.prepare_quietly(
+        clips, tmp_path, VOX, annotators={"stopping": stopping}
+      )
       break
     except KeyboardInterrupt:
       stops += 1
@@ -135,7 +118,9 @@ def test_a_stopped_run_continues(clips, prepared, tmp_path):
   assert 3 < stops < 40
   _equal_sets(prepared[0], tmp_path)
   before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*/*")}
-  _prepare(clips, tmp_path, annotators={"stopping": stopping})
+  video_set.prepare_quietly(
+    clips, tmp_path, VOX, annotators={"stopping": stopping}
+  )
   assert before == {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*/*")}
 
 
@@ -179,7 +164,9 @@ def test_a_killed_run_continues(clips, prepared, tmp_path, root):
   done = list(output.rglob("*.array_record"))
   assert done and list(output.rglob("*.tmp"))
   kept = {path: path.stat().st_mtime_ns for path in done}
-  _prepare(clips, output, annotators={"deadly": lambda frame: {}})
+  video_set.prepare_quietly(
+    clips, output, VOX, annotators={"deadly": lambda frame: {}}
+  )
   assert kept == {path: path.stat().st_mtime_ns for path in done}
   assert not list(output.rglob("*.tmp"))
   _equal_sets(prepared[0], output)
@@ -198,255 +185,20 @@ def _runs(pid):
     return False
 
 
-def test_annotators_add_fields(clips, tmp_path):
-  """One frame at a time, in full batches, and from fields given before."""
-  seen = []
-
-  def mean(frame):
-    assert frame.shape == (SIZE, SIZE, 3) and frame.dtype == np.uint8
-    return {"mean": frame.mean((0, 1)), "bright": np.int32(frame.max())}
-
-  class Net:
-    batch = 4
-    version = "a1"
-    needs = ("mean",)
-
-    def __call__(self, frames, mean):
-      seen.append(frames.shape)
-      assert np.allclose(frames.mean((1, 2)), mean)
-      return {"code": frames[:, :2, :2, 0].astype(np.float16)}
-
-  report = _prepare(clips, tmp_path, annotators={"mean": mean, "net": Net()})
-  assert set(seen) == {(4, SIZE, SIZE, 3)}
-  assert not report.frames
-  for _, example in _examples(tmp_path).values():
-    assert np.array_equal(example["mean"], example["image"].mean((0, 1)))
-    assert np.array_equal(example["code"], example["image"][:2, :2, 0])
-    assert example["code"].dtype == np.float16
-  column = records.RecordSource(tmp_path / "train").column("bright")
-  assert len(column) == report.metadata["train"]["examples"]
-  Net.version = "a2"
-  with pytest.raises(records.RecordError, match="'net': 'a1'.*'net': 'a2'"):
-    _prepare(clips, tmp_path, annotators={"mean": mean, "net": Net()})
-
-
-def _numbered(tmp_path, count=7, people=2):
-  """Clips of frames that say their own number in every pixel."""
-  for person in range(people):
-    for number in range(count):
-      picture = np.full((16, 16, 3), 10 * person + number, np.uint8)
-      path = tmp_path / "in" / f"p{person}" / "clip" / f"{number:03d}.png"
-      images.write_image(path, picture)
-  return tmp_path / "in", settings.VideoSet(size=16)
-
-
-def test_frames_without_a_face_are_left_out(tmp_path):
-  folder, chosen = _numbered(tmp_path, people=3)
-  asked = []
-
-  def odd(frame):
-    if frame[0, 0, 0] in (2, 12):
-      return None
-    if frame[0, 0, 0] == 5:
-      raise ValueError("two faces")
-    return {}
-
-  class Large:
-    batch = 3
-
-    def __call__(self, frames):
-      numbers = frames[:, 0, 0, 0]
-      asked.extend(numbers)
-      if 16 in numbers:
-        raise ValueError("this one spoils its batch")
-      if numbers[0] == 20:
-        return None
-      return {"number": numbers.astype(np.int32), "valid": numbers % 10 != 0}
-
-  report = _prepare(
-    folder, tmp_path / "out", chosen, annotators={"odd": odd, "large": Large()}
-  )
-  assert report.frames == {
-    "p0/clip": {
-      "skipped": 3,
-      "frames": 7,
-      "first": "frame 0: large: nothing found",
-    },
-    "p1/clip": {
-      "skipped": 3,
-      "frames": 7,
-      "first": "frame 0: large: nothing found",
-    },
-    "p2/clip": {
-      "skipped": 3,
-      "frames": 7,
-      "first": "frame 0: large: nothing found",
-    },
-  }
-  found = _examples(tmp_path / "out")
-  assert {key[1] for key in found if key[0] == "p0/clip"} == {1, 3, 4, 6}
-  assert {key[1] for key in found if key[0] == "p1/clip"} == {1, 3, 4, 5}
-  assert {key[1] for key in found if key[0] == "p2/clip"} == {3, 4, 5, 6}
-  assert all(
-    example["number"] % 10 == f for (_, f), (_, example) in found.items()
-  )
-  assert not {2, 12, 5} & set(asked)  # nobody asks further about these
-
-
-def test_clips_without_a_face_are_left_out(tmp_path):
-  folder, chosen = _numbered(tmp_path)
-
-  def faceless(frame):
-    return None if frame[0, 0, 0] < 10 else {}
-
-  report = _prepare(folder, tmp_path / "a", chosen, annotators={"f": faceless})
-  assert report.clips == {
-    "p0/clip": "not one frame could be used, first frame 0: f: nothing found"
-  }
-  with pytest.raises(records.RecordError, match="not one of 2 clips.*p0/clip"):
-    _prepare(
-      folder, tmp_path / "b", chosen, annotators={"f": lambda frame: None}
-    )
-  # A better annotator may try again.
-  assert _prepare(folder, tmp_path / "b", chosen).metadata
-
-
-def _batched(answer):
-  def annotator(frames):
-    return answer
-
-  annotator.batch = 2
-  return annotator
-
-
-@pytest.mark.parametrize(
-  ("annotator", "message"),
-  [
-    (
-      lambda frame: {"x": np.zeros(frame[0, 0, 0] // 3)},
-      r"annotator 'it' gave 'x' as float64 \(1,\) where it was float64 \(0,\): "
-      "p0/clip",
-    ),
-    (
-      lambda frame: {"xyz"[frame[0, 0, 0] // 3]: 0.0},
-      r"gave 'x' as nothing where it was float64 \(\), 'y' as",
-    ),
-    (lambda frame: {"image": 0}, "a field 'image', which is there already"),
-    (lambda frame: {"x": "text"}, "'x' of dtype <U4"),
-    (lambda frame: 3, "gave a int for p0/clip"),
-    (_batched({"x": np.zeros(3)}), r"'x' of shape \(3,\) .* wanted \(2, ...\)"),
-  ],
-)
-def test_annotators_that_misbehave(tmp_path, annotator, message):
-  folder, chosen = _numbered(tmp_path, people=1)
-  with pytest.raises(records.RecordError, match=message) as error:
-    _prepare(folder, tmp_path / "out", chosen, annotators={"it": annotator})
-  assert "\n" not in str(error.value)
-  assert not list((tmp_path / "out").rglob("*.array_record"))
-
-
-def test_needs_that_nobody_gives(tmp_path):
-  folder, chosen = _numbered(tmp_path, people=1)
-
-  def late(frame, pose):
-    return {}
-
-  late.needs = ("pose",)
-  with pytest.raises(records.RecordError, match="'late' needs 'pose'"):
-    _prepare(folder, tmp_path / "out", chosen, annotators={"late": late})
-
-
-def test_a_continued_run_keeps_its_fields(tmp_path):
-  folder, chosen = _numbered(tmp_path, people=2)
-
-  def first(frame):
-    if frame[0, 0, 0] >= 10:
-      raise KeyboardInterrupt
-    return {"x": np.float32(0)}
-
-  options = {"split_file": tmp_path / "split.json"}
-  options["split_file"].write_text('{"train": ["p0", "p1"]}')
-  with pytest.raises(KeyboardInterrupt):
-    _prepare(
-      folder, tmp_path / "out", chosen, annotators={"it": first}, **options
-    )
-  for fields in ({"x": np.float64(0)}, {}, {"x": np.float32(0), "y": 1}):
-    with pytest.raises(records.RecordError, match="after a set begun with"):
-      _prepare(
-        folder,
-        tmp_path / "out",
-        chosen,
-        annotators={"it": lambda frame, fields=fields: fields},
-        **options,
-      )
-
-
-def test_landmarks_beside_clips(tmp_path):
-  """Points follow the cut; frames and clips without them are left out."""
-  folder = tmp_path / "in"
-  marks = np.random.default_rng(0).uniform(0, 40, (4, 68, 2))
-  for name in ("a_0", "a_1", "b_0", "b_1"):
-    pictures = [np.zeros((24, 40, 3), np.uint8)] * 4
-    # A white dot at the first point: pixel (x, y) of frame 0.
-    pictures[0] = pictures[0].copy()
-    pictures[0][8:10, 20:22] = 255
-    for number, picture in enumerate(pictures):
-      images.write_image(folder / name / f"{number}.png", picture)
-  marks[0, 0] = (21, 9)
-  np.savez(folder / "a_0.npz", landmarks=marks)
-  lines = [
-    ",".join(map(repr, [i, *marks[i].ravel().tolist()])) for i in (0, 1, 3)
-  ]
-  (folder / "a_1.csv").write_text("frame,x1,...\n" + "\n".join(lines))
-  np.savez(folder / "b_0.npz", marks[:3])
-  chosen = settings.VideoSet(
-    size=12, identity="prefix", landmarks=True, test_share=0.0
-  )
-
-  def looks(frame, landmarks68):
-    assert landmarks68.shape == (68, 2)
-    return {"first": landmarks68[0]}
-
-  looks.needs = ("landmarks68",)
-  report = _prepare(
-    folder, tmp_path / "out", chosen, annotators={"looks": looks}
-  )
-  assert "for 3 frames, and more" in report.clips["b_0"]
-  assert "no landmarks beside it (b_1.npz or .csv)" in report.clips["b_1"]
-  assert report.frames["a_1"]["first"] == "frame 2: no landmarks"
-  (source,) = [
-    records.RecordSource(tmp_path / "out" / split)
-    for split, metadata in report.metadata.items()
-    if metadata["examples"]
-  ]
-  found = [source[i] for i in range(len(source))]
-  assert [(e["video"], e["frame"]) for e in found] == [
-    *((0, i) for i in range(4)),
-    *((1, i) for i in (0, 1, 3)),
-  ]
-  for example in found:
-    wanted = (marks[example["frame"]] - (8, 0)) / 24
-    assert np.allclose(example["landmarks68"], wanted, atol=1e-6)
-    assert np.array_equal(example["landmarks68"][0], example["first"])
-    assert example["landmarks68"].dtype == np.float32
-  x, y = (found[0]["landmarks68"][0] * 12).astype(int)
-  assert found[0]["image"][y, x].min() > 150
-
-
 def test_steps_limits_and_sizes(tmp_path):
-  folder, _ = _numbered(tmp_path, count=11, people=1)
+  folder, _ = video_set.numbered_clips(tmp_path, count=11, people=1)
   chosen = settings.VideoSet(
     size=16, frame_step=3, max_frames=2, min_side=0, identity="top"
   )
-  _prepare(folder, tmp_path / "out", chosen)
+  video_set.prepare_quietly(folder, tmp_path / "out", chosen)
   source = records.RecordSource(tmp_path / "out" / "train")
   assert source.column("frame").tolist() == [0, 3]
   assert [source[i]["image"][0, 0, 0] for i in range(2)] == [0, 3]
   too_large = settings.VideoSet(size=32)
   with pytest.raises(records.RecordError, match="16x16 pixels, wanted 32"):
-    _prepare(folder, tmp_path / "large", too_large)
+    video_set.prepare_quietly(folder, tmp_path / "large", too_large)
   enlarged = settings.VideoSet(size=32, min_side=8)
-  _prepare(folder, tmp_path / "large", enlarged)
+  video_set.prepare_quietly(folder, tmp_path / "large", enlarged)
   source = records.RecordSource(tmp_path / "large" / "train")
   assert source[7]["image"].shape == (32, 32, 3)
   assert (source[7]["image"] == 7).all()
@@ -464,29 +216,36 @@ def test_another_setting_is_refused(clips, prepared, tmp_path):
   ):
     values = {"size": SIZE, "identity": "voxceleb1", **change}
     with pytest.raises(ValueError, match=message):
-      _prepare(clips, output, settings.VideoSet(**values))
+      video_set.prepare_quietly(clips, output, settings.VideoSet(**values))
   with pytest.raises(records.RecordError, match="annotators: {} there"):
-    _prepare(clips, output, annotators={"x": lambda frame: {}})
-  folder, chosen = _numbered(tmp_path)
-  _prepare(folder, tmp_path / "out", chosen)
+    video_set.prepare_quietly(
+      clips, output, VOX, annotators={"x": lambda frame: {}}
+    )
+  folder, chosen = video_set.numbered_clips(tmp_path)
+  video_set.prepare_quietly(folder, tmp_path / "out", chosen)
   images.write_image(folder / "p0/b/0.png", np.zeros((16, 16, 3), np.uint8))
   with pytest.raises(records.RecordError, match="clips: 1 there, 2 wanted"):
-    _prepare(folder, tmp_path / "out", chosen)
+    video_set.prepare_quietly(folder, tmp_path / "out", chosen)
 
 
 def test_split_files(clips, tmp_path):
   given = tmp_path / "mine.json"
   given.write_text(json.dumps({"train": ["id10003"], "test": ["id10001"]}))
-  report = _prepare(clips, tmp_path / "out", split_file=given)
+  report = video_set.prepare_quietly(
+    clips, tmp_path / "out", VOX, split_file=given
+  )
   assert list(report.metadata) == ["train", "test"]
   assert report.metadata["train"]["examples"] == CLIPS * FRAMES
   absent = [r for r in report.clips.values() if "is in no split of" in r]
   assert len(absent) == 3 * CLIPS + 2
   # Read again without being named; another one is refused.
-  assert _prepare(clips, tmp_path / "out").metadata == report.metadata
+  assert (
+    video_set.prepare_quietly(clips, tmp_path / "out", VOX).metadata
+    == report.metadata
+  )
   given.write_text(json.dumps({"train": ["id10001"], "test": ["id10003"]}))
   with pytest.raises(index.VideoError, match="another split was written"):
-    _prepare(clips, tmp_path / "out", split_file=given)
+    video_set.prepare_quietly(clips, tmp_path / "out", VOX, split_file=given)
   for text, message in (
     ("{", "cannot be read as a split file"),
     ("[]", "got a list"),
@@ -498,7 +257,9 @@ def test_split_files(clips, tmp_path):
   ):
     given.write_text(text)
     with pytest.raises(index.VideoError, match=message):
-      _prepare(clips, tmp_path / "fresh", split_file=given)
+      video_set.prepare_quietly(
+        clips, tmp_path / "fresh", VOX, split_file=given
+      )
     for left in (tmp_path / "fresh").glob("*"):
       left.unlink()
 
@@ -574,14 +335,16 @@ def test_a_killed_reader_is_one_line(clips, tmp_path):
     return {}
 
   with pytest.raises(records.RecordError, match="read it was killed") as error:
-    _prepare(clips, tmp_path, annotators={"deadly": deadly}, processes=1)
+    video_set.prepare_quietly(
+      clips, tmp_path, VOX, annotators={"deadly": deadly}, processes=1
+    )
   assert "#" in str(error.value) and "\n" not in str(error.value)
   assert not list(tmp_path.rglob("*.tmp"))
 
 
 @pytest.mark.parametrize("processes", [0, 1])
 def test_a_folder_that_vanishes_is_no_bad_clip(tmp_path, processes):
-  folder, chosen = _numbered(tmp_path, people=2)
+  folder, chosen = video_set.numbered_clips(tmp_path, people=2)
 
   def taken_away(frame):
     if folder.exists():
@@ -589,17 +352,11 @@ def test_a_folder_that_vanishes_is_no_bad_clip(tmp_path, processes):
     return {}
 
   with pytest.raises(index.VideoError, match="p1/clip: is gone since"):
-    _prepare(
+    video_set.prepare_quietly(
       folder,
       tmp_path / "out",
       chosen,
       annotators={"it": taken_away},
-      split_file=_everybody(tmp_path),
+      split_file=video_set.everybody(tmp_path),
       processes=processes,
     )
-
-
-def _everybody(tmp_path):
-  path = tmp_path / "split.json"
-  path.write_text('{"train": ["p0", "p1"]}')
-  return path
