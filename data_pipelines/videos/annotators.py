@@ -136,7 +136,7 @@ class Annotators:
       answer = function(frames, **given)
     except ValueError as error:
       if len(places) == 1:
-        return [f"{name}: {error}"]
+        return [f"{name}: {' '.join(str(error).split())}"]
       return [
         self._ask(name, function, pictures, out, [place], where)[0]
         for place in places

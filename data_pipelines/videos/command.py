@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Mapping
 
 from data_pipelines.videos import annotators as annotators_lib
-from data_pipelines.videos import prepare, settings, splits
+from data_pipelines.videos import prepare, settings, skips, splits
 
 KINDS = ("voxceleb1", "videos")
 
@@ -131,6 +131,6 @@ def run(
   if report.clips or frames:
     print(
       f"{len(report.clips)} clips and {frames} frames skipped, see "
-      f"{options.output}/{prepare.SKIPPED}"
+      f"{options.output}/{skips.FILE}"
     )
   return report

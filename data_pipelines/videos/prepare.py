@@ -7,7 +7,6 @@ the missing shards.
 
 import contextlib
 import dataclasses
-import json
 import os
 import pathlib
 import pickle
@@ -22,10 +21,8 @@ import tqdm
 from data_pipelines import records
 from data_pipelines.synthetic_heads import generate
 from data_pipelines.videos import annotators as annotators_lib
-from data_pipelines.videos import index, reader, splits, work
+from data_pipelines.videos import index, reader, skips, splits, work
 from data_pipelines.videos import settings as settings_lib
-
-SKIPPED = "skipped.json"
 
 # A shard is what a stopped run may lose. Every reader of a set keeps its
 # shards open, and systems allow 1024 files: there must not be too many.
@@ -103,7 +100,7 @@ def prepare_videos(
         f"person {clip.person!r} is in no split of {output / splits.FILE}"
       )
   numbers = {name: number for number, name in enumerate(sorted(home))}
-  skipped = _Skipped(output / SKIPPED)
+  skipped = skips.Skipped(output)
   sets = []
   for split in only or splits.SPLITS:
     if split not in splits.SPLITS:
@@ -153,7 +150,7 @@ class _Set:
     numbers: dict[str, int],
     chosen: settings_lib.VideoSet,
     functions: annotators_lib.Annotators,
-    skipped: "_Skipped",
+    skipped: skips.Skipped,
   ):
     self.path, self.split = output / split, split
     self.clips, self.numbers = clips, numbers
@@ -353,43 +350,3 @@ class _Shard:
     self._start_clip()
     if self._writer is not None:
       self._writer.abort()
-
-
-class _Skipped:
-  """`skipped.json`: the clips and frames left out, over all runs and splits."""
-
-  def __init__(self, path: pathlib.Path):
-    self._path = path
-    self.clips: dict[str, str] = {}
-    self.frames: dict[str, dict[str, Any]] = {}
-    if path.is_file():
-      try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        self.clips.update(content["clips"])
-        self.frames.update(content["frames"])
-      except (OSError, ValueError, KeyError, TypeError) as error:
-        raise records.RecordError(
-          f"{path}: cannot be read ({error}); remove it, or the whole set"
-        ) from error
-
-  def replace(self, paths, clips=None, frames=None) -> None:
-    """Forgets what was said of some clips and says it anew."""
-    for path in paths:
-      self.clips.pop(path, None)
-      self.frames.pop(path, None)
-    self.clips.update(clips or {})
-    self.frames.update(frames or {})
-
-  def first(self) -> tuple[str, str]:
-    """The first clip left out, and why."""
-    return min(self.clips.items())
-
-  def save(self) -> None:
-    """Writes the file whole."""
-    content = {
-      "clips": dict(sorted(self.clips.items())),
-      "frames": dict(sorted(self.frames.items())),
-    }
-    with records.writing(self._path.parent):
-      text = json.dumps(content, indent=1, ensure_ascii=False)
-      records.write_atomic(self._path, text.encode())

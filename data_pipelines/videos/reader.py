@@ -130,7 +130,7 @@ def _file_frames(
   except (av.FFmpegError, OSError, EOFError, ValueError, RuntimeError) as error:
     reason = getattr(error, "strerror", None) or str(error)
     what = f"is damaged after {number} frames" if number else "cannot be read"
-    raise ClipError(f"{what} ({reason})") from error
+    raise ClipError(f"{what} ({' '.join(reason.split())})") from error
 
 
 def _picture(frame: Any) -> np.ndarray:

@@ -175,3 +175,33 @@ def test_read_only_place(tmp_path, monkeypatch):
   with pytest.raises(records.RecordError, match="Permission denied") as caught:
     records.begin(tmp_path / "set", 1, {})
   assert "\n" not in str(caught.value)
+
+
+def test_fields_encoded_beforehand(tmp_path):
+  """They are stored as if they came as arrays."""
+  example = _example(3)
+  encoded = {n: records.encode_field(v) for n, v in example.items()}
+  assert records.encode(encoded) == records.encode(example)
+  for name, given in (("a", [example]), ("b", [encoded])):
+    records.write_records(tmp_path / name, given)
+  fields = [records.read_metadata(tmp_path / n)["fields"] for n in "ab"]
+  assert fields[0] == fields[1]
+  assert records.shard_summary(tmp_path / "b", 0, 1) == (1, fields[0])
+
+
+def test_a_shard_written_bit_by_bit(tmp_path):
+  records.begin(tmp_path, 1, {}, {"identity": ["ann", "ben"]})
+  writer = records.ShardWriter(tmp_path, 0, 1)
+  writer.add(_example(0))
+  writer.abort()
+  assert [p.name for p in tmp_path.iterdir()] == [records.METADATA]
+  writer = records.ShardWriter(tmp_path, 0, 1)
+  for i in range(5):
+    writer.add(_example(i))
+  assert records.begin(tmp_path, 1, {}) == [0]  # nothing appears before its end
+  assert writer.close() == 5
+  metadata = records.finish(tmp_path)
+  assert metadata["names"] == {"identity": ["ann", "ben"]}
+  source = records.RecordSource(tmp_path)
+  assert source.column("identity").tolist() == [0, 0, 0, 1, 1]
+  _same(source[4], _example(4))

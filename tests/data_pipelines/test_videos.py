@@ -12,8 +12,7 @@ import psutil
 import pytest
 
 from data_pipelines import images, prepare, records
-from data_pipelines.videos import index, settings, splits
-from data_pipelines.videos import prepare as videos
+from data_pipelines.videos import index, settings, skips, splits
 from tests import video_set
 
 WORLD = "tests.data_pipelines.fake_world"
@@ -43,7 +42,7 @@ def _equal_sets(one, two):
     other_split, other = second[key]
     assert split == other_split and set(example) == set(other)
     assert all(np.array_equal(example[n], other[n]) for n in example), key
-  texts = [(o / videos.SKIPPED).read_text() for o in (one, two)]
+  texts = [(o / skips.FILE).read_text() for o in (one, two)]
   assert texts[0] == texts[1]
 
 
@@ -79,7 +78,7 @@ def test_people_are_split_whole(prepared):
 def test_bad_clips_are_reported(clips, prepared, tmp_path):
   output, report = prepared
   wanted = video_set.add_bad_clips(tmp_path)
-  listed = json.loads((output / videos.SKIPPED).read_text())
+  listed = json.loads((output / skips.FILE).read_text())
   assert listed == {"clips": report.clips, "frames": {}}
   assert set(listed["clips"]) == set(wanted)
   for path, reason in wanted.items():
