@@ -15,13 +15,14 @@ def make(variant):
   return paper(int(size), kind or "deca")
 
 
-def paper(size, kind="deca"):
+def paper(size, kind="deca", weights="weights"):
   """VoxCeleb1 as in the paper: appendix tables 4 and 5, section 5.1.
 
   Args:
     size: side of the pictures, 256 or 512.
     kind: who reads the 3D codes: "deca", as in the paper, or "synthetic", our
       own estimator, for which no licence-gated file is needed.
+    weights: folder of converted and licence-gated files.
   """
   world = difffae.embedded("synthetic128")
   config = difffae.embedded("")
@@ -33,15 +34,15 @@ def paper(size, kind="deca"):
     nets["locator_head"] = world["nets"]["morphable"]
     nets["morphable"] = dict(
       kind="flame",
-      path="weights/generic_model.pkl",
+      path=f"{weights}/generic_model.pkl",
       texture=256,
-      albedo_path="weights/FLAME_albedo_from_BFM.npz",
-      landmark_path="weights/landmark_embedding.npy",
-      template_path="weights/head_template.obj",
+      albedo_path=f"{weights}/FLAME_albedo_from_BFM.npz",
+      landmark_path=f"{weights}/landmark_embedding.npy",
+      template_path=f"{weights}/head_template.obj",
     )
     nets["estimator"] = dict(
       kind="deca",
-      weights="weights/deca.safetensors",
+      weights=f"{weights}/deca.safetensors",
       outputs=dict(
         shape=100, albedo=50, expression=50, pose=6, camera=3, light=27
       ),
@@ -51,7 +52,7 @@ def paper(size, kind="deca"):
       input_size=224,
     )
     nets["identity"] = dict(
-      weights="weights/arcface.safetensors",
+      weights=f"{weights}/arcface.safetensors",
       stages=(3, 4, 14, 3),
       widths=(64, 128, 256, 512),
       stem=64,
@@ -145,7 +146,7 @@ def paper(size, kind="deca"):
     optimizer=difffae.optimizer(4.5e-6 * 10, clip=0.0, b1=0.5, b2=0.9),
     disc_optimizer=difffae.optimizer(4.5e-6 * 10, clip=0.0, b1=0.5, b2=0.9),
     perceptual="lpips" if published else "estimator",
-    lpips_weights="weights/lpips_vgg.safetensors" if published else "",
+    lpips_weights=f"{weights}/lpips_vgg.safetensors" if published else "",
     perceptual_weight=1.0,
     adversarial_weight=0.6,
     adversarial_start=1,
@@ -201,10 +202,13 @@ def paper(size, kind="deca"):
 
 def smoke_paper():
   """The paper's path with FLAME, DECA and ArcFace, cut down to seconds."""
-  config = paper(64)
+  config = paper(64, weights="rehearsal/weights")
   difffae.smoke(config)
   config.update(compute_dtype="float32")
   nets, stages = config["nets"], config["stage"]
+  nets["morphable"]["landmark_path"] = (
+    "rehearsal/weights/landmark_embedding.npz"
+  )
   nets["morphable"]["codes"] = dict(shape=8, expression=4, albedo=3)
   nets["estimator"]["outputs"] = dict(
     shape=8, albedo=3, expression=4, pose=6, camera=3, light=27

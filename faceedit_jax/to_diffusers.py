@@ -167,7 +167,7 @@ def run(arguments: Sequence[str], default_config: str) -> None:
       nets = config_lib.load(options.config or default_config).nets
     nets = config_lib.override(config_lib.from_dict({"nets": nets}), overrides)
   arrays, config = export(
-    options.kind, options.source, nets.nets.to_dict(), options.ema
+    options.kind, options.source, config_lib.net_fields(nets), options.ema
   )
   write(arrays, config, options.output)
   size = sum(array.size for array in arrays.values())

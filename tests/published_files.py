@@ -2,9 +2,9 @@
 
   python -m tests.published_files FOLDER
 
-FLAME, its albedo, landmarks and mesh, and converted weights of DECA and
-ArcFace as `configs/difffae.py:voxceleb_smoke` names them, so that the path of
-the paper can be walked without a licence.
+FOLDER/weights has FLAME, its albedo, landmarks and mesh, and converted weights
+of DECA and ArcFace, FOLDER/videos clips as VoxCeleb1 has them. With them the
+path of the paper can be walked without a licence, see README.
 """
 
 import pathlib
@@ -22,6 +22,7 @@ from faceedit_jax.core import config as config_lib
 from faceedit_jax.core.config import ConfigDict
 from faceedit_jax.morphable import model as model_lib
 from faceedit_jax.morphable import procedural
+from tests import video_set
 
 CONFIG = "configs/difffae.py:voxceleb_smoke"
 # What an untrained DECA is made to say of every picture, give or take: a head
@@ -122,9 +123,12 @@ def make_weights(folder: pathlib.Path, config: ConfigDict) -> None:
 def main() -> int:
   """Entry point."""
   folder = pathlib.Path(sys.argv[1])
-  make_flame_files(folder)
-  make_weights(folder, config_lib.load(CONFIG))
-  print(f"wrote {', '.join(sorted(p.name for p in folder.iterdir()))}")
+  make_flame_files(folder / "weights")
+  make_weights(folder / "weights", config_lib.load(CONFIG))
+  video_set.make_video_set(
+    folder / "videos", people=6, clips=2, frames=4, size=64
+  )
+  print(f"wrote {folder}")
   return 0
 
 
