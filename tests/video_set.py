@@ -112,12 +112,18 @@ def add_bad_clips(folder):
   (top / "id10002#text#000000#000020.mp4").write_text("no video")
   (top / "id10002#none#000000#000020.mp4").write_bytes(b"")
   (top / "id10003#void#000000#000020.mp4").mkdir()
+  # Torn after the first frames have been read, annotated and handed on.
+  for number in range(40):
+    file = top / "id10002#torn#000000#000040.mp4" / f"{number:07d}.png"
+    images.write_image(file, noise[0])
+  file.write_bytes(file.read_bytes()[:100])
   write_video(top / "wrong.mp4", list(noise[:2]))
   write_video(top / "id10001#tiny#000000#000002.mp4", list(noise[:2, :16, :16]))
   return {
     "train/id10001#cut#000000#000020.mp4": "cut short",
     "train/id10002#text#000000#000020.mp4": "cannot be read",
     "train/id10002#none#000000#000020.mp4": "cannot be read",
+    "train/id10002#torn#000000#000040.mp4": "frame 39: ",
     "train/id10003#void#000000#000020.mp4": "no frame",
     "train/wrong.mp4": "the name is not person#video#start#end.mp4",
     "train/id10001#tiny#000000#000002.mp4": "16x16 pixels",
