@@ -94,7 +94,8 @@ def fid(a: Features, b: Features) -> float:
       f"FID between {a.mean.size} and {b.mean.size} features: the reference "
       "belongs to another network"
     )
-  return frechet.frechet_distance(a.mean, a.covariance, b.mean, b.covariance)
+  # Rounding may take the distance of equal sets below 0.
+  return max(frechet.distance(a, b), 0.0)
 
 
 def describe(a: Features, b: Features, rule: str) -> str:

@@ -24,27 +24,23 @@ FORMULAS = {
   "ALD": "mean |difference| of 27 light coefficients (inferred: no paper "
   "defines it)",
 }
+CODE_FORMULAS = FORMULAS | {
+  "AED": "mean |difference| of expression codes and the jaw's 3 angles",
+}
 
 
 @typechecked
 def pose_distance(
   a: Float[Array, "b 3"], b: Float[Array, "b 3"]
 ) -> Float[Array, "b"]:
-  """Average pose distance (APD).
-
-  mean over k of |a_k - b_k| over three Euler angles.
+  """Average pose distance (APD): mean over k of |a_k - b_k|.
 
   Args:
-    a: Euler angles in radians ("angle" of Deep3DFaceRecon, coefficients
-      224:227).
-    b: as `a`.
-
-  Returns:
-    (b,) radians; the difference of two angles is taken the short way round.
+    a: three Euler angles in radians ("angle" of Deep3DFaceRecon, 224:227).
+    b: as `a`. Angles are plain numbers here, as in the published code: a turn
+      past half a circle counts the long way round.
   """
-  turn = 2 * jnp.pi
-  gap = a - b
-  return jnp.abs(gap - turn * jnp.round(gap / turn)).mean(-1)
+  return jnp.abs(a - b).mean(-1)
 
 
 @typechecked
@@ -108,9 +104,9 @@ def code_distances(
     b: as `a`.
 
   Returns:
-    "APD" over the Euler angles of the head, "AED" over the expression
-    coefficients and the three numbers of the jaw, which FLAME keeps apart from
-    them, "ALD" over 27 light coefficients.
+    "APD" over the Euler angles of the head, each the short way round, "AED"
+    over the expression coefficients and the three numbers of the jaw, which
+    FLAME keeps apart from them, "ALD" over 27 light coefficients.
   """
 
   def parts(codes):
@@ -122,8 +118,9 @@ def code_distances(
     )
 
   (angles_a, face_a, light_a), (angles_b, face_b, light_b) = parts(a), parts(b)
+  turns = jnp.round((angles_a - angles_b) / (2 * jnp.pi))
   return {
-    "APD": pose_distance(angles_a, angles_b),
+    "APD": pose_distance(angles_a, angles_b + 2 * jnp.pi * turns),
     "AED": expression_distance(face_a, face_b),
     "ALD": light_distance(light_a, light_b),
   }

@@ -16,12 +16,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from PIL import Image
 
 from data_pipelines import sources
 from data_pipelines.synthetic_heads import labels as labels_lib
-from faceedit_jax.core import recipe as recipe_lib
-from faceedit_jax.core import writers
 from faceedit_jax.losses import parameters
 from faceedit_jax.metrics import image as image_metrics
 from faceedit_jax.metrics import segmentation
@@ -30,16 +27,11 @@ from faceedit_jax.morphable import model as model_lib
 from faceedit_jax.nn import layers
 from faceedit_jax.recipes import face_reader
 from faceedit_jax.recipes import regions as regions_lib
-from faceedit_jax.recipes.pretrain import estimator as estimator_recipe
+from faceedit_jax.recipes import scoring as scoring_lib
 
-BATCH = 16
-QUICK_PAIRS = 32
-QUERIES = ("pose_from", "expression_from", "light_from")
 SWAPS = ("hair", "clothes", "background")
 # Rows of the sheet and of the table, the edit first.
 METHODS = ("edit", "copy_source", "copy_query", "pasted_rendering", "limit")
-# Seed of the sampling noise of every evaluation.
-NOISE_SEED = 2026
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,27 +56,15 @@ class CounterfactualEvaluator:
   pairs: int = 256
   swaps: int = 64
 
+  name = "counterfactual"
+
   def scoring(self):
     """Where the scoring nets come from; none of them conditions an edit."""
-    return {
-      "estimator": recipe_lib.WeightSource(
-        stage="score_estimator", net="estimator"
-      ),
-      "identity": recipe_lib.WeightSource(
-        stage="score_identity", net="identity"
-      ),
-    }
+    return scoring_lib.sources()
 
   def init_scoring(self, rng):
     """Structure of the scoring nets."""
-    picture = jnp.zeros((1, self.image_size, self.image_size, 3))
-    crop = jnp.zeros((1,) + (self.reader.identity_size,) * 2 + (3,))
-    return {
-      "estimator": estimator_recipe.init_estimator(
-        self.reader.estimator, self.code_shapes, rng, picture
-      ),
-      "identity": self.reader.identity.init(rng, crop),
-    }
+    return scoring_lib.init(self.reader, self.code_shapes, self.image_size, rng)
 
   def open(self, split: str, data_dir):
     """The examples of a split."""
@@ -119,12 +99,14 @@ class CounterfactualEvaluator:
     out_dir = pathlib.Path(out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
     source = self.open("pairs", data_dir)
-    count = min(QUICK_PAIRS if quick else self.pairs, len(source))
+    count = min(scoring_lib.QUICK_PAIRS if quick else self.pairs, len(source))
     run = _Run(recipe, variables, frozen, self.reader, scoring)
     sums: dict[str, list] = {}
     rows, slots, reading = [], _Slots(), []
-    for first in range(0, count, BATCH):
-      batch = _batch(source, range(first, min(first + BATCH, count)))
+    for first in range(0, count, scoring_lib.BATCH):
+      batch = _batch(
+        source, range(first, min(first + scoring_lib.BATCH, count))
+      )
       pictures, result = run.pair(batch, first)
       for name, values in run.score(batch, pictures).items():
         sums.setdefault(name, []).append(values)
@@ -133,8 +115,8 @@ class CounterfactualEvaluator:
       if "slots" in result:
         slots.add(result["slots"], batch)
       rows.append((batch, pictures, result))
-      log(f"{min(first + BATCH, count)}/{count} pairs")
-    scores = {name: _mean(values) for name, values in sums.items()}
+      log(f"{min(first + scoring_lib.BATCH, count)}/{count} pairs")
+    scores = {name: scoring_lib.mean(values) for name, values in sums.items()}
     for values in reading[:1]:
       for name in values:
         every = np.concatenate([r[name] for r in reading])
@@ -154,8 +136,10 @@ class CounterfactualEvaluator:
     count = min(self.swaps, len(source))
     changes: dict[str, list] = {}
     rows, naming = [], []
-    for first in range(0, count, BATCH):
-      batch = _batch(source, range(first, min(first + BATCH, count)))
+    for first in range(0, count, scoring_lib.BATCH):
+      batch = _batch(
+        source, range(first, min(first + scoring_lib.BATCH, count))
+      )
       plain, swapped = run.swap(batch, first)
       if "slots" not in plain:
         return {}
@@ -173,12 +157,12 @@ class CounterfactualEvaluator:
           key = f"swap_{name}/{kind}"
           changes.setdefault(key, []).append(run.regions(a, b, where))
       rows.append((batch, plain, swapped))
-      log(f"{min(first + BATCH, count)}/{count} swaps")
+      log(f"{min(first + scoring_lib.BATCH, count)}/{count} swaps")
     scores = slots.scores(naming)
     for name, values in changes.items():
       every = np.concatenate(values)
       for at, region in enumerate(regions_lib.REGIONS):
-        scores[f"{name}_in_{region}"] = _mean([every[:, at]])
+        scores[f"{name}_in_{region}"] = scoring_lib.mean([every[:, at]])
     _swap_sheet(rows, out_dir / "swaps.png")
     return scores
 
@@ -199,33 +183,21 @@ class _Run:
   """Jitted pieces of an evaluation."""
 
   def __init__(self, recipe, variables, frozen, reader, scoring):
-    self._recipe, self._frozen = recipe, frozen
-    self._variables, self._scoring = variables, scoring
-    self._rng = jax.random.key(NOISE_SEED)
+    self._frozen, self._scoring = frozen, scoring
     # The truth is drawn with the source's camera, so the edit is too.
-    self._edit = jax.jit(functools.partial(recipe.edit, camera_from="source"))
+    self.edit = scoring_lib.Editor(
+      recipe, variables, frozen, camera_from="source"
+    )
     self._limit = jax.jit(
       lambda frozen, x: recipe.decode(frozen, recipe.encode(frozen, x))
     )
     self._codes = jax.jit(reader.codes)
     self._embed = jax.jit(reader.embed)
 
-  def edit(self, inputs, first):
-    """`recipe.edit`, padded to full batches so that it compiles once."""
-    count = inputs["source"].shape[0]
-    pad = BATCH - count
-    inputs = {
-      k: np.concatenate([v, np.repeat(v[-1:], pad, axis=0)])
-      for k, v in inputs.items()
-    }
-    inputs["row"] = first + np.arange(BATCH)
-    result = self._edit(self._variables, self._frozen, inputs, self._rng)
-    return {k: np.asarray(v)[:count] for k, v in result.items()}
-
   def pair(self, batch, first):
     """Pictures of every method, and the edit's other outputs."""
     source, query = batch["source_image"], batch["query_image"]
-    inputs = {"source": source, **{name: query for name in QUERIES}}
+    inputs = {"source": source, **{name: query for name in scoring_lib.QUERIES}}
     result = self.edit(inputs, first)
     rendering = result["rendering"]
     head = result["head"][..., None] > 0.5
@@ -427,13 +399,6 @@ def slot_agreement(masks, regions, naming) -> dict[str, float]:
   return out
 
 
-def _mean(parts):
-  """Mean over all pictures that have a value; NaN if none has."""
-  values = np.concatenate(parts)
-  values = values[~np.isnan(values)]
-  return float(values.mean()) if values.size else float("nan")
-
-
 def swap_regions(source, truth, own: int):
   """Labels (b, h, w) by which a swap of region `own` is measured.
 
@@ -484,14 +449,9 @@ def _batch(source, indices):
   return batch
 
 
-def _save(rows: Mapping[str, np.ndarray], path: pathlib.Path) -> None:
-  Image.fromarray(writers.make_grid(rows)).save(path)
-
-
 def _pair_sheet(rows, path, count: int = 12):
   """source | query | rendering | edit | truth | difference, one per row."""
   batch, pictures, result = rows[0]
-  shown = min(count, len(pictures["edit"]))
   difference = np.abs(pictures["edit"] - batch["truth_image"]) - 1
   columns = [
     batch["source_image"],
@@ -501,8 +461,7 @@ def _pair_sheet(rows, path, count: int = 12):
     batch["truth_image"],
     difference,
   ]
-  lines = {f"{i:02d}": np.stack([c[i] for c in columns]) for i in range(shown)}
-  _save(lines, path)
+  scoring_lib.save_sheet(columns, path, count)
 
 
 def _swap_sheet(rows, path, count: int = 10):
@@ -510,9 +469,7 @@ def _swap_sheet(rows, path, count: int = 10):
   batch, plain, swapped = rows[0]
   columns = [batch["source_image"], batch["query_image"], plain["image"]]
   columns += [swapped[name] for name in SWAPS]
-  shown = min(count, len(columns[0]))
-  lines = {f"{i:02d}": np.stack([c[i] for c in columns]) for i in range(shown)}
-  _save(lines, path)
+  scoring_lib.save_sheet(columns, path, count)
 
 
 def table(scores: Mapping[str, float], camera: str, count: int) -> str:

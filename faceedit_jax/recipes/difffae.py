@@ -23,7 +23,7 @@ from faceedit_jax.models import latent_tokens
 from faceedit_jax.models import region_encoder as region_encoder_lib
 from faceedit_jax.models import unet as unet_lib
 from faceedit_jax.recipes import conditions as conditions_lib
-from faceedit_jax.recipes import counterfactual, face_reader, readers
+from faceedit_jax.recipes import evaluation, face_reader, readers
 from faceedit_jax.recipes import layout as layout_lib
 from faceedit_jax.recipes import regions as regions_lib
 from faceedit_jax.recipes.pretrain import first_stage
@@ -156,7 +156,7 @@ class DiffFAERecipe(recipe_lib.Recipe):
       sampling_steps=options.sampling_steps,
       ddim_spacing=options.ddim_spacing,
       camera_from=options.camera_from,
-      evaluator=counterfactual.from_config(
+      evaluator=evaluation.from_config(
         options.evaluation, face.reader, face.code_shapes, image_size
       ),
       unet_weights=nets.unet.get("weights", ""),
@@ -263,7 +263,7 @@ class DiffFAERecipe(recipe_lib.Recipe):
     return self.reader.points(frozen, image)
 
   def evaluators(self):
-    return {"counterfactual": self.evaluator}
+    return {self.evaluator.name: self.evaluator}
 
   # The pieces.
 

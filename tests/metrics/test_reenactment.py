@@ -36,12 +36,15 @@ def test_means_are_over_coefficients_and_absolute():
     np.testing.assert_allclose(measure(a, b), [0.2, 0.5], rtol=1e-6)
 
 
-def test_angles_are_compared_the_short_way_round():
-  a = jnp.asarray([[np.pi - 0.1, 0.0, 0.0]])
-  b = jnp.asarray([[-np.pi + 0.2, 0.0, 0.0]])
-  np.testing.assert_allclose(
-    reenactment.pose_distance(a, b), [0.3 / 3], rtol=1e-5
+def test_heads_are_compared_the_short_way_round():
+  """Turned by nearly half a circle to either side: 0.3 apart."""
+  codes = {"expression": jnp.zeros((1, 4)), "light": jnp.zeros((1, 9, 3))}
+  a, b = (
+    {**codes, "pose": jnp.asarray([[0.0, 0.0, angle, 0.0, 0.0, 0.0]])}
+    for angle in (np.pi - 0.1, -np.pi + 0.2)
   )
+  found = reenactment.code_distances(a, b)["APD"]
+  np.testing.assert_allclose(found, [0.3 / 3], rtol=1e-4)
 
 
 def test_one_picture_does_not_touch_the_next(rng):
