@@ -183,7 +183,7 @@ class Judges:
       what = f"codes of the estimator {self._whose('estimator')}"
     columns = ", ".join(map(self._column, formulas))
     if {"face", "estimator"} & set(self._nets):
-      lines.append(f"{columns}: {what}, edit against query")
+      lines.append(f"{columns}: {what}; edit against query")
       lines += [f"  {self._column(n)}: {f}" for n, f in formulas.items()]
     if self._astray:
       lines.append(
@@ -206,8 +206,8 @@ class Judges:
   def _whose(self, net):
     """Which net reads where no file is given."""
     if self._is.readers == "frozen":
-      return "that conditions the edit, which flatters it"
-    return f"of stage score_{net}, which conditions nothing"
+      return "that conditions the edit (which flatters it)"
+    return f"of stage score_{net} (which conditions nothing)"
 
   def _lacking(self, net, columns):
     """The line for columns whose judge is not there."""
@@ -216,7 +216,9 @@ class Judges:
         f"{columns}: -, the scoring stages are not trained yet; "
         "--mode=evaluate trains them"
       )
-    more = " and standard_points" if net == "face" else ""
+    more = ""
+    if net == "face":
+      more = ", similarity_Lm3D_all.mat into recipe.evaluation.standard_points"
     return (
       f"{columns}: -, no file. python -m faceedit_jax.convert {FILES[net]} "
       f"--output={net}.safetensors makes it; it goes into "

@@ -69,11 +69,8 @@ def table(
     }
     for method, label in OURS.items()
   }
-  further = [
-    name
-    for name in dict.fromkeys(n for row in ours.values() for n in row)
-    if name not in PUBLISHED
-  ]
+  further = {n for row in ours.values() for n in row} - set(PUBLISHED)
+  further = sorted(further, key=lambda n: (PUBLISHED.index(n.split("-")[0]), n))
   columns = (*PUBLISHED, *further)
   rows = ours | paper_rows()
   heads = [name + ("↑" if _rises(name) else "↓") for name in columns]
