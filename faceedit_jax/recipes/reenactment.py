@@ -107,11 +107,11 @@ class ReenactmentEvaluator:
 
   def open(self, data_dir):
     """The pairs: examples with `image` and `pair_image`."""
-    spec = dict(self.data) | {"paired": False, "balanced": False}
-    if self.people == "other":
-      source = sources.open_source(spec, data_dir, self.split)
-      return PairsOfPeople(source, self.pair_seed)
-    spec |= {"paired": True, "pair_seed": self.pair_seed}
+    spec = dict(self.data) | {
+      "paired": True,
+      "pair_seed": self.pair_seed,
+      "pair_across": self.people == "other",
+    }
     return sources.open_source(spec, data_dir, self.split)
 
   def run(
@@ -147,7 +147,9 @@ class ReenactmentEvaluator:
     out_dir.mkdir(parents=True, exist_ok=True)
     panel = judges.Judges(self, recipe, variables, frozen, scoring)
     source = self.open(data_dir)
-    count = min(self.pairs, len(source))
+    count = self.pairs
+    if not getattr(source, "endless", False):
+      count = min(count, len(source))
     if quick:
       count = min(count, scoring_lib.QUICK_PAIRS)
     edit = scoring_lib.Editor(recipe, variables, frozen)
@@ -194,38 +196,6 @@ class ReenactmentEvaluator:
     return tuple(
       np.stack([e[name] for e in examples]) for name in ("image", "pair_image")
     )
-
-
-class PairsOfPeople:
-  """A picture of one person and, behind `pair_`, one of another.
-
-  Args:
-    source: any source with a field `identity`.
-    seed: of the choice.
-
-  Raises:
-    ValueError: there is only one person.
-  """
-
-  def __init__(self, source: Any, seed: int):
-    self._source, self._seed = source, seed
-    self._groups = samplers.group_by(samplers.identities_of(source))
-    if len(self._groups) < 2:
-      raise ValueError(
-        f"pairs of two people need two; the split has {len(self._groups)} "
-        "(recipe.evaluation.people)"
-      )
-
-  def __len__(self) -> int:
-    return len(self._source) * (len(self._groups) - 1)
-
-  def __getitem__(self, index: int) -> dict[str, Any]:
-    rng = samplers.generator(self._seed, index)
-    people = rng.choice(len(self._groups), 2, replace=False)
-    first, second = (
-      self._source[int(rng.choice(self._groups[person]))] for person in people
-    )
-    return first | {f"pair_{name}": value for name, value in second.items()}
 
 
 def from_config(options, reader, code_shapes, image_size):

@@ -221,17 +221,21 @@ def test_pairs_show_one_person_twice(data_dir):
   )
 
 
-def test_pairs_may_show_two_people(data_dir):
-  source = evaluator(people="other").open(data_dir)
-  assert len(source) == PEOPLE * FRAMES * (PEOPLE - 1)
+def test_pairs_may_show_two_people(data_dir, tmp_path):
+  settings = evaluator(people="other", pairs=7)
+  source = settings.open(data_dir)
   pairs = [source[i] for i in range(12)]
   assert all(p["identity"] != p["pair_identity"] for p in pairs)
   assert {int(p["identity"]) for p in pairs} == set(range(PEOPLE))
-  again = evaluator(people="other").open(data_dir)[7]
+  again = settings.open(data_dir)[7]
   np.testing.assert_array_equal(pairs[7]["pair_image"], again["pair_image"])
-  alone = [{"identity": np.int32(1)}] * 3
-  with pytest.raises(ValueError, match="pairs of two people need two"):
-    reenactment.PairsOfPeople(alone, 0)
+  nets = {"estimator": 0.5, "identity": jnp.ones(3)}
+  scores = settings.run(
+    Editor(), {}, {}, data_dir, tmp_path, lambda text: None, nets
+  )
+  assert scores["count/pairs"] == 7
+  text = (tmp_path / "table.txt").read_text(encoding="utf-8")
+  assert "source and query show two people" in text.splitlines()[0]
 
 
 def row(text, label):
