@@ -47,25 +47,35 @@ class Kind:
   rival: rivals.Rival | None = None
 
 
+def _fields(section: Mapping[str, Any], *others: str) -> dict[str, Any]:
+  """A section of `nets` as fields of the net.
+
+  Args:
+    section: of a config.
+    *others: further entries that are not the net's.
+  """
+  left_out = ("kind", "weights", *others)  # where the net comes from
+  return {k: v for k, v in section.items() if k not in left_out}
+
+
 def _picture(side: int):
   return jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
 
 
 def _vq(nets):
-  net = autoencoder.VQModel(**nets["autoencoder"])
+  net = autoencoder.VQModel(**_fields(nets["autoencoder"]))
   return net, (_picture(8 * 2 ** len(net.mult)),)
 
 
 def _kl(nets):
-  options = dict(nets["autoencoder"])
-  for name in ("codes", "legacy", "spread"):  # of the codebook
-    options.pop(name, None)
+  # Without what is the codebook's.
+  options = _fields(nets["autoencoder"], "codes", "beta", "legacy", "spread")
   net = autoencoder.KLModel(**options)
   return net, (_picture(8 * 2 ** len(net.mult)),)
 
 
 def _unet(nets):
-  net = unet.UNet(**nets["unet"])
+  net = unet.UNet(**_fields(nets["unet"]))
   side = 2 ** len(net.mult)
   shapes = (
     (1, side, side, net.in_channels),
@@ -80,7 +90,7 @@ def _unet(nets):
 
 
 def _estimator(nets, outputs=None):
-  options = dict(nets["estimator"])
+  options = _fields(nets["estimator"])
   # Gaze, points and the face logit are ours: DECA has no such heads.
   options.update(heads=None, outputs=outputs or dict(options["outputs"]))
   net = estimator.Estimator(**options)
@@ -95,7 +105,7 @@ def _detail_decoder(nets):
 
 
 def _identity(nets):
-  options = dict(nets["identity"])
+  options = _fields(nets["identity"])
   side = options.pop("input_size")
   return iresnet.IResNet(**options), (_picture(side),)
 
