@@ -26,6 +26,7 @@ from faceedit_jax import to_diffusers
 from faceedit_jax.core import config as config_lib
 from faceedit_jax.core import handover
 from faceedit_jax.core.errors import UserError, as_user_error
+from faceedit_jax.morphable import flame_files
 from faceedit_jax.weights import account, diffusers_names, reader
 from faceedit_jax.weights.kinds import KINDS
 
@@ -41,22 +42,26 @@ def convert(
   """Converts a published net.
 
   Args:
-    kind: one of KINDS.
+    kind: one of KINDS, or of `flame_files.READERS`.
     files: the published file, or the files that hold it together.
     nets: sizes of the nets, as a config's `nets`.
     seed: of what starts untrained.
 
   Returns:
-    Arrays by "/"-joined path ("params/conv_in/kernel"), and the report.
+    Arrays by "/"-joined path ("params/conv_in/kernel"; FLAME's files keep
+    their names), and the report.
 
   Raises:
     UserError: one line: the file cannot be read, holds no such net, or has
       keys that do not fit; the first five of each sort are named.
   """
-  if kind not in KINDS:
-    raise UserError(f"kind {kind!r} is unknown, wanted one of {sorted(KINDS)}")
-  made = KINDS[kind]
+  known = {**KINDS, **flame_files.READERS}
+  if kind not in known:
+    raise UserError(f"kind {kind!r} is unknown, wanted one of {sorted(known)}")
   paths = [files] if isinstance(files, str | pathlib.Path) else list(files)
+  if kind in flame_files.READERS:
+    return _convert_tables(kind, paths)
+  made = KINDS[kind]
   with as_user_error(f"convert {kind}"):
     raw = reader.read_all(paths)
     parts = (reader.section(raw, name) for name in made.sections)
@@ -78,6 +83,16 @@ def convert(
       f"{report} (another KIND, or --config with other nets?)"
     )
   return {**arrays, **_untrained(init, inputs, report.fresh)}, report
+
+
+def _convert_tables(kind: str, paths: Sequence[str | pathlib.Path]):
+  """`convert` of what is no net."""
+  with as_user_error(f"convert {kind}"):
+    if len(paths) > 1:
+      raise ValueError(f"got {len(paths)} files, wanted one")
+    arrays = flame_files.READERS[kind][1](paths[0])
+    left = flame_files.unread(paths[0])
+  return arrays, account.Report(used=sorted(arrays), dead=left)
 
 
 def _untrained(init, inputs, paths: Sequence[str]) -> dict[str, np.ndarray]:
@@ -140,7 +155,9 @@ def run(arguments: Sequence[str]) -> None:
   Raises:
     UserError: one line.
   """
-  kinds = "\n".join(f"  {name:20} {k.what}" for name, k in KINDS.items())
+  lines = {name: kind.what for name, kind in KINDS.items()}
+  lines |= {name: what for name, (what, _) in flame_files.READERS.items()}
+  kinds = "\n".join(f"  {name:20} {what}" for name, what in lines.items())
   parser = argparse.ArgumentParser(
     prog="python -m faceedit_jax.convert",
     formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -152,7 +169,7 @@ def run(arguments: Sequence[str]) -> None:
     "files",
     metavar="FILE",
     nargs="+",
-    help=".safetensors or torch's; several when a net comes in parts",
+    help="as published; several when a net comes in parts",
   )
   parser.add_argument("--output", required=True, help="NAME.safetensors")
   parser.add_argument(

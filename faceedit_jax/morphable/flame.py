@@ -1,18 +1,16 @@
-"""Reads FLAME's own files without chumpy, and finds its landmarks.
+"""FLAME as a `Morphable`, and its landmarks.
 
 FLAME is licensed by its authors; the files come from the user.
 """
 
 import pathlib
-import pickle
-from typing import Any
 
 import flax.struct
 import jax.numpy as jnp
 import numpy as np
 
 from faceedit_jax.core.typing import Array, Float, Int, typechecked
-from faceedit_jax.morphable import obj
+from faceedit_jax.morphable import flame_files, obj
 from faceedit_jax.morphable.model import (
   Landmarks,
   Morphable,
@@ -20,157 +18,6 @@ from faceedit_jax.morphable.model import (
 )
 
 _IDENTITY_COLUMNS = 300  # of shapedirs; expression columns follow
-_FIELDS = (
-  "v_template",
-  "shapedirs",
-  "posedirs",
-  "J_regressor",
-  "weights",
-  "kintree_table",
-  "f",
-)
-
-
-class _Stub:
-  """Stands for a chumpy or scipy object; keeps its state, runs nothing."""
-
-  def __init__(self, *args: Any) -> None:
-    self.state: Any = args
-
-  def __setstate__(self, state: Any) -> None:
-    self.state = state
-
-
-def _reconstructor(kind: type, base: type, state: Any) -> Any:
-  """What Python 2 pickles call to make an object; for stubs alone."""
-  del base, state
-  if not issubclass(kind, _Stub):
-    raise pickle.UnpicklingError(f"FLAME file: refusing to build {kind}.")
-  return kind()
-
-
-def _numpy_names() -> dict[tuple[str, str], Any]:
-  multiarray = np._core.multiarray
-  names: dict[tuple[str, str], Any] = {
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
-    ("_codecs", "encode"): _encode,
-    ("copy_reg", "_reconstructor"): _reconstructor,
-    ("copyreg", "_reconstructor"): _reconstructor,
-    ("__builtin__", "object"): object,
-    ("builtins", "object"): object,
-  }
-  for module in ("numpy.core.multiarray", "numpy._core.multiarray"):
-    names[module, "_reconstruct"] = multiarray._reconstruct
-    names[module, "scalar"] = multiarray.scalar
-  return names
-
-
-def _encode(text: str, encoding: str = "latin1") -> bytes:
-  return text.encode("latin1" if encoding != "utf-8" else encoding)
-
-
-class _Unpickler(pickle.Unpickler):
-  """Builds NumPy arrays and stubs; refuses every other name."""
-
-  _allowed = _numpy_names()
-
-  def find_class(self, module: str, name: str) -> Any:
-    if (module, name) in self._allowed:
-      return self._allowed[module, name]
-    top = module.split(".")[0]
-    if top == "chumpy" or module.startswith("scipy.sparse"):
-      return _Stub
-    raise pickle.UnpicklingError(
-      f"FLAME file: refusing to load {module}.{name}; only NumPy arrays, "
-      "chumpy arrays and sparse matrices are read."
-    )
-
-
-def _dense(value: Any) -> Any:
-  """The array that a stub stands for."""
-  if not isinstance(value, _Stub):
-    return value
-  state = value.state
-  if not isinstance(state, dict):
-    raise ValueError(f"FLAME file: cannot read an object of {state!r:.60}.")
-  if "idxs" in state:  # chumpy selection
-    picked = np.asarray(_dense(state["a"])).reshape(-1)[state["idxs"]]
-    shape = state.get("preferred_shape")
-    return picked if shape is None else picked.reshape(shape)
-  if "x" in state:
-    return np.asarray(_dense(state["x"]))
-  if "indptr" in state:  # compressed sparse columns
-    rows, columns = state.get("_shape", state.get("shape"))
-    dense = np.zeros((rows, columns))
-    column = np.repeat(np.arange(columns), np.diff(state["indptr"]))
-    np.add.at(dense, (state["indices"], column), state["data"])
-    return dense
-  raise ValueError(f"FLAME file: unknown object with {sorted(state)}.")
-
-
-def read_pickle(path: str | pathlib.Path) -> dict[str, np.ndarray]:
-  """Reads a FLAME pickle into plain arrays.
-
-  Args:
-    path: `generic_model.pkl` or a variant of it.
-
-  Returns:
-    The arrays by the file's own names; J_regressor dense.
-
-  Raises:
-    FileNotFoundError: if there is no such file.
-    pickle.UnpicklingError: if the file names anything but arrays.
-    ValueError: if a field is missing.
-  """
-  path = pathlib.Path(path)
-  if not path.is_file():
-    raise FileNotFoundError(
-      f"FLAME file {path} does not exist; download it from flame.is.tue.mpg.de."
-    )
-  with path.open("rb") as file:
-    raw = _Unpickler(file, encoding="latin1").load()
-  missing = [name for name in _FIELDS if name not in raw]
-  if missing:
-    raise ValueError(f"FLAME file {path}: lacks {missing}, has {sorted(raw)}.")
-  return {name: np.asarray(_dense(raw[name])) for name in _FIELDS}
-
-
-def load_albedo(
-  path: str | pathlib.Path, n_albedo: int = 50
-) -> tuple[np.ndarray, np.ndarray]:
-  """Mean and basis of a FLAME or BFM albedo file, as DECA uses them.
-
-  Args:
-    path: npz with `mean` and `tex_dir` (FLAME, 0..255) or `MU` and `PC`
-      (BFM converted to FLAME, 0..1); channels are stored BGR.
-    n_albedo: components to keep.
-
-  Returns:
-    (t, t, 3) and (n_albedo, t, t, 3), RGB, at half the stored side: DECA
-    resizes 512 to 256 by taking the nearest texel.
-  """
-  with np.load(path, allow_pickle=False) as data:
-    if "tex_dir" in data:
-      mean, basis = data["mean"] / 255.0, data["tex_dir"] / 255.0
-    elif "PC" in data:
-      mean, basis = data["MU"], data["PC"]
-    else:
-      raise ValueError(
-        f"albedo file {path}: got {sorted(data)}, wanted mean and tex_dir "
-        "(FLAME) or MU and PC (BFM)."
-      )
-  side = round((mean.size / 3) ** 0.5)
-  if side * side * 3 != mean.size:
-    raise ValueError(f"albedo file {path}: {mean.size} values are no square.")
-  mean = mean.reshape(side, side, 3)
-  basis = basis.reshape(-1, basis.shape[-1])[:, :n_albedo]
-  basis = basis.T.reshape(-1, side, side, 3)
-  halve = np.arange(side // 2) * 2
-  pick = np.ix_(halve, halve)
-  mean = mean[pick][..., ::-1]
-  basis = basis[(slice(None), *pick)][..., ::-1]
-  return mean.astype(np.float32), basis.astype(np.float32)
 
 
 def barycentric_landmarks(
@@ -215,7 +62,7 @@ def from_arrays(
   """A `Morphable` from the fields of a FLAME file.
 
   Args:
-    arrays: fields by FLAME's names, as `read_pickle` returns them.
+    arrays: fields by FLAME's names, as `flame_files.read_model` gives them.
     n_shape: identity components to keep.
     n_expression: expression components to keep.
     uv: (Vt, 2) texture coordinates, v up; zeros when absent.
@@ -278,11 +125,11 @@ def load_flame(
   """Loads FLAME from its authors' files.
 
   Args:
-    path: `generic_model.pkl`.
+    path: `generic_model.pkl`, or what `faceedit_jax.convert flame` makes of it;
+      so too the other files.
     albedo_path: `FLAME_texture.npz` or `FLAME_albedo_from_BFM.npz`; the former
       also brings the texture layout (`vt`, `ft`).
-    landmark_path: npz with `full_lmk_faces_idx` and `full_lmk_bary_coords`
-      (the fields of DECA's landmark_embedding.npy).
+    landmark_path: DECA's `landmark_embedding.npy`.
     n_shape: identity components.
     n_expression: expression components.
     n_albedo: albedo components.
@@ -292,14 +139,13 @@ def load_flame(
   Returns:
     The model; all of the head rotation sits at the root, as in DECA.
   """
-  arrays = read_pickle(path)
+  arrays = flame_files.read_model(path)
   layout: dict[str, np.ndarray] = {}
   albedo = points = None
   if albedo_path is not None:
-    albedo = load_albedo(albedo_path, n_albedo)
-    with np.load(albedo_path, allow_pickle=False) as data:
-      if "vt" in data and "ft" in data:
-        layout = {"uv": data["vt"], "uv_faces": data["ft"]}
+    found = flame_files.read_albedo(albedo_path, n_albedo)
+    albedo = found["mean"], found["basis"]
+    layout = {k: found[k] for k in ("uv", "uv_faces") if k in found}
   if template_path is not None:
     uv, uv_faces, faces = obj.read_layout(template_path)
     if not np.array_equal(faces, arrays["f"]):
@@ -309,10 +155,21 @@ def load_flame(
       )
     layout = {"uv": uv, "uv_faces": uv_faces}
   if landmark_path is not None:
-    with np.load(landmark_path, allow_pickle=False) as data:
-      points = barycentric_landmarks(
-        arrays["f"], data["full_lmk_faces_idx"], data["full_lmk_bary_coords"]
+    found = flame_files.read_landmarks(landmark_path)
+    ids = found["full_lmk_faces_idx"]
+    if ids.max() >= len(arrays["f"]):
+      raise ValueError(
+        f"landmark file {landmark_path} names triangle {ids.max()}, {path} has "
+        f"{len(arrays['f'])}; wanted files of the same head"
       )
+    points = barycentric_landmarks(
+      arrays["f"], ids, found["full_lmk_bary_coords"]
+    )
+  if layout and len(layout["uv_faces"]) != len(arrays["f"]):
+    raise ValueError(
+      f"albedo file {albedo_path} lays out {len(layout['uv_faces'])} "
+      f"triangles, {path} has {len(arrays['f'])}; wanted files of the same head"
+    )
   return from_arrays(
     arrays,
     n_shape,

@@ -15,6 +15,7 @@ from flax import struct
 
 from data_pipelines.synthetic_heads import albedo_model
 from faceedit_jax import morphable as morphable_lib
+from faceedit_jax.core.errors import as_user_error
 from faceedit_jax.models import estimator as estimator_lib
 from faceedit_jax.models import iresnet
 from faceedit_jax.morphable import model as model_lib
@@ -296,7 +297,7 @@ def morphable_maker(
   def make():
     # Files are read once, and their arrays are arrays also when first asked
     # for while JAX traces.
-    with jax.ensure_compile_time_eval():
+    with jax.ensure_compile_time_eval(), as_user_error("nets.morphable"):
       return read()
 
   return make
