@@ -375,6 +375,32 @@ def test_torch_files_run_nothing(tmp_path):
   assert not touched.exists()
 
 
+def test_landmarks_with_tensors_are_read_without_torch(tmp_path, rng):
+  """Against torch's own pickles; its bytes are not only what we think."""
+  torch = pytest.importorskip("torch")
+  ids = rng.integers(0, 90, (79, 17))
+  weights = rng.uniform(size=(79, 3, 17))
+  content = {
+    "static_lmk_faces_idx": rng.integers(0, 90, 51),
+    "static_lmk_bary_coords": rng.uniform(size=(51, 3)),
+    "dynamic_lmk_faces_idx": torch.from_numpy(ids),
+    # Neither from the beginning of its storage nor in its order.
+    "dynamic_lmk_bary_coords": torch.from_numpy(
+      np.concatenate([weights[:1], weights])
+    )[1:].transpose(1, 2),
+    "full_lmk_faces_idx": rng.integers(0, 90, (1, 68)),
+    "full_lmk_bary_coords": rng.uniform(size=(1, 68, 3)),
+  }
+  path = tmp_path / "landmark_embedding.npy"
+  np.save(path, content)
+  arrays, report = convert.convert("flame_landmarks", path, {})
+  assert sorted(report.used) == sorted(content) and not report.dead
+  np.testing.assert_array_equal(arrays["dynamic_lmk_faces_idx"], ids)
+  np.testing.assert_allclose(
+    arrays["dynamic_lmk_bary_coords"], weights.transpose(0, 2, 1), rtol=1e-6
+  )
+
+
 def test_torch_is_asked_for_by_name(tmp_path, monkeypatch):
   monkeypatch.setitem(sys.modules, "torch", None)
   path = tmp_path / "x.pth"
