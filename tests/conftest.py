@@ -28,6 +28,15 @@ import pytest  # noqa: E402
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
+def pytest_addoption(parser):
+  # pytest has a flag --fixtures of its own, which takes no value.
+  parser.addoption(
+    "--fixtures-dir",
+    help="folder of recorded cases for tests/parity (default: the copies "
+    "there, and ../shared/fixtures)",
+  )
+
+
 @pytest.fixture(scope="session")
 def root() -> pathlib.Path:
   """The top folder of the project."""

@@ -64,6 +64,21 @@ def test_continuous_time_meets_the_steps():
   )
 
 
+def test_posterior_by_bayes_rule():
+  """q(x_{t-1} | x_t, x_0) from the two normal densities it is a product of."""
+  schedule = diffusion.make_schedule(steps=20, start=0.01, end=0.3)
+  x0, x_t = jax.random.normal(jax.random.key(0), (2, 3, 4))
+  t = np.array([1, 7, 19])
+  mean, variance = schedule.q_posterior(x0, x_t, jnp.asarray(t))
+  before = schedule.alpha_bar[t - 1][:, None]
+  beta = schedule.betas[t][:, None]
+  precision = 1 / (1 - before) + (1 - beta) / beta
+  pull = np.sqrt(before) / (1 - before) * x0 + np.sqrt(1 - beta) / beta * x_t
+  np.testing.assert_allclose(variance, 1 / precision[:, 0], rtol=1e-5)
+  np.testing.assert_allclose(mean, pull / precision, rtol=1e-4, atol=1e-6)
+  assert float(schedule.q_posterior(x0, x_t, jnp.zeros(3, int))[1][0]) == 0
+
+
 @pytest.mark.parametrize("source", predictions.KINDS)
 @pytest.mark.parametrize("destination", predictions.KINDS)
 def test_predictions_convert(source, destination):

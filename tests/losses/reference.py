@@ -38,23 +38,3 @@ def vgg_features(x, z, prefix):
 def lpips_weights(z, prefix):
   """Channel weights of the five layers."""
   return [z[f"{prefix}lin{k}.model.1.weight"].reshape(-1) for k in range(5)]
-
-
-def patch_logits(x, z, layers):
-  """The patch discriminator with running statistics."""
-  prefix = "state/discriminator.main."
-
-  def get(name):
-    return z[prefix + name]
-
-  x = conv(x, get("0.weight"), get("0.bias"), 2)
-  x = jax.nn.leaky_relu(x, 0.2)
-  for layer in range(1, layers + 1):
-    at = 3 * layer - 1
-    x = conv(x, get(f"{at}.weight"), None, 2 if layer < layers else 1)
-    norm = f"{at + 1}."
-    inverse = jax.lax.rsqrt(jnp.asarray(get(norm + "running_var")) + 1e-5)
-    x = (x - get(norm + "running_mean")) * inverse * get(norm + "weight")
-    x = jax.nn.leaky_relu(x + get(norm + "bias"), 0.2)
-  last = 3 * layers + 2
-  return conv(x, get(f"{last}.weight"), get(f"{last}.bias"))

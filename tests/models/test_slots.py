@@ -1,5 +1,7 @@
 """Slot attention, region encoder and broadcast decoder."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +13,7 @@ from faceedit_jax.models.region_encoder import (
   position_grid,
 )
 from faceedit_jax.models.slot_attention import SlotAttention
+from faceedit_jax.models.slot_autoencoder import SlotAutoencoder, SlotEncoder
 from tests.models.counts import array, randomised, shapes, size
 
 TINY = {
@@ -122,3 +125,51 @@ def test_learned_places_make_a_token_a_picture(rng):
 def test_decoder_error():
   with pytest.raises(ValueError, match="2 features and 1 strides"):
     shapes(BroadcastDecoder(features=(4, 4), strides=(2,)), array(1, 2, 5))
+
+
+def test_fourier_places_tell_themselves_apart(rng):
+  """One octave repeats after the whole picture, so its ends look the same."""
+  net = BroadcastDecoder("pixel", None, (5, 5), (), (), 1, "fourier", bases=1)
+  slots = jnp.asarray(rng.normal(size=(1, 2, 6)), jnp.float32)
+  variables = randomised(net, rng, slots)
+  assert variables["params"]["position"]["kernel"].shape == (4, 6)
+  parts = np.asarray(jax.jit(net.apply)(variables, slots).parts)
+  np.testing.assert_allclose(parts[:, :, 0], parts[:, :, -1], atol=1e-5)
+  assert np.abs(parts[:, :, 0] - parts[:, :, 2]).max() > 1e-2
+
+
+@pytest.mark.parametrize("norm", ["none", "batch", "group", "instance"])
+def test_slot_autoencoder(norm, rng):
+  net = SlotAutoencoder(
+    SlotEncoder(
+      3, 8, 12, 2, widths=(16, 16), out_channels=6, kernel=3, norm=norm
+    ),
+    BroadcastDecoder(
+      "pixel", None, (4, 4), (16, 32), (2, 1), 3, "corners", norm=norm
+    ),
+  )
+  images = jnp.asarray(rng.uniform(-1, 1, (2, 8, 8, 3)), jnp.float32)
+  variables = randomised(net, rng, images)
+  run = jax.jit(net.apply)
+  picture, slots = run(variables, images)
+  assert picture.image.shape == images.shape and slots.shape == (2, 3, 8)
+  alone, _ = run(variables, images[1:])
+  np.testing.assert_allclose(alone.image, picture.image[1:], atol=1e-5)
+  biased = "bias" in variables["params"]["decoder"]["conv_0"]
+  assert biased == (norm in ("none", "group"))
+  if norm == "batch":
+    train = functools.partial(net.apply, train=True, mutable=["batch_stats"])
+    (trained, _), updated = jax.jit(train)(variables, images)
+    assert np.abs(trained.image - picture.image).max() > 1e-3
+    assert set(updated["batch_stats"]) == {"encoder", "decoder"}
+
+
+def test_slot_encoder_sees_places(rng):
+  """A picture of one colour still falls apart by place."""
+  net = SlotEncoder(2, 8, 8, 1, widths=(8,), out_channels=6, kernel=1, stride=2)
+  images = jnp.zeros((1, 8, 8, 3))
+  variables = randomised(net, rng, images)
+  _, masks = jax.jit(net.apply)(variables, images)
+  assert masks.shape == (1, 4, 4, 2)
+  np.testing.assert_allclose(masks.sum(-1), 1, atol=1e-5)
+  assert np.ptp(np.asarray(masks[..., 0])) > 1e-4

@@ -1,4 +1,4 @@
-"""The transposed convolution equals Linen's, parameters included."""
+"""The transposed convolution equals Linen's, and torch's by hand."""
 
 import flax.linen as nn
 import jax
@@ -20,3 +20,22 @@ def test_equals_linen(kernel, stride):
   a, b = ours.apply(variables, x), theirs.apply(variables, x)
   assert a.shape == b.shape == (2, 4 * stride, 5 * stride, 6)
   np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+@pytest.mark.parametrize("kernel,stride", [(3, 1), (3, 2), (5, 2), (5, 3)])
+def test_trailing_equals_torch(kernel, stride):
+  """Every pixel paints the kernel; kernel // 2 is cut off above and left."""
+  x = jax.random.normal(jax.random.key(0), (1, 3, 4, 2))
+  net = layers.ConvTranspose(5, kernel, stride, trailing=True, bias=False)
+  variables = net.init(jax.random.key(1), x)
+  weight = np.asarray(variables["params"]["kernel"])[::-1, ::-1]
+  height, width = 3 * stride, 4 * stride
+  canvas = np.zeros((height + kernel, width + kernel, 5))
+  for i in range(3):
+    for j in range(4):
+      rows = slice(i * stride, i * stride + kernel)
+      columns = slice(j * stride, j * stride + kernel)
+      canvas[rows, columns] += np.einsum("hwio,i->hwo", weight, x[0, i, j])
+  cut = kernel // 2
+  wanted = canvas[cut : cut + height, cut : cut + width]
+  np.testing.assert_allclose(net.apply(variables, x)[0], wanted, atol=1e-5)

@@ -1,44 +1,127 @@
 """Our networks against recorded outputs of the official ones."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.parity.harness import (
-  RUNNERS,
-  Case,
-  compare,
-  find_runner,
-  load_case,
-)
-from tests.parity.run import FOLDER, load_runners
+from tests.parity import harness, run
+from tests.parity.harness import Case, compare
+from tests.parity.run import SHARED, load_runners
 
 load_runners()
+COPIES = Path(__file__).parent / "fixtures"
 
 
-def stems() -> list[str]:
-  """Cases of the default folder; those we run, when it is not there."""
-  found = sorted(path.stem for path in FOLDER.glob("*.json"))
-  found = [s for s in found if find_runner(s.replace("__", "/"))]
-  return found or [name.replace("/", "__") for name in sorted(RUNNERS)]
+def pytest_generate_tests(metafunc):
+  if "case_file" in metafunc.fixturenames:
+    found = run.cases(metafunc.config.getoption("fixtures_dir"))
+    marks = {SHARED / "fixtures": pytest.mark.shared}
+    metafunc.parametrize(
+      "case_file",
+      [
+        pytest.param(file, id=file[1], marks=marks.get(file[0], ()))
+        for file in found
+      ],
+    )
+
+
+def test_case(case_file: tuple[Path, str]):
+  if reason := harness.why_not(harness.read_name(*case_file)):
+    pytest.skip(reason)
+  _, fault = run.run(*case_file)
+  assert not fault, fault
+
+
+def test_copies_stay_small():
+  files = [path for path in COPIES.iterdir() if path.suffix != ".md"]
+  assert sum(path.stat().st_size for path in files) <= 10_000_000
+  stems = {path.stem for path in files}
+  assert {path.name for path in files} == {
+    f"{stem}.{end}" for stem in stems for end in ("json", "npz")
+  }
 
 
 @pytest.mark.shared
-@pytest.mark.parametrize("stem", stems())
-def test_fixture(shared: Path, stem: str):
-  case = load_case(shared / "fixtures", stem)
-  rows = compare(case, find_runner(case.name)(case))
-  wrong = [row for row in rows if not row[1] <= row[2]]
-  assert not wrong, f"(output, difference, bound): {wrong}"
+def test_copies_are_equal(shared: Path):
+  for path in sorted(COPIES.glob("*.json")):
+    original = shared / "fixtures" / path.name
+    assert path.read_bytes() == original.read_bytes(), path.name
+    ours = harness.load_case(COPIES, path.stem).arrays
+    theirs = harness.load_case(shared / "fixtures", path.stem).arrays
+    assert set(ours) == set(theirs), path.name
+    for name, value in theirs.items():
+      np.testing.assert_array_equal(ours[name], value, err_msg=name)
+      assert ours[name].dtype == value.dtype
+
+
+def _case(**outputs) -> Case:
+  info = {"case": "a", "config": {"width": 3}}
+  info["float32_vs_float64_max_abs"] = {"y": 1e-4}
+  return Case(info, {f"out/{k}": np.asarray(v) for k, v in outputs.items()})
+
+
+def _fault(case: Case, **ours) -> str:
+  return harness.failures(case, compare(case, ours))
 
 
 def test_compare_sees_a_difference():
-  info = {"case": "a", "config": {}, "float32_vs_float64_max_abs": {"y": 1e-6}}
-  case = Case(info, {"out/y": np.ones(3, np.float32)})
-  ((_, difference, limit),) = compare(case, {"y": np.full(3, 1.001)})
-  assert difference > limit
-  ((_, difference, limit),) = compare(case, {"y": np.full(3, 1.00001)})
-  assert difference < limit
-  with pytest.raises(AssertionError, match="no output"):
-    compare(case, {})
+  case = _case(y=np.ones(3, np.float32), z=np.full(3, 20.0))
+  good = {"y": np.full(3, 1.0009), "z": np.full(3, 20.0019)}
+  assert not _fault(case, **good)
+  assert "y 1.1" in _fault(case, **good | {"y": np.full(3, 1.0011)})
+  assert "z 2.1" in _fault(case, **good | {"z": np.full(3, 20.0021)})
+  assert "y nan" in _fault(case, **good | {"y": np.full(3, np.nan)})
+  # What a runner did not look at may be why.
+  assert "{'width': 3}" in _fault(case, **good | {"y": np.zeros(3)})
+
+
+def test_integers_must_be_equal():
+  case = _case(n=np.arange(4))
+  assert not _fault(case, n=np.arange(4))
+  assert "n 1.00e+00 > 0" in _fault(case, n=np.array([0, 1, 2, 4]))
+
+
+def test_compare_wants_every_output():
+  case = _case(y=np.ones(3, np.float32), n=np.arange(2))
+  with pytest.raises(AssertionError, match=r"not compared \['n'\]"):
+    compare(case, {"y": np.ones(3)})
+  with pytest.raises(AssertionError, match=r"not recorded \['m'\]"):
+    compare(case, {"y": np.ones(3), "n": np.arange(2), "m": np.ones(1)})
+  with pytest.raises(AssertionError, match=r"y: got \(1,\), wanted \(3,\)"):
+    compare(case, {"y": np.ones(1), "n": np.arange(2)})
+
+
+def test_options_we_lack_are_named():
+  options = harness.Options({"norm": "ln", "width": 3})
+  with pytest.raises(NotImplementedError, match="'norm' is 'ln'; our net"):
+    options.one_of("norm", {"": "none", "bn": "batch"})
+  assert options.unread() == {"width": 3}
+
+
+def test_unknown_cases_are_errors(tmp_path: Path):
+  info = {"case": "nobody/net", "config": {}}
+  (tmp_path / "nobody__net.json").write_text(json.dumps(info))
+  np.savez(tmp_path / "nobody__net.npz", **{"out/y": np.ones(1)})
+  ((place, stem),) = run.cases(str(tmp_path))
+  assert harness.why_not("nobody/net") is None
+  assert "no runner, and not in NOT_BUILT" in run.run(place, stem)[1]
+  with pytest.raises(FileNotFoundError, match="no cases"):
+    run.cases(str(tmp_path / "nothing"))
+
+
+def test_the_longest_name_decides(monkeypatch):
+  monkeypatch.setattr(harness, "NOT_BUILT", {"a/": "A", "a/bcd": "D"})
+  monkeypatch.setattr(harness, "RUNNERS", {"a/b": dict, "a/bc": set})
+  assert harness.find_runner("a/b_other_size") is dict
+  assert harness.find_runner("a/bc") is set
+  assert harness.why_not("a/x") == "not built: A"
+  assert harness.why_not("a/bcd_2") == "not built: D"
+  assert harness.why_not("a/bc") is None
+
+
+def test_not_built_means_no_runner():
+  assert not set(harness.NOT_BUILT) & set(harness.RUNNERS)
+  for name, reason in harness.NOT_BUILT.items():
+    assert reason and harness.why_not(name) == f"not built: {reason}"
