@@ -214,6 +214,10 @@ def compare(case: Case, ours: Mapping[str, np.ndarray]) -> list[tuple]:
       shape.
   """
   recorded = case.outputs()
+  marks = {
+    name.removesuffix("robust"): recorded.pop(name)
+    for name in [n for n in recorded if n.endswith("/robust")]
+  }
   missing = sorted(set(recorded) - set(ours))
   surplus = sorted(set(ours) - set(recorded))
   assert not missing and not surplus, (
@@ -229,9 +233,27 @@ def compare(case: Case, ours: Mapping[str, np.ndarray]) -> list[tuple]:
       gap = value != reference
     else:
       gap = np.abs(np.asarray(value, np.float64) - reference)
+    group = name[: name.rfind("/") + 1]
+    if group in marks:
+      gap = gap[_where(marks[group], gap.shape)]
     difference = float(gap.max()) if gap.size else 0.0
     rows.append((name, difference, bound(case, name, reference)))
   return rows
+
+
+def _where(mark: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+  """Where an output counts beside a mark `<group>/robust` of its case.
+
+  The mark (b, h, w) is false at pixels that rounding decides. It says nothing
+  of outputs without pixels.
+  """
+  if mark.shape == shape[: mark.ndim]:
+    mark = mark.reshape(mark.shape + (1,) * (len(shape) - mark.ndim))
+  elif mark.shape == (shape[0], *shape[2:]):
+    mark = mark[:, None]
+  else:
+    mark = np.ones((), bool)
+  return np.broadcast_to(mark, shape)
 
 
 def check(case: Case, run: Runner) -> list[tuple]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tests.parity import harness
 
-MODULES = ("diffusion", "faces", "first_stage", "ldm", "perception", "slots")
+TOOLS = ("__init__", "harness", "pack", "run")
 HERE = Path(__file__).parent
 SHARED = Path(
   os.environ.get("FACEEDIT_SHARED", str(HERE.parents[2] / "shared"))
@@ -20,8 +20,9 @@ SHARED = Path(
 
 def load_runners() -> None:
   """Imports every module that registers runners."""
-  for name in MODULES:
-    importlib.import_module(f"tests.parity.{name}")
+  for path in sorted(HERE.glob("*.py")):
+    if path.stem not in TOOLS and not path.stem.startswith("test_"):
+      importlib.import_module(f"tests.parity.{path.stem}")
 
 
 def cases(folder: str | None = None) -> list[tuple[Path, str]]:

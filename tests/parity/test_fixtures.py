@@ -93,6 +93,26 @@ def test_compare_wants_every_output():
     compare(case, {"y": np.ones(1), "n": np.arange(2)})
 
 
+def test_marked_ties_do_not_count():
+  ids = np.arange(9).reshape(1, 3, 3)
+  robust = ids != 4
+  names = ("a/ids", "a/rgb", "a/points", "b/ids")
+  values = (ids, np.stack([ids, ids], 1) / 1, np.zeros((1, 3)), ids)
+  given = dict(zip(names, values, strict=True))
+  case = _case(**given, **{"a/robust": robust})
+  assert not _fault(case, **given)
+  tie = 9 * ~robust
+  moved = {"a/ids": ids + tie, "a/rgb": given["a/rgb"] + tie[:, None]}
+  assert not _fault(case, **given | moved)
+  for wrong in (
+    {"a/ids": ids[:, ::-1]},
+    {"a/rgb": given["a/rgb"][:, :, ::-1]},
+    {"a/points": np.ones((1, 3))},
+    {"b/ids": ids + tie},
+  ):
+    assert next(iter(wrong)) in _fault(case, **given | wrong)
+
+
 def test_options_we_lack_are_named():
   options = harness.Options({"norm": "ln", "width": 3})
   with pytest.raises(NotImplementedError, match="'norm' is 'ln'; our net"):
