@@ -226,6 +226,11 @@ def from_config(options, reader, code_shapes, image_size):
       f"recipe.evaluation.weights has {unknown}, wanted some of "
       f"{list(judges.FILES)}"
     )
+  if made.readers == "stages" and getattr(reader, "locator", None) is not None:
+    raise ValueError(
+      "recipe.evaluation.readers is 'stages', but a stage trains no estimator "
+      "of this kind; set it to 'frozen', or nets.estimator.kind to 'synthetic'"
+    )
   if made.weights.get("face") and not made.standard_points:
     raise ValueError(
       "recipe.evaluation.weights.face is given, standard_points is empty; it "

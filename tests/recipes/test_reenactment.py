@@ -449,6 +449,13 @@ def test_the_papers_variants_are_scored_so():
   assert made.estimator_name == "DECA"
 
 
+def test_a_published_estimator_has_no_second_one():
+  reader = face_reader.FaceReader(None, locator=object())
+  assert evaluation.from_config(options(), reader, {}, 256).readers == "frozen"
+  with pytest.raises(ValueError, match="trains no estimator of this kind"):
+    evaluation.from_config(options(readers="stages"), reader, {}, 256)
+
+
 @pytest.mark.parametrize(
   "more, message",
   [
