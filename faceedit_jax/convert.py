@@ -66,9 +66,13 @@ def convert(
     raw = reader.read_all(paths)
     parts = (reader.section(raw, name) for name in made.sections)
     state = next(filter(None, parts), {})
-  net, inputs = made.net(nets)
-  init = functools.partial(net.init, jax.random.key(seed))
-  wanted = jax.eval_shape(init, *inputs)
+  with as_user_error(f"convert {kind}: nets of the config"):
+    try:
+      net, inputs = made.net(nets)
+    except TypeError as e:  # a field that the net does not have
+      raise ValueError(str(e)) from e
+    init = functools.partial(net.init, jax.random.key(seed))
+    wanted = jax.eval_shape(init, *inputs)
   keymap = made.keymap
   if made.rival and diffusers_names.recognised(state):
     names = made.rival.naming(net)
@@ -78,9 +82,10 @@ def convert(
   )
   report.elsewhere = reader.count(raw) - len(state)
   if report.faults:
+    advice = made.hint(state) or "another KIND, or --config with other nets?"
     raise UserError(
       f"convert {kind}: {' and '.join(map(str, paths))} does not fit this net: "
-      f"{report} (another KIND, or --config with other nets?)"
+      f"{report} ({advice})"
     )
   return {**arrays, **_untrained(init, inputs, report.fresh)}, report
 

@@ -1,5 +1,9 @@
 """Key maps of the published face networks: ArcFace (insightface) and DECA."""
 
+import re
+from collections.abc import Mapping
+from typing import Any
+
 from faceedit_jax.weights.keymap import Target, from_rules
 
 _IRESNET = from_rules(
@@ -20,6 +24,17 @@ _IRESNET = from_rules(
 def iresnet(key: str) -> Target | None:
   """Key map of `IResNet` (arcface_torch backbone)."""
   return _IRESNET(key)
+
+
+def iresnet_hint(state: Mapping[str, Any]) -> str:
+  """What the keys of an iresnet say about its size."""
+  found = [re.match(r"layer([1-4])\.(\d+)\.", key) for key in state]
+  blocks = {m.groups() for m in found if m}
+  stages = [sum(s == str(i) for s, _ in blocks) for i in range(1, 5)]
+  if 0 in stages:
+    return ""
+  stages = ",".join(map(str, stages))
+  return f"the file's blocks are --config.nets.identity.stages={stages}"
 
 
 _ENCODER = from_rules(

@@ -35,6 +35,7 @@ class Kind:
     widened: see `account.fit`.
     renewed: see `account.fit`.
     rival: the class of diffusers whose files are read as well, and written.
+    hint: of a file that does not fit: what its keys say it is, or "".
   """
 
   what: str
@@ -45,6 +46,7 @@ class Kind:
   widened: tuple[str, ...] = ()
   renewed: tuple[str, ...] = ()
   rival: rivals.Rival | None = None
+  hint: Callable[[Mapping[str, Any]], str] = lambda state: ""
 
 
 def _fields(section: Mapping[str, Any], *others: str) -> dict[str, Any]:
@@ -115,6 +117,12 @@ def _lpips(net):
 
 
 _DETAIL = 128  # numbers of DECA's detail code
+# A first stage brings along the LPIPS that it was trained with.
+_LPIPS_PARTS = (
+  "first_stage_model.loss.perceptual_loss.",
+  "loss.perceptual_loss.",
+  "",
+)
 KINDS: Mapping[str, Kind] = {
   "vq": Kind(
     "VQ first stage of latent diffusion, or diffusers' VQModel "
@@ -163,15 +171,28 @@ KINDS: Mapping[str, Kind] = {
     ("D_detail", ""),
   ),
   "arcface": Kind(
-    "iresnet backbone of arcface_torch (nets.identity)",
+    "iresnet backbone of arcface_torch (nets.identity; iresnet100: "
+    "--config.nets.identity.stages=3,13,30,3)",
     _identity,
     faces.iresnet,
+    ("state_dict_backbone", "backbone.", "model.", ""),
+    hint=faces.iresnet_hint,
   ),
   "lpips_vgg": Kind(
-    "LPIPS with VGG16, all of the module", _lpips("vgg"), perception.lpips
+    "LPIPS with VGG16: all of the module, or torchvision's vgg16 and the "
+    "linear weights, two FILEs",
+    _lpips("vgg"),
+    perception.lpips,
+    _LPIPS_PARTS,
+    hint=perception.lpips_hint,
   ),
   "lpips_alex": Kind(
-    "LPIPS with AlexNet, all of the module", _lpips("alex"), perception.lpips
+    "LPIPS with AlexNet: all of the module, or torchvision's alexnet and the "
+    "linear weights, two FILEs",
+    _lpips("alex"),
+    perception.lpips,
+    _LPIPS_PARTS,
+    hint=perception.lpips_hint,
   ),
   "inception": Kind(
     "Inception of pytorch-fid (pt_inception-2015-12-05-6726825d.pth)",

@@ -1,6 +1,8 @@
 """Key maps of the nets that judge pictures, and of the patch discriminator."""
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
 from faceedit_jax.weights import faces
 from faceedit_jax.weights.keymap import Target, from_rules, target
@@ -10,19 +12,33 @@ def lpips(key: str) -> Target | None:
   """Key map of `LPIPS`.
 
   Args:
-    key: as in the state of the published module. The linear weights occur
-      there twice, and the scaling constants are ours already.
+    key: as in the state of the published module, where the linear weights
+      occur twice, or as in its parts: torchvision's classification network,
+      whose convolutions have the same numbers, and the linear weights.
 
   Returns:
-    The target, or None.
+    The target, or None: the scaling constants are ours already, and of the
+    classification network its last layers are not needed.
   """
-  if key.startswith(("scaling_layer.", "lins.")):
+  if key.startswith(("scaling_layer.", "lins.", "classifier.")):
     return None
   if found := re.fullmatch(r"lin(\d)\.model\.1\.weight", key):
     return Target((f"lin_{found[1]}",), "flat")
-  if found := re.fullmatch(r"net\.slice\d\.(\d+)\.(weight|bias)", key):
+  if found := re.fullmatch(
+    r"(?:net\.slice\d|features)\.(\d+)\.(weight|bias)", key
+  ):
     return target(f"conv_{found[1]}", found[2], "conv")
   raise KeyError(f"key map: no rule for {key!r}")
+
+
+def lpips_hint(state: Mapping[str, Any]) -> str:
+  """Which of its two parts is not there."""
+  trunk = any(k.startswith(("features.", "net.")) for k in state)
+  linear = any(k.startswith("lin0.") for k in state)
+  if trunk == linear:
+    return ""
+  missing = "linear weights" if trunk else "torchvision's convolutions"
+  return f"{missing} are not among the files: give theirs as another FILE"
 
 
 def patch_discriminator(key: str) -> Target | None:

@@ -66,6 +66,11 @@ def full_rows(kind):
   return rows_of(kind, FULL[kind])
 
 
+@functools.cache
+def small_rows(kind):
+  return rows_of(kind, SMALL)
+
+
 def draw(wanted, rng):
   flat = flax.traverse_util.flatten_dict(wanted, sep="/")
   return {
@@ -190,7 +195,7 @@ def test_options_are_those_of_stable_diffusion():
 
 @pytest.mark.parametrize("kind", ["vq", "kl", "unet"])
 def test_there_and_back_is_the_same_bits(kind, tmp_path, rng):
-  arrays = draw(rows_of(kind, SMALL)[1], rng)
+  arrays = draw(small_rows(kind)[1], rng)
   convert.write(arrays, tmp_path / "ours.safetensors", {})
   state, config = to_diffusers.export(
     kind, tmp_path / "ours.safetensors", SMALL
@@ -210,7 +215,7 @@ def test_there_and_back_is_the_same_bits(kind, tmp_path, rng):
 
 def test_old_and_new_forms_of_one_tensor(tmp_path, rng):
   """Attention by its old names and as convolutions; projections as linear."""
-  arrays = draw(rows_of("kl", SMALL)[1], rng)
+  arrays = draw(small_rows("kl")[1], rng)
   convert.write(arrays, tmp_path / "kl.safetensors", {})
   state, _ = to_diffusers.export("kl", tmp_path / "kl.safetensors", SMALL)
   old = {}
@@ -231,7 +236,7 @@ def test_old_and_new_forms_of_one_tensor(tmp_path, rng):
   for path, value in arrays.items():
     np.testing.assert_array_equal(back[path], value)
 
-  arrays = draw(rows_of("unet", SMALL)[1], rng)
+  arrays = draw(small_rows("unet")[1], rng)
   convert.write(arrays, tmp_path / "unet.safetensors", {})
   state, _ = to_diffusers.export("unet", tmp_path / "unet.safetensors", SMALL)
   for key, value in state.items():
@@ -356,7 +361,7 @@ def test_command_on_a_trained_stage(stage, tmp_path, capsys, ema):
 
 
 def test_command_knows_the_sizes_of_a_converted_file(tmp_path, rng, capsys):
-  arrays = draw(rows_of("unet", SMALL)[1], rng)
+  arrays = draw(small_rows("unet")[1], rng)
   convert.write(arrays, tmp_path / "ours.safetensors", {})
   state, _ = to_diffusers.export("unet", tmp_path / "ours.safetensors", SMALL)
   source = tmp_path / "theirs.safetensors"
