@@ -120,14 +120,21 @@ def ddim_noise(grid: Grid, eta: float) -> np.ndarray:
 def log_alpha_at(schedule: Schedule, time: np.ndarray) -> np.ndarray:
   """log alpha at continuous times; discrete step n sits at (n + 1) / T."""
   nodes = np.arange(1, schedule.steps + 1) / schedule.steps
-  return np.interp(time, nodes, schedule.log_alpha)
+  return _along(nodes, schedule.log_alpha, time)
 
 
 def time_at(schedule: Schedule, half_log_snr: np.ndarray) -> np.ndarray:
   """Continuous time at lambda = log(alpha / sigma): the schedule inverted."""
   log_alpha = -0.5 * np.logaddexp(0.0, -2.0 * np.asarray(half_log_snr))
   nodes = np.arange(1, schedule.steps + 1) / schedule.steps
-  return np.interp(log_alpha, schedule.log_alpha[::-1], nodes[::-1])
+  return _along(schedule.log_alpha[::-1], nodes[::-1], log_alpha)
+
+
+def _along(x: np.ndarray, y: np.ndarray, at: np.ndarray) -> np.ndarray:
+  """y at `at` by straight lines, the outer ones prolonged; x rises."""
+  i = np.clip(np.searchsorted(x, at) - 1, 0, len(x) - 2)
+  share = (at - x[i]) / (x[i + 1] - x[i])
+  return y[i] + share * (y[i + 1] - y[i])
 
 
 def continuous_times(

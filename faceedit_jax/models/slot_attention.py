@@ -30,7 +30,8 @@ class SlotAttention(nn.Module):
     softmax_over: "slots" or, with several heads, "heads_slots" jointly (LSD).
     scale_by: "head": logits are divided by the root of a head's features;
       "slot": of all heads' features (LSD).
-    project_out: whether the heads are mixed by a linear layer (SAVi).
+    project_out: whether the heads are mixed by a linear layer, which gives as
+      many features as one head has (SAVi).
     norm_eps: of the layer norms.
     dtype: compute dtype of keys and values; slots stay in float32.
   """
@@ -60,7 +61,7 @@ class SlotAttention(nn.Module):
     self.mlp_in = dense(self.mlp_size)
     self.mlp_out = dense(self.slot_size)
     if self.project_out:
-      self.output = dense(self.slot_size, bias=False)
+      self.output = dense(size // self.heads)
 
   @typechecked
   def __call__(

@@ -150,10 +150,13 @@ def savi_attention(state: Mapping[str, np.ndarray]) -> dict:
   for letter in "qkv":
     kernel = state[f"general_dense_{letter}_0.kernel"]
     out[f"project_{letter}"] = {"kernel": kernel.reshape(len(kernel), -1)}
-  mixing = [k for k in state if re.match(r"(general_)?dense_o", k)]
-  if mixing:
-    kernel = state[mixing[0]]
-    out["output"] = {"kernel": kernel.reshape(-1, kernel.shape[-1])}
+  mixing = "InvertedDotProductAttention_0.DenseGeneral_0"
+  if f"{mixing}.kernel" in state:
+    kernel = state[f"{mixing}.kernel"]
+    out["output"] = {
+      "kernel": kernel.reshape(-1, kernel.shape[-1]),
+      "bias": state[f"{mixing}.bias"],
+    }
   gru = {
     k.removeprefix("GRU_0.GRUCell_0."): v
     for k, v in state.items()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from faceedit_jax import diffusion
-from faceedit_jax.diffusion import predictions, schedules
+from faceedit_jax.diffusion import grids, predictions, schedules
 
 
 @pytest.mark.parametrize("kind", schedules.KINDS)
@@ -62,6 +62,18 @@ def test_continuous_time_meets_the_steps():
   np.testing.assert_allclose(
     schedule.sigma(t.astype(jnp.float32)), schedule.sigma(t), rtol=1e-4
   )
+
+
+def test_times_and_levels_invert_each_other():
+  schedule = diffusion.make_schedule(steps=100)
+  # Also between the steps, and before the first one at 0.01.
+  time = np.array([1.0, 0.505, 0.0142, 0.01, 0.008])
+  log_alpha = grids.log_alpha_at(schedule, time)
+  np.testing.assert_allclose(log_alpha[[0, 3]], schedule.log_alpha[[-1, 0]])
+  np.testing.assert_allclose(log_alpha[1], schedule.log_alpha[49:51].mean())
+  level = log_alpha - 0.5 * np.log(-np.expm1(2 * log_alpha))
+  np.testing.assert_allclose(grids.time_at(schedule, level), time)
+  assert np.all(np.diff(level) > 0)
 
 
 def test_posterior_by_bayes_rule():

@@ -82,6 +82,14 @@ def test_slots_follow_their_order(rng):
   np.testing.assert_allclose(attention.sum(-1), 1, atol=1e-5)
 
 
+def test_mixed_heads_give_one_heads_features():
+  net = SlotAttention(8, 8, 1, heads=2, qkv_size=12, project_out=True)
+  params = shapes(net, array(1, 6, 5), array(1, 3, 8))["params"]
+  assert params["output"]["kernel"].shape == (12, 6)
+  assert params["output"]["bias"].shape == (6,)
+  assert params["gru"]["ih"]["kernel"].shape == (6, 24)
+
+
 def test_slot_size_error():
   with pytest.raises(ValueError, match="slots of 5 features, wanted 8"):
     shapes(SlotAttention(8), array(1, 6, 5), array(1, 3, 5))

@@ -118,7 +118,8 @@ def _run(weights, inputs, parts, modes) -> dict:
       total = nll + weight * factor * gan
       if kind == "vq":
         total += config["cw"] * latent["quant_loss"]
-        extra = {"p_loss": learned(picture).mean()}
+        # Not measured, and logged as 0, where it has no weight.
+        extra = {"p_loss": learned(picture).mean() * (config["pw"] > 0)}
       else:
         total += config["klw"] * latent["kl_loss"]
         extra = {}

@@ -264,10 +264,12 @@ def check(case: Case, run: Runner) -> list[tuple]:
       it names the options of the json that the runner did not look at.
   """
   try:
-    rows = compare(case, run(case))
+    return compare(case, run(case))
+  except NotImplementedError as error:
+    raise AssertionError(str(error)) from error
   except Exception as error:
-    raise AssertionError(f"{error}; {_not_looked_at(case)}") from error
-  return rows
+    kind = type(error).__name__
+    raise AssertionError(f"{kind}: {error}; {_not_looked_at(case)}") from error
 
 
 def failures(case: Case, rows: list[tuple]) -> str:
