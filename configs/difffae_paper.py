@@ -249,7 +249,19 @@ def smoke_paper():
     part["data"]["size"] = 64
     if name != "locator":
       part["data"]["folder"] = "voxceleb_smoke"
+  # Enough for points that lie on the face.
+  stages["locator"].update(steps=150, log_every=50)
+  stages["locator"]["recipe"]["optimizer"]["lr"] = 1e-2
   denoiser = stages["denoiser"]
-  scores = evaluation(denoiser["data"], published=True)
-  denoiser["recipe"]["evaluation"] = scores | dict(pairs=2)
+  denoiser["recipe"]["evaluation"] = evaluation(
+    denoiser["data"], published=True
+  ) | dict(
+    pairs=8,
+    weights=dict(
+      inception="rehearsal/weights/inception.safetensors",
+      face="rehearsal/weights/deep3d.safetensors",
+      identity="",
+    ),
+    standard_points="rehearsal/weights/similarity_Lm3D_all.mat",
+  )
   return config

@@ -3,8 +3,9 @@
   python -m tests.published_files FOLDER
 
 FOLDER/weights has FLAME, its albedo, landmarks and mesh, and converted weights
-of DECA and ArcFace, FOLDER/videos clips as VoxCeleb1 has them. With them the
-path of the paper can be walked without a licence, see README.
+of DECA, ArcFace and the nets that score; FOLDER/videos has clips as VoxCeleb1
+has them. With these the path of the paper can be walked without a licence, see
+README.
 """
 
 import pathlib
@@ -16,10 +17,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import safetensors.numpy
+import scipy.io
 
 from faceedit_jax import recipes
 from faceedit_jax.core import config as config_lib
 from faceedit_jax.core.config import ConfigDict
+from faceedit_jax.models import deep3d, inception
 from faceedit_jax.morphable import model as model_lib
 from faceedit_jax.morphable import procedural
 from tests import video_set
@@ -110,14 +113,47 @@ def make_weights(folder: pathlib.Path, config: ConfigDict) -> None:
     if name == "light":
       part[:3] = AMBIENT
     bias.append(part)
-  last["kernel"] = 0.02 * last["kernel"]
+  last["kernel"] = 0.2 * last["kernel"]
   last["bias"] = np.concatenate(bias)
   for name in ("estimator", "identity"):
     flat = flax.traverse_util.flatten_dict(jax.device_get(nets[name]), sep="/")
-    path = folder / pathlib.Path(config.nets[name].weights).name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    flat = {k: np.ascontiguousarray(v) for k, v in flat.items()}
-    safetensors.numpy.save_file(flat, path)
+    _save(folder / pathlib.Path(config.nets[name].weights).name, flat)
+
+
+def make_judges(folder: pathlib.Path) -> None:
+  """Untrained nets of FID and of Deep3DFaceRecon at their full sizes."""
+  rng = np.random.default_rng(0)
+  for name, net, side in (
+    ("inception", inception.Inception(), 299),
+    ("deep3d", deep3d.Deep3D(), deep3d.SIZE),
+  ):
+    picture = jax.ShapeDtypeStruct((1, side, side, 3), "float32")
+    shapes = jax.eval_shape(net.init, jax.random.key(0), picture)
+    flat = flax.traverse_util.flatten_dict(shapes, sep="/")
+    _save(
+      folder / f"{name}.safetensors",
+      {path: _drawn(path, leaf.shape, rng) for path, leaf in flat.items()},
+    )
+  # Eyes, nose tip and corners of the mouth, about as far apart as theirs.
+  points = [[-1, 1, 0], [1, 1, 0], [0, 0, 1], [-0.8, -1, 0.4], [0.8, -1, 0.4]]
+  scipy.io.savemat(
+    folder / "similarity_Lm3D_all.mat", {"lm": 0.3 * np.asarray(points)}
+  )
+
+
+def _drawn(path, shape, rng) -> np.ndarray:
+  """An array that keeps activations near one."""
+  if path.endswith(("kernel",)):
+    fan = max(1, int(np.prod(shape[:-1])))
+    return rng.normal(0, (2 / fan) ** 0.5, shape).astype(np.float32)
+  whole = path.endswith(("scale", "var"))
+  return np.full(shape, float(whole), np.float32)
+
+
+def _save(path: pathlib.Path, flat) -> None:
+  path.parent.mkdir(parents=True, exist_ok=True)
+  arrays = {name: np.ascontiguousarray(value) for name, value in flat.items()}
+  safetensors.numpy.save_file(arrays, path)
 
 
 def main() -> int:
@@ -125,6 +161,7 @@ def main() -> int:
   folder = pathlib.Path(sys.argv[1])
   make_flame_files(folder / "weights")
   make_weights(folder / "weights", config_lib.load(CONFIG))
+  make_judges(folder / "weights")
   video_set.make_video_set(
     folder / "videos", people=6, clips=2, frames=4, size=64
   )
