@@ -1,49 +1,18 @@
-"""FLAME as a `Morphable`, and its landmarks.
+"""FLAME as a `Morphable`.
 
 FLAME is licensed by its authors; the files come from the user.
 """
 
 import pathlib
 
-import flax.struct
 import jax.numpy as jnp
 import numpy as np
 
-from faceedit_jax.core.typing import Array, Float, Int, typechecked
-from faceedit_jax.morphable import flame_files, obj
-from faceedit_jax.morphable.model import (
-  Landmarks,
-  Morphable,
-  rotation_matrix,
-)
+from faceedit_jax.core.typing import Array, Float, typechecked
+from faceedit_jax.morphable import flame_files, flame_landmarks, obj
+from faceedit_jax.morphable.model import Landmarks, Morphable
 
 _IDENTITY_COLUMNS = 300  # of shapedirs; expression columns follow
-
-
-def barycentric_landmarks(
-  faces: np.ndarray, face_ids: np.ndarray, weights: np.ndarray
-) -> Landmarks:
-  """Landmarks given as points of triangles."""
-  ids = np.asarray(face_ids).reshape(-1)
-  return Landmarks(
-    vertices=jnp.asarray(np.asarray(faces)[ids], jnp.int32),
-    weights=jnp.asarray(np.asarray(weights).reshape(-1, 3), jnp.float32),
-  )
-
-
-def five_of_68(points: Landmarks) -> Landmarks:
-  """Eye centres, nose tip and mouth corners from the 68 points."""
-  groups = [range(36, 42), range(42, 48), [30], [48], [54]]
-  vertices, weights = np.asarray(points.vertices), np.asarray(points.weights)
-  width = 6 * vertices.shape[1]
-  out_vertices = np.zeros((5, width), np.int32)
-  out_weights = np.zeros((5, width), np.float32)
-  for row, group in enumerate(groups):
-    group = list(group)
-    n = len(group) * vertices.shape[1]
-    out_vertices[row, :n] = vertices[group].reshape(-1)
-    out_weights[row, :n] = weights[group].reshape(-1) / len(group)
-  return Landmarks(jnp.asarray(out_vertices), jnp.asarray(out_weights))
 
 
 def _no_landmarks() -> Landmarks:
@@ -58,6 +27,7 @@ def from_arrays(
   uv_faces: np.ndarray | None = None,
   albedo: tuple[np.ndarray, np.ndarray] | None = None,
   landmarks68: Landmarks | None = None,
+  landmarks5: Landmarks | None = None,
 ) -> Morphable:
   """A `Morphable` from the fields of a FLAME file.
 
@@ -69,6 +39,7 @@ def from_arrays(
     uv_faces: (F, 3) indices into uv.
     albedo: mean and basis; flat grey without directions when absent.
     landmarks68: needed to re-centre edited poses.
+    landmarks5: of the 68 unless given.
 
   Raises:
     ValueError: if the file has fewer components than asked for.
@@ -89,7 +60,12 @@ def from_arrays(
   posedirs = np.asarray(arrays["posedirs"]).reshape(count * 3, -1).T
   if albedo is None:
     albedo = (np.full((4, 4, 3), 0.6), np.zeros((0, 4, 4, 3)))
-  five = _no_landmarks() if landmarks68 is None else five_of_68(landmarks68)
+  if landmarks5 is None:
+    landmarks5 = (
+      flame_landmarks.five_of_68(landmarks68)
+      if landmarks68 is not None
+      else _no_landmarks()
+    )
   if uv is None or uv_faces is None:
     uv, uv_faces = np.zeros((count, 2)), faces
   return Morphable(
@@ -103,7 +79,7 @@ def from_arrays(
     uv_faces=jnp.asarray(np.asarray(uv_faces).astype(np.int32)),
     albedo_mean=f32(albedo[0]),
     albedo_basis=f32(albedo[1]),
-    landmarks5=five,
+    landmarks5=landmarks5,
     landmarks68=landmarks68 or _no_landmarks(),
     head_share=f32([[1, 1, 1], [0, 0, 0]]),
     lid_vertices=jnp.zeros((2, 0), jnp.int32),
@@ -141,7 +117,7 @@ def load_flame(
   """
   arrays = flame_files.read_model(path)
   layout: dict[str, np.ndarray] = {}
-  albedo = points = None
+  albedo = points = five = None
   if albedo_path is not None:
     found = flame_files.read_albedo(albedo_path, n_albedo)
     albedo = found["mean"], found["basis"]
@@ -162,9 +138,13 @@ def load_flame(
         f"landmark file {landmark_path} names triangle {ids.max()}, {path} has "
         f"{len(arrays['f'])}; wanted files of the same head"
       )
-    points = barycentric_landmarks(
+    points = flame_landmarks.barycentric_landmarks(
       arrays["f"], ids, found["full_lmk_bary_coords"]
     )
+    if len(found) == len(flame_files.LANDMARKS):
+      # DECA keeps an edited head in place by its landmarks2d.
+      frontal = flame_landmarks.embedding(arrays["f"], found).frontal
+      five = flame_landmarks.five_of_68(frontal)
   if layout and len(layout["uv_faces"]) != len(arrays["f"]):
     raise ValueError(
       f"albedo file {albedo_path} lays out {len(layout['uv_faces'])} "
@@ -176,40 +156,25 @@ def load_flame(
     n_expression,
     albedo=albedo,
     landmarks68=points,
+    landmarks5=five,
     **layout,
   )
 
 
-@flax.struct.dataclass
-class Contour:
-  """Face contour that slides with the yaw of the head: 79 rows of 17 points."""
-
-  face_ids: Int[Array, "79 17"]
-  weights: Float[Array, "79 17 3"]
-
-
 @typechecked
-def contour_row(joint_pose: Float[Array, "b 15"]) -> Int[Array, "b"]:
-  """Row of the contour table for the yaw of each head, DECA's sign."""
-  rotations = rotation_matrix(joint_pose[:, :6].reshape(-1, 2, 3))
-  turn = rotations[:, 0] @ rotations[:, 1]
-  flat = jnp.sqrt(turn[:, 0, 0] ** 2 + turn[:, 1, 0] ** 2)
-  yaw = jnp.rad2deg(jnp.arctan2(-turn[:, 2, 0], flat))
-  row = jnp.round(jnp.minimum(yaw, 39.0)).astype(jnp.int32)
-  return jnp.where(row < 0, jnp.where(row < -39, 78, 39 - row), row)
+def joint_pose(
+  pose: Float[Array, "b 6"],
+  neck: Float[Array, "b 3"] | None = None,
+  eyes: Float[Array, "b 6"] | None = None,
+) -> Float[Array, "b 15"]:
+  """Axis-angles of FLAME's five joints for `model.skin`.
 
-
-@typechecked
-def contour_landmarks(
-  contour: Contour,
-  faces: Int[Array, "f 3"],
-  vertices: Float[Array, "b v 3"],
-  joint_pose: Float[Array, "b 15"],
-) -> Float[Array, "b 17 3"]:
-  """The 17 contour points of posed vertices (DECA's landmarks2d, 0..16)."""
-  row = contour_row(joint_pose)
-  corners = faces[contour.face_ids[row]]  # (b, 17, 3)
-  index = corners.reshape(len(corners), -1)[..., None]
-  picked = jnp.take_along_axis(vertices, index, axis=1)
-  picked = picked.reshape(*corners.shape, 3)
-  return (picked * contour.weights[row][..., None]).sum(-2)
+  Args:
+    pose: root (3) and jaw (3), radians.
+    neck: neck, at rest unless given, as in DECA.
+    eyes: left (3) and right eye (3), at rest unless given.
+  """
+  batch = pose.shape[0]
+  neck = jnp.zeros((batch, 3)) if neck is None else neck
+  eyes = jnp.zeros((batch, 6)) if eyes is None else eyes
+  return jnp.concatenate([pose[:, :3], neck, pose[:, 3:], eyes], -1)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from faceedit_jax.morphable import head_template, procedural
-from faceedit_jax.morphable.flame import five_of_68
+from faceedit_jax.morphable.flame_landmarks import five_of_68
 from faceedit_jax.morphable.model import Landmarks, Morphable
 
 _REGRESSOR_VERTICES = 400

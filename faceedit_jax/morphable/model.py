@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from faceedit_jax.core.typing import Array, Float, Int, typechecked
+from faceedit_jax.morphable.rotations import rotation_matrix
 
 _HIGH = jax.lax.Precision.HIGHEST  # geometry does not survive bfloat16
 
@@ -95,29 +96,6 @@ class Morphable:
       "light": (9, 3),
       "camera": (3,),
     }
-
-
-@typechecked
-def rotation_matrix(
-  axis_angle: Float[Array, "... 3"],
-) -> Float[Array, "... 3 3"]:
-  """Rodrigues' formula as FLAME writes it.
-
-  Args:
-    axis_angle: (..., 3) radians.
-
-  Returns:
-    (..., 3, 3) rotations. 1e-8 is added to every component before the norm,
-    so that the zero rotation has a gradient.
-  """
-  angle = jnp.linalg.norm(axis_angle + 1e-8, axis=-1, keepdims=True)
-  x, y, z = jnp.moveaxis(axis_angle / angle, -1, 0)
-  zero = jnp.zeros_like(x)
-  cross = jnp.stack([zero, -z, y, z, zero, -x, -y, x, zero], -1)
-  cross = cross.reshape(*x.shape, 3, 3)
-  sin, cos = jnp.sin(angle)[..., None], jnp.cos(angle)[..., None]
-  square = jnp.matmul(cross, cross, precision=_HIGH)
-  return jnp.eye(3, dtype=axis_angle.dtype) + sin * cross + (1 - cos) * square
 
 
 @typechecked

@@ -83,6 +83,72 @@ def shade(
   )
 
 
+@typechecked
+def lit(
+  albedo: Float[Array, "b h w 3"],
+  normals: Float[Array, "b h w 3"],
+  light: Float[Array, "b 9 3"],
+  least: float | None = None,
+) -> Float[Array, "b h w 3"]:
+  """Albedo times light, in a picture or in texture space.
+
+  Args:
+    albedo: linear colour.
+    normals: world-space normals.
+    light: see `shade`.
+    least: least light and, with it, no albedo below 0.
+  """
+  shaded = jax.vmap(shade)(normals, light)
+  if least is None:
+    return albedo * shaded
+  return jnp.maximum(albedo, 0.0) * jnp.maximum(shaded, least)
+
+
+@typechecked
+def distant_lamps(
+  normals: Float[Array, "*s 3"], lamps: Float[Array, "l 6"]
+) -> Float[Array, "*s 3"]:
+  """Mean over distant lamps of their light on Lambert surfaces.
+
+  Args:
+    normals: world-space normals.
+    lamps: direction towards each lamp, any length, and its colour
+      (SRenderY.add_directionlight of DECA).
+  """
+  towards = _unit(lamps[:, :3])
+  facing = jnp.einsum("...k,lk->...l", normals, towards, precision="highest")
+  return _mean_light(facing.clip(0.0, 1.0), lamps[:, 3:])
+
+
+@typechecked
+def near_lamps(
+  normals: Float[Array, "*s 3"],
+  positions: Float[Array, "*s 3"],
+  lamps: Float[Array, "l 6"],
+) -> Float[Array, "*s 3"]:
+  """Mean over lamps in the scene of their light, without falling off.
+
+  Args:
+    normals: world-space normals.
+    positions: world-space points, metres.
+    lamps: place of each lamp and its colour (SRenderY.add_pointlight of
+      DECA). As there, what faces away gets negative light.
+  """
+  towards = _unit(lamps[:, :3] - positions[..., None, :])
+  facing = (normals[..., None, :] * towards).sum(-1)
+  return _mean_light(facing, lamps[:, 3:])
+
+
+def _unit(x: Array) -> Array:
+  length = jnp.linalg.norm(x, axis=-1, keepdims=True)
+  return x / jnp.maximum(length, 1e-12)
+
+
+def _mean_light(facing: Array, colours: Array) -> Array:
+  total = jnp.einsum("...l,lc->...c", facing, colours, precision="highest")
+  return total / len(colours)
+
+
 def light_from_real(coefficients):
   """Converts coefficients of real orthonormal harmonics to DECA's.
 

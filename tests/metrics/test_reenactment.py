@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from faceedit_jax.metrics import reenactment
-from faceedit_jax.morphable.model import rotation_matrix
+from faceedit_jax.morphable.rotations import rotation_matrix
 
 
 def coefficients(rng, n=2):

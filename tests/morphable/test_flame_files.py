@@ -105,24 +105,6 @@ def test_albedo_files(tmp_path, kind):
     flame_files.read_albedo(path)
 
 
-@pytest.mark.shared
-@pytest.mark.parametrize("kind", ["flame", "bfm"])
-def test_albedo_matches_deca(shared, tmp_path, kind):
-  data = np.load(shared / "fixtures" / "deca__flame_tex.npz")
-  mean = data[f"state/{kind}/texture_mean"].reshape(32, 32, 3)
-  basis = data[f"state/{kind}/texture_basis"].reshape(32, 32, 3, -1)
-  path = tmp_path / "albedo.npz"
-  if kind == "flame":
-    np.savez(path, mean=mean * 255, tex_dir=basis * 255)
-  else:
-    np.savez(path, MU=mean, PC=basis)
-  found = flame_files.read_albedo(path, 20)
-  loaded = found["mean"], found["basis"]
-  m = flame.from_arrays(generated_arrays(), 5, 5, albedo=loaded)
-  got = model.albedo(m, jnp.asarray(data["in/code"])).transpose(0, 3, 1, 2)
-  np.testing.assert_allclose(got, data[f"out/{kind}"], atol=2e-6)
-
-
 def check_ict(m):
   assert m.n_expression >= 1
   joints = np.asarray(m.j_regressor @ m.v_template)

@@ -1,12 +1,10 @@
 """Skinning, landmarks and albedo against the official FLAME code."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from faceedit_jax.morphable import camera as cameras
-from faceedit_jax.morphable import flame, model, render, shading
+from faceedit_jax.morphable import flame, model, rotations
 from faceedit_jax.morphable.procedural import procedural_model
 
 
@@ -42,7 +40,7 @@ def test_head_turns_about_the_neck_and_the_bust_stays(head):
   # Yaw towards +x: the nose goes to the subject's left.
   assert points[0, nose, 0] > 0.04
   rotation = model.head_rotation(head, pose)
-  expected = model.rotation_matrix(pose[:, :3])
+  expected = rotations.rotation_matrix(pose[:, :3])
   np.testing.assert_allclose(rotation, expected, atol=1e-6)
   assert moved[crown] < 0.08
 
@@ -151,49 +149,3 @@ def test_skinning_matches_a_textbook_version():
   for k in range(2):
     wanted = reference_skin(m, code[k], joint_pose[k])
     np.testing.assert_allclose(points[k], wanted, atol=2e-6)
-
-
-@pytest.mark.shared
-def test_flame_matches_deca(shared):
-  data = np.load(shared / "fixtures" / "deca__flame.npz")
-  arrays = {k[8:]: data[k] for k in data if k.startswith("in/file/")}
-  points68 = flame.barycentric_landmarks(
-    arrays["f"],
-    data["in/lmk/full_lmk_faces_idx"],
-    data["in/lmk/full_lmk_bary_coords"],
-  )
-  m = flame.from_arrays(arrays, landmarks68=points68)
-  code = jnp.concatenate([data["in/shape"], data["in/exp"]], -1)
-  joint_pose = jnp.asarray(data["out/full_pose"])
-  points, joints = model.skin(m, code, joint_pose)
-  np.testing.assert_allclose(points, data["out/vertices"], atol=2e-7)
-  np.testing.assert_allclose(joints, data["out/joints"], atol=2e-7)
-  got = model.landmarks(m.landmarks68, points)
-  np.testing.assert_allclose(got, data["out/landmarks3d"], atol=2e-7)
-  contour = flame.Contour(
-    jnp.asarray(data["in/lmk/dynamic_lmk_faces_idx"], jnp.int32),
-    jnp.asarray(data["in/lmk/dynamic_lmk_bary_coords"]),
-  )
-  got = flame.contour_landmarks(contour, m.faces, points, joint_pose)
-  np.testing.assert_allclose(got, data["out/landmarks2d"][:, :17], atol=2e-7)
-
-
-@pytest.mark.shared
-def test_maths_matches_deca(shared):
-  data = np.load(shared / "fixtures" / "deca__math.npz")
-  got = model.rotation_matrix(jnp.asarray(data["in/aa"]))
-  np.testing.assert_allclose(got, data["out/rodrigues"], atol=1e-6)
-  for points, faces, wanted in zip(
-    data["in/V"], data["in/F"], data["out/vertex_normals"], strict=True
-  ):
-    got = render.vertex_normals(
-      jnp.asarray(points)[None], jnp.asarray(faces, jnp.int32)
-    )
-    np.testing.assert_allclose(got[0], wanted, atol=1e-6)
-  got = cameras.project(jnp.asarray(data["in/V"]), jnp.asarray(data["in/cam"]))
-  flip = np.array([1, -1, -1])
-  np.testing.assert_allclose(got * flip, data["out/orth"], atol=1e-6)
-  normals = jnp.asarray(data["in/normals"]).transpose(0, 2, 3, 1)
-  got = jax.vmap(shading.shade)(normals, jnp.asarray(data["in/sh"]))
-  wanted = data["out/sh_shading"].transpose(0, 2, 3, 1)
-  np.testing.assert_allclose(got, wanted, atol=2e-6)

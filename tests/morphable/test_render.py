@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from faceedit_jax.morphable import camera as cameras
-from faceedit_jax.morphable import flame, model, render, shading
+from faceedit_jax.morphable import model, render, rotations, shading
 from faceedit_jax.morphable.procedural import procedural_model
 
 SIZE = 48
@@ -97,7 +97,7 @@ def test_eg3d_camera_of_the_frontal_head():
     frontal[16:], [4.2647, 0, 0.5, 0, 4.2647, 0.5, 0, 0, 1], rtol=1e-6
   )
   # A head turned to its left shows its right side: the camera moves to -x.
-  turned = model.rotation_matrix(jnp.array([[0.0, 0.5, 0.0]]))
+  turned = rotations.rotation_matrix(jnp.array([[0.0, 0.5, 0.0]]))
   assert cameras.eg3d_camera(turned)[0, 3] < -1
 
 
@@ -106,40 +106,3 @@ def test_texture_lookup_is_bilinear_with_zeros_outside():
   uv = jnp.array([[[0.125, 0.875], [0.25, 0.875], [0.5, 0.5], [1.5, 0.5]]])
   got = render.sample_texture(texture, uv)[0, :, 0]
   np.testing.assert_allclose(got, [0.0, 0.5, 7.5, 0.0], atol=1e-6)
-
-
-@pytest.mark.shared
-def test_sh_rendering_matches_deca(shared):
-  data = np.load(shared / "fixtures" / "deca__render_pytorch3d.npz")
-  faces = data["in/mesh/F"]
-  count = len(data["in/mesh/V"])
-  m = flame.from_arrays(
-    {
-      "v_template": data["in/mesh/V"],
-      "shapedirs": np.zeros((count, 3, 301)),
-      "posedirs": np.zeros((count, 3, 36)),
-      "J_regressor": np.zeros((5, count)),
-      "weights": np.zeros((count, 5)),
-      "kintree_table": np.array([[-1, 0, 1, 1, 1], range(5)]),
-      "f": faces,
-    },
-    1,
-    1,
-    uv=data["in/mesh/UV"],
-    uv_faces=data["in/mesh/FUV"],
-  )
-  points = jnp.asarray(data["in/verts"])
-  screen = cameras.to_pixels(jnp.asarray(data["in/trans_verts"]), 40, 40)
-  texture = jnp.asarray(data["in/albedo"]).transpose(0, 2, 3, 1)
-  out = render.render_screen(m, points, screen, texture, 40)
-  shaded = jax.vmap(shading.shade)(out["normals"], jnp.asarray(data["in/sh"]))
-  got = {
-    "alpha_images": out["mask"][..., None],
-    "albedo_images": out["albedo"],
-    "images": out["albedo"] * shaded,
-  }
-  # Pixels whose centre lies on an edge go either way.
-  for name, value in got.items():
-    wanted = data[f"out/sh/{name}"].transpose(0, 2, 3, 1)
-    same = np.abs(np.asarray(value) - wanted).max(-1) < 2e-4
-    assert same.mean() > 0.995, name

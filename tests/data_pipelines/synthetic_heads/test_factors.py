@@ -21,7 +21,7 @@ from data_pipelines.synthetic_heads.frames import (
 )
 from data_pipelines.synthetic_heads.identity import sample_identity
 from data_pipelines.synthetic_heads.streams import Stream
-from faceedit_jax.morphable import model, shading
+from faceedit_jax.morphable import rotations, shading
 
 
 def _digest(factors, names):
@@ -136,7 +136,9 @@ def test_rotation_vector_composes_yaw_pitch_roll():
   x = [[1, 0, 0], [0, cos(pitch), -sin(pitch)], [0, sin(pitch), cos(pitch)]]
   y = [[cos(yaw), 0, sin(yaw)], [0, 1, 0], [-sin(yaw), 0, cos(yaw)]]
   z = [[cos(roll), -sin(roll), 0], [sin(roll), cos(roll), 0], [0, 0, 1]]
-  got = model.rotation_matrix(jnp.asarray(rotation_vector(pitch, yaw, roll)))
+  got = rotations.rotation_matrix(
+    jnp.asarray(rotation_vector(pitch, yaw, roll))
+  )
   np.testing.assert_allclose(got, np.array(y) @ x @ z, atol=1e-5)
 
 
