@@ -51,6 +51,16 @@ def paper(size, kind="deca", weights="weights"):
       hidden=1024,
       input_size=224,
     )
+    # Wrinkles in texture space; the paper says "detailed texture". Without
+    # this section the smooth mesh is lit.
+    nets["detail"] = dict(
+      encoder_weights=f"{weights}/deca_detail_encoder.safetensors",
+      decoder_weights=f"{weights}/deca_detail_decoder.safetensors",
+      mask_path=f"{weights}/uv_face_eye_mask.png",
+      fixed_path=f"{weights}/fixed_displacement_256.npy",
+      size=128,
+      widths=(128, 128, 64, 64, 32, 16),
+    )
     nets["identity"] = dict(
       weights=f"{weights}/arcface.safetensors",
       stages=(3, 4, 14, 3),
@@ -236,6 +246,7 @@ def smoke_paper():
   nets["estimator"]["outputs"] = dict(
     shape=8, albedo=3, expression=4, pose=6, camera=3, light=27
   )
+  nets["detail"].update(size=8, widths=(8, 8, 8))
   nets["autoencoder"].update(mult=(1, 2), attention_levels=(1,))
   nets["unet"].update(mult=(1, 2), attention_levels=(0, 1))
   nets["region_encoder"].update(mult=(1, 2), patch=2)

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import safetensors.numpy
 import scipy.io
+from PIL import Image
 
 from faceedit_jax import recipes
 from faceedit_jax.core import config as config_lib
@@ -34,7 +35,10 @@ CAMERA, AMBIENT = (6.0, 0.0, -0.02), 3.0
 
 
 def make_flame_files(folder: pathlib.Path, texture: int = 16) -> dict[str, str]:
-  """Writes the procedural head as FLAME's files; {option: path}."""
+  """Writes the procedural head as FLAME's files; {option: path}.
+
+  It has as many directions as FLAME; those that the head lacks do nothing.
+  """
   folder.mkdir(parents=True, exist_ok=True)
   m = procedural.procedural_model("light", texture)
   identity = np.zeros((*m.v_template.shape, 300), np.float32)
@@ -60,11 +64,11 @@ def make_flame_files(folder: pathlib.Path, texture: int = 16) -> dict[str, str]:
   # Stored at twice the side, as blue, green, red.
   stored = lambda a: np.repeat(np.repeat(a, 2, -3), 2, -2)[..., ::-1]  # noqa: E731
   mean = np.asarray(model_lib.albedo(m, jnp.zeros((1, m.n_albedo))))[0]
-  basis = mean * np.random.default_rng(0).normal(0, 0.02, (5, 1, 1, 3))
+  basis = mean * np.random.default_rng(0).normal(0, 0.02, (50, 1, 1, 3))
   np.savez(
     paths["albedo_path"],
     MU=stored(mean).reshape(1, -1),
-    PC=stored(basis).reshape(5, -1).T,
+    PC=stored(basis).reshape(len(basis), -1).T,
   )
   _write_landmarks(paths["landmark_path"], m)
   uv = [f"vt {x:.6f} {y:.6f}" for x, y in np.asarray(m.uv)]
@@ -103,6 +107,7 @@ def make_weights(folder: pathlib.Path, config: ConfigDict) -> None:
     image_size=config.image_size,
     dtype="float32",
   )
+  make_detail_files(folder, config.nets.detail)
   nets = jax.jit(lambda: recipe.face.init(jax.random.key(0), 64))()
   last = nets["estimator"]["params"]["output_layer"]
   bias = []
@@ -115,9 +120,28 @@ def make_weights(folder: pathlib.Path, config: ConfigDict) -> None:
     bias.append(part)
   last["kernel"] = 0.2 * last["kernel"]
   last["bias"] = np.concatenate(bias)
-  for name in ("estimator", "identity"):
+  paths = {
+    "estimator": config.nets.estimator.weights,
+    "identity": config.nets.identity.weights,
+    "detail_encoder": config.nets.detail.encoder_weights,
+    "detail_decoder": config.nets.detail.decoder_weights,
+  }
+  for name, path in paths.items():
     flat = flax.traverse_util.flatten_dict(jax.device_get(nets[name]), sep="/")
-    _save(folder / pathlib.Path(config.nets[name].weights).name, flat)
+    _save(folder / pathlib.Path(path).name, flat)
+
+
+def make_detail_files(folder: pathlib.Path, section) -> None:
+  """A face in the middle of the texture that wrinkles may move."""
+  side = 8 * 2 ** (len(section.widths) - 1)
+  y, x = np.mgrid[:side, :side] / side - 0.5
+  mask = np.uint8(255 * (x**2 + y**2 < 0.16))
+  path = folder / pathlib.Path(section.mask_path).name
+  Image.fromarray(np.stack([mask] * 3, -1)).save(path)
+  np.save(
+    folder / pathlib.Path(section.fixed_path).name,
+    1e-3 * np.cos(20 * x) * np.cos(20 * y),
+  )
 
 
 def make_judges(folder: pathlib.Path) -> None:

@@ -149,6 +149,11 @@ class DetailDecoder(nn.Module):
   out_scale: float = 0.01
   dtype: Any = jnp.float32
 
+  @property
+  def side(self) -> int:
+    """Side of the result in pixels."""
+    return self.init_size * 2 ** (len(self.widths) - 1)
+
   @nn.compact
   @typechecked
   def __call__(
@@ -161,7 +166,7 @@ class DetailDecoder(nn.Module):
       train: whether batch statistics are used and stored.
 
     Returns:
-      (b, s, s, out_channels) float32, s = init_size * 2^(len(widths) - 1).
+      (b, side, side, out_channels) float32.
     """
     side, first = self.init_size, self.widths[0]
     h = dense(side * side * first, dtype=self.dtype, name="start")(code)

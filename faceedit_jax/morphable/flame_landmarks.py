@@ -58,9 +58,7 @@ def barycentric_landmarks(
   )
 
 
-def embedding(
-  faces: np.ndarray, fields: Mapping[str, np.ndarray]
-) -> Embedding:
+def embedding(faces: np.ndarray, fields: Mapping[str, np.ndarray]) -> Embedding:
   """Landmarks from the fields of DECA's landmark_embedding.npy.
 
   Args:

@@ -155,7 +155,8 @@ class Conditions:
     if not self.recorded:
       return ()
     first = ("autoencoder",) if CLEAN in self.recorded else ()
-    nets = [n for n in self.face.sources if n != "identity"]
+    rest = ("identity", "detail_decoder")
+    nets = [n for n in self.face.sources if n not in rest]
     person = ("identity",) if PERSON in self.recorded else ()
     return (*nets, *person, *first)
 

@@ -6,7 +6,7 @@ Trains the denoising U-Net and the region-responsive encoder jointly (section
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -49,7 +49,6 @@ class DiffFAERecipe(recipe_lib.Recipe):
     region_encoder: source picture to four tokens and four masks.
     autoencoder: frozen first stage.
     face: frozen estimator, identity net and renderer.
-    morphable: makes the 3D face; it has no weights to load.
     schedule: noise schedule.
     timesteps: how training draws them: `antithetic` and `power` of
       `diffusion.draw_timesteps`; uniformly by default.
@@ -72,7 +71,6 @@ class DiffFAERecipe(recipe_lib.Recipe):
   region_encoder: region_encoder_lib.RegionEncoder
   autoencoder: autoencoder_lib.VQModel
   face: readers.FaceNets
-  morphable: Callable[[], Any]
   schedule: schedules.Schedule
   image_size: int
   tx: optax.GradientTransformation
@@ -137,7 +135,6 @@ class DiffFAERecipe(recipe_lib.Recipe):
       ),
       autoencoder=first_stage.build_autoencoder(nets.autoencoder, dtype),
       face=face,
-      morphable=face_reader.morphable_maker(**dict(nets.morphable)),
       schedule=schedules.make_schedule(**dict(options.schedule)),
       image_size=image_size,
       tx=optim.make_tx(**options.optimizer),
@@ -227,14 +224,11 @@ class DiffFAERecipe(recipe_lib.Recipe):
 
   def init_frozen(self, rng):
     size = self.image_size
-    morphable = self.morphable()
-    face_reader.check_sizes(morphable["params"], self.face.code_shapes)
     return {
       "autoencoder": first_stage.init_autoencoder(
         self.autoencoder, rng, jnp.zeros((1, size, size, 3))
       ),
       **self.face.init(rng, size),
-      "morphable": morphable,
     }
 
   @property

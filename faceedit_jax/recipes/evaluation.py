@@ -27,4 +27,6 @@ def from_config(options, reader, code_shapes, image_size):
       f"recipe.evaluation.kind is {kind!r}; it must be one of "
       + ", ".join(map(repr, KINDS))
     )
+  # Who scores reads no wrinkles: no measure asks for them.
+  reader = reader.replace(detail_encoder=None, detail_decoder=None)
   return KINDS[kind](options, reader, code_shapes, image_size)

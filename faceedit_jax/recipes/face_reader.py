@@ -36,6 +36,7 @@ DRAWN = (
   "camera",
 )
 POINTS5 = "landmarks5"
+DETAIL = "detail"  # code of the face's wrinkles, where one is read
 
 
 def destandardise(raw: Codes, statistics: Mapping[str, Codes]) -> dict:
@@ -54,12 +55,22 @@ class FaceReader(struct.PyTreeNode):
     identity: ArcFace-style identity net; None where nobody is recognised.
     identity_size: side of the aligned crop that the identity net reads.
     condition_size: side of the condition rendering in pixels.
+    detail_encoder: reads the code of the face's wrinkles from the same square
+      (DECA's E_detail); None leaves them out.
+    detail_decoder: that code, the expression and the jaw to a displacement in
+      texture space (DECA's D_detail).
     tone_map: whether renderings get the synthetic pictures' tone curve. DECA's
       light is fitted without one.
   """
 
   estimator: estimator_lib.Estimator = struct.field(pytree_node=False)
   locator: estimator_lib.Estimator | None = struct.field(
+    pytree_node=False, default=None
+  )
+  detail_encoder: estimator_lib.Estimator | None = struct.field(
+    pytree_node=False, default=None
+  )
+  detail_decoder: estimator_lib.DetailDecoder | None = struct.field(
     pytree_node=False, default=None
   )
   identity: iresnet.IResNet | None = struct.field(
@@ -99,6 +110,10 @@ class FaceReader(struct.PyTreeNode):
     else:
       box = face_box.deca_from_68(points68, image.shape[1])
     codes = read_square(self.estimator, frozen["estimator"], image, box)
+    if self.detail_encoder is not None:
+      net = self.detail_encoder
+      square = face_box.look(image, box, net.input_size)
+      codes |= net.apply(frozen["detail_encoder"], square)
     return codes | {POINTS5: points, "face": face}
 
   def embed(self, frozen, image, points):
@@ -119,12 +134,20 @@ class FaceReader(struct.PyTreeNode):
       "image" (b, s, s, 3) in [-1, 1], black where no head is, "mask"
       (b, s, s), 1 on the head, and "ids" (b, s, s), triangles or -1.
     """
+    detail = {}
+    if self.detail_decoder is not None:
+      face = [codes["pose"][:, 3:], codes["expression"], codes[DETAIL]]
+      detail["displacement"] = self.detail_decoder.apply(
+        frozen["detail_decoder"], jnp.concatenate(face, axis=-1)
+      )
+      detail["detail"] = frozen["detail"]["params"]
     return render_lib.render_condition(
       frozen["morphable"]["params"],
       {k: codes[k] for k in DRAWN},
       self.condition_size,
       source_codes=still,
       tone_map=self.tone_map,
+      **detail,
     )
 
   def render_edit(
@@ -140,7 +163,8 @@ class FaceReader(struct.PyTreeNode):
 
     Args:
       frozen: frozen variables.
-      source: codes that give shape and albedo (DiffFAE eq. 3).
+      source: codes that give shape, albedo and wrinkles (DiffFAE eq. 3; of
+        the wrinkles inferred, they follow the expression by the decoder).
       pose: codes that give the head rotation, pose[0:3].
       expression: codes that give expression, jaw (pose[3:6]) and gaze.
       light: codes that give the light.
@@ -168,8 +192,15 @@ class FaceReader(struct.PyTreeNode):
       "light": light["light"],
       "camera": (source if camera == "source" else pose)["camera"],
     }
+    if DETAIL in source:
+      mixed[DETAIL] = source[DETAIL]
     still = {k: source[k] for k in DRAWN} if camera == "source" else None
     return self.render(frozen, mixed, still)
+
+
+def detail_size(code_shapes: Mapping[str, tuple[int, ...]]) -> int:
+  """How many numbers the detail decoder takes: jaw, expression, detail."""
+  return 3 + code_shapes["expression"][0] + code_shapes[DETAIL][0]
 
 
 def check_sizes(model, code_shapes: Mapping[str, tuple[int, ...]]) -> None:

@@ -2,19 +2,23 @@
 
 `nets.estimator.kind` chooses who reads the 3D codes (DiffFAE section 4.1):
 "synthetic", our own estimator, or "deca", the published one, which needs our
-own as `nets.locator` to find the face. A section of `nets` with `weights`
+own as `nets.locator` to find the face; with a section `nets.detail` it also
+gives the face its wrinkles. A section of `nets` with `weights`
 takes its net from that file (`faceedit_jax.convert`), not from a stage.
 """
 
 import dataclasses
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from faceedit_jax.core import config as config_lib
 from faceedit_jax.core import recipe as recipe_lib
 from faceedit_jax.models import estimator as estimator_lib
+from faceedit_jax.morphable import detail as detail_lib
 from faceedit_jax.recipes import face_reader
 from faceedit_jax.recipes.pretrain import estimator as estimator_recipe
 from faceedit_jax.recipes.pretrain import identity as identity_recipe
@@ -39,17 +43,32 @@ class FaceNets:
     code_shapes: shapes of the codes without batch.
     locator_shapes: the same of the locator's.
     sources: {net: where it comes from}.
+    morphable: makes the 3D face; it has no weights to load.
+    detail: makes the 3D face's `DetailSpace`, if it is rendered with detail.
   """
 
   reader: face_reader.FaceReader
   code_shapes: Mapping[str, tuple[int, ...]]
   locator_shapes: Mapping[str, tuple[int, ...]]
   sources: Mapping[str, recipe_lib.WeightSource]
+  morphable: Callable[[], Any]
+  detail: Callable[[], Any] | None = None
 
   def init(self, rng, image_size: int) -> dict[str, Any]:
-    """{net: variables} with the structure of the nets."""
+    """{net: variables} with the structure of the nets, and the 3D face.
+
+    Raises:
+      ValueError: its codes are not those that the estimator gives.
+    """
     picture = jnp.zeros((1, image_size, image_size, 3))
-    reader, nets = self.reader, {}
+    reader, nets = self.reader, {"morphable": self.morphable()}
+    face_reader.check_sizes(nets["morphable"]["params"], self.code_shapes)
+    if self.detail is not None:
+      nets["detail"] = self.detail()
+      nets["detail_encoder"] = reader.detail_encoder.init(rng, picture)
+      nets["detail_decoder"] = reader.detail_decoder.init(
+        rng, jnp.zeros((1, face_reader.detail_size(self.code_shapes)))
+      )
     if reader.locator is None:
       nets["estimator"] = estimator_recipe.init_estimator(
         reader.estimator, self.code_shapes, rng, picture
@@ -104,14 +123,52 @@ def from_config(nets, dtype, image_size: int, identity: bool = True):
     net, size = identity_recipe.build_identity(nets.identity, dtype)
     person = {"identity": net, "identity_size": size}
     sources["identity"] = source(nets.identity, "identity")
+  morphable = face_reader.morphable_maker(**dict(nets.morphable))
+  detail, space = {}, None
+  if kind == "deca" and nets.get("detail"):
+    detail, space = _detail(nets, morphable, dtype)
+    shapes = {**shapes, "detail": (nets.detail["size"],)}
+    for name in detail:
+      path = nets.detail[f"{name.removeprefix('detail_')}_weights"]
+      sources[name] = recipe_lib.WeightSource(path=path)
   reader = face_reader.FaceReader(
     estimator=estimator,
     locator=locator,
     condition_size=image_size,
     tone_map=kind == "synthetic",
     **person,
+    **detail,
   )
-  return FaceNets(reader, shapes, locator_shapes, sources)
+  return FaceNets(reader, shapes, locator_shapes, sources, morphable, space)
+
+
+def _detail(nets, morphable, dtype):
+  """DECA's detail encoder and decoder, and where their texels lie."""
+  section = nets.detail
+  trunk = config_lib.module_fields(nets.estimator)
+  trunk["outputs"] = {"detail": section["size"]}
+  found = {
+    "detail_encoder": estimator_lib.Estimator(dtype=dtype, **trunk),
+    "detail_decoder": estimator_lib.DetailDecoder(
+      widths=tuple(section["widths"]), dtype=dtype
+    ),
+  }
+
+  @functools.cache
+  def space():
+    with jax.ensure_compile_time_eval():
+      texels = detail_lib.load_detail_space(
+        morphable()["params"], section["mask_path"], section["fixed_path"]
+      )
+    side = found["detail_decoder"].side
+    if texels.mask.shape[0] != side:
+      raise ValueError(
+        f"nets.detail.fixed_path has {texels.mask.shape[0]} texels a side, the "
+        f"decoder gives {side}; change nets.detail.widths"
+      )
+    return {"params": texels}
+
+  return found, space
 
 
 def _deca(section, dtype):

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from faceedit_jax.morphable import flame, flame_files, ict, load, model
+from faceedit_jax.morphable import flame_files, ict, load, model
 from tests.morphable.test_model import generated_arrays
 
 

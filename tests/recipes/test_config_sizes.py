@@ -1,6 +1,6 @@
 """The configs build; the paper's nets have the published sizes."""
 
-import dataclasses
+from pathlib import Path
 
 import jax
 import pytest
@@ -10,6 +10,7 @@ from faceedit_jax import recipes
 from faceedit_jax.core import config as config_lib
 from faceedit_jax.core import step as step_lib
 from faceedit_jax.core.errors import UserError
+from tests import published_files
 
 
 def count(tree):
@@ -54,15 +55,18 @@ def test_as_many_classes_as_people_are_read(variant):
 
 
 @pytest.mark.parametrize("size", [256, 512])
-def test_paper_sizes(size):
+def test_paper_sizes(size, tmp_path):
   config = config_lib.load(f"configs/difffae.py:voxceleb{size}")
-  # The 3D face's files are licence-gated. Its arrays play no part here, nor
-  # whether its codes are those of the estimator.
-  config.nets.morphable.kind = "procedural"
+  # The 3D face's files are licence-gated; these have its sizes.
+  made = published_files.make_flame_files(tmp_path)
+  published_files.make_detail_files(tmp_path, config.nets.detail)
+  names = ("mask_path", "fixed_path")
+  made = {f"nets.morphable.{k}": path for k, path in made.items()} | {
+    f"nets.detail.{k}": tmp_path / Path(config.nets.detail[k]).name
+    for k in names
+  }
+  config = config_lib.override(config, [f"{k}={v}" for k, v in made.items()])
   recipe = build(config, "denoiser")
-  recipe = dataclasses.replace(
-    recipe, face=dataclasses.replace(recipe.face, code_shapes={})
-  )
   nets = jax.eval_shape(recipe.init, jax.random.key(0))
   assert count(nets["unet"]["params"]) == 865_839_684  # residual AdaIN
   encoder = nets["region_encoder"]["params"]
@@ -72,6 +76,8 @@ def test_paper_sizes(size):
   assert count(frozen["autoencoder"]["params"]["encoder"]) == 27_397_764
   assert count(frozen["autoencoder"]["params"]["decoder"]) == 40_253_955
   assert count(frozen["estimator"]["params"]) == 25_848_108
+  assert count(frozen["detail_encoder"]["params"]) == 25_737_408
+  assert count(frozen["detail_decoder"]["params"]) == 1_773_345
   assert count(frozen["identity"]["params"]) == 43_590_848
   side = size // 8
   shape = recipe.unet

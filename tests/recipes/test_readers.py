@@ -29,6 +29,10 @@ def overridden(folder, **more):
   config = config_lib.load("configs/difffae.py:voxceleb_smoke")
   changed = {
     "nets.estimator.weights": folder / "deca.safetensors",
+    "nets.detail.encoder_weights": folder / "deca_detail_encoder.safetensors",
+    "nets.detail.decoder_weights": folder / "deca_detail_decoder.safetensors",
+    "nets.detail.mask_path": folder / "uv_face_eye_mask.png",
+    "nets.detail.fixed_path": folder / "fixed_displacement_256.npy",
     "nets.identity.weights": folder / "arcface.safetensors",
     "nets.morphable.path": folder / "generic_model.pkl",
     "nets.morphable.albedo_path": folder / "FLAME_albedo_from_BFM.npz",
@@ -68,7 +72,12 @@ def paper(files):
   )
   fresh = place(jax.eval_shape(recipe.init_frozen, jax.random.key(0)))
   sources = {n: s for n, s in recipe.frozen().items() if s.path}
-  assert sorted(sources) == ["estimator", "identity"]
+  assert sorted(sources) == [
+    "detail_decoder",
+    "detail_encoder",
+    "estimator",
+    "identity",
+  ]
   frozen |= handover.load_nets(sources, fresh, files)
   # An untrained locator would send everybody out of the picture.
   head = frozen["locator"]["params"]["head_landmarks"]
@@ -106,13 +115,20 @@ def test_recorded_readings_are_those_of_the_step(paper, files):
   kept = build(overridden(files), recorded=("codes", "person_vector"))
   full = build(overridden(files), recorded=("codes", "person_vector", "latent"))
   assert live.record_nets() == ()
-  assert set(kept.record_nets()) == {"estimator", "locator", "identity"}
+  assert set(kept.record_nets()) == {
+    "estimator",
+    "locator",
+    "detail_encoder",
+    "identity",
+  }
   assert set(full.record_nets()) == {*kept.record_nets(), "autoencoder"}
   batch = recipe_lib.example_batch(live.batch_spec(), 2, 0)
   whole = dict(batch)
   for whose in ("source", "query"):
     found = quick_jit(full.record)(frozen, batch[f"{whose}_image"])
-    assert {"face", "landmarks5", "person_vector", "latent"} < set(found)
+    assert {"face", "landmarks5", "detail", "person_vector", "latent"} < set(
+      found
+    )
     whole |= {f"{whose}_{name}": rows for name, rows in found.items()}
 
   def read(recipe, batch):
@@ -273,6 +289,7 @@ def test_a_square_renders_what_the_picture_shows_there(paper):
     "pose": jnp.asarray([[0.1, 0.4, 0.0, 0.1, 0.0, 0.0]]),
     "gaze": jnp.zeros((1, 2)),
     "light": jnp.zeros((1, 9, 3)).at[:, 0].set(3.0),
+    "detail": jnp.zeros((1, 8)),
     "camera": jnp.asarray([[6.5, 0.0, -0.02]]),
   }
   box = jnp.asarray([[0.2, 0.25, 0.5]])
@@ -286,3 +303,38 @@ def test_a_square_renders_what_the_picture_shows_there(paper):
   assert np.asarray(inside).mean() > 0.2
   assert overlap > 0.97
   assert np.asarray(outside)[0, :10].max() == 0
+
+
+def test_wrinkles_follow_source_and_expression(paper, files):
+  """They change the light on the face and nothing else."""
+  recipe, frozen, _ = paper
+  reader = recipe.reader
+  light = jnp.zeros((2, 9, 3)).at[:, 0].set(2.0).at[:, 1].set(1.0)
+  codes = {
+    "shape": jnp.zeros((2, 8)),
+    "albedo": jnp.zeros((2, 3)),
+    "expression": jnp.asarray([[0.0] * 4, [0.5] * 4]),
+    "pose": jnp.zeros((2, 6)),
+    "gaze": jnp.zeros((2, 2)),
+    "light": light,
+    "detail": jnp.asarray([[0.0] * 8, [1.0] * 8]),
+    "camera": jnp.tile(jnp.asarray([[6.0, 0.0, -0.02]]), (2, 1)),
+  }
+  edited = quick_jit(reader.render_edit)(
+    frozen, codes, codes, jax.tree.map(lambda a: a[::-1], codes), codes
+  )
+  mixed = dict(codes, expression=codes["expression"][::-1])
+  wanted = quick_jit(reader.render)(frozen, mixed, codes)
+  np.testing.assert_allclose(edited["image"], wanted["image"], atol=1e-4)
+  smooth = reader.replace(detail_encoder=None, detail_decoder=None)
+  bare = quick_jit(smooth.render)(frozen, mixed, codes)
+  np.testing.assert_array_equal(bare["mask"], wanted["mask"])
+  lit = np.abs(bare["image"] - wanted["image"]).max(-1)
+  assert lit.max() > 0.05
+  assert lit[np.asarray(wanted["mask"]) == 0].max() == 0
+
+
+def test_a_decoder_of_another_size_is_one_line(files):
+  recipe = build(overridden(files, **{"nets.detail.widths": "(8, 8)"}))
+  with pytest.raises(ValueError, match="has 32 texels a side, the decoder"):
+    recipe.init_frozen(jax.random.key(0))

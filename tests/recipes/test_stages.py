@@ -317,7 +317,7 @@ def test_settings_of_an_edit_are_checked_first(knobs, message):
 
 def test_sizes_of_another_face_are_refused():
   recipe = build("denoiser")
-  model = recipe.morphable()["params"]
+  model = recipe.face.morphable()["params"]
   with pytest.raises(ValueError, match="nets.estimator.outputs"):
     face_reader.check_sizes(model, {**recipe.face.code_shapes, "shape": (100,)})
 

@@ -5,7 +5,6 @@ spatial broadcast decoder turns into one picture and one mask each.
 """
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -32,7 +31,6 @@ class RegionEncoderRecipe(recipe_lib.Recipe):
       or a function of the step. 0 is the published training, which is also
       what any other number of slots than four gets.
     face: reads and renders the face where `layout` is not 0.
-    morphable: makes its 3D face.
     slot_names: region of each slot, for pictures without labelled regions:
       look at `slot_0` and so on in the preview, then say it here or in the
       stage that edits. Empty: the pictures' regions name the slots.
@@ -46,7 +44,6 @@ class RegionEncoderRecipe(recipe_lib.Recipe):
   ema_decay: float = 0.999
   layout: Any = 0.0
   face: readers.FaceNets | None = None
-  morphable: Callable[[], Any] | None = None
   slot_names: tuple[str, ...] = ()
 
   @classmethod
@@ -65,7 +62,6 @@ class RegionEncoderRecipe(recipe_lib.Recipe):
         )
       reading = dict(
         face=readers.from_config(nets, dtype, image_size, identity=False),
-        morphable=face_reader.morphable_maker(**dict(nets.morphable)),
       )
     decoder = broadcast_decoder.BroadcastDecoder(
       dtype=dtype, **dict(nets.region_decoder)
@@ -123,10 +119,6 @@ class RegionEncoderRecipe(recipe_lib.Recipe):
       )
     if self.face is not None:
       nets |= self.face.init(rng, self.image_size)
-      nets["morphable"] = self.morphable()
-      face_reader.check_sizes(
-        nets["morphable"]["params"], self.face.code_shapes
-      )
     return nets
 
   def groups(self):
