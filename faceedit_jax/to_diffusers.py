@@ -27,8 +27,7 @@ from faceedit_jax.weights import diffusers_names
 from faceedit_jax.weights.kinds import KINDS
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
-# Of the oldest diffusers that the tests run with.
-_VERSION = "0.36.0"
+_VERSION = "0.42.1"  # of diffusers, with which the tests load such folders
 
 
 def export(
@@ -61,10 +60,11 @@ def export(
     )
   made = KINDS[kind]
   rival = made.rival
-  with as_user_error(f"to_diffusers {kind}"):
+  with as_user_error(f"to_diffusers {kind}: nets of the config"):
     net, inputs = made.net(nets)
-    options = rival.options(net)
     wanted = jax.eval_shape(net.init, jax.random.key(0), *inputs)
+  with as_user_error(f"to_diffusers {kind}"):
+    options = rival.options(net)
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     variables = handover.load_net(
       rival.net,
