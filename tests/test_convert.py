@@ -214,6 +214,7 @@ def test_unet_takes_over_what_it_shares(tmp_path):
     ("deca_detail_encoder", 25_737_408),
     ("deca_detail_decoder", 1_773_345),
     ("arcface", 43_590_848),
+    ("arcface_irse50", 43_797_696),
   ],
 )
 def test_nets_have_the_published_size(kind, count):

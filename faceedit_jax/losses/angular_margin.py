@@ -38,6 +38,7 @@ def combined_margin(
   scale: float = 64.0,
   filter_threshold: float = 0.0,
   gradient: str = "exact",
+  monotone: bool = False,
 ) -> Float[Array, "b c"]:
   """Scaled logits with `cos(m1 * angle + m2) - m3` at the labelled class.
 
@@ -52,10 +53,15 @@ def combined_margin(
       zeroed, as noise in the labels.
     gradient: "exact" differentiates the margin; "straight_through" passes the
       gradient as if there were none, as insightface's arcface_torch does.
+    monotone: where the angle plus m2 passes pi, and its cosine would rise
+      again, subtract m2 sin(m2) from the cosine instead, as TreB1eN's head
+      does; for m1 = 1.
 
   Raises:
-    ValueError: for an unknown gradient.
+    ValueError: for an unknown gradient, or `monotone` with another m1.
   """
+  if monotone and m1 != 1.0:
+    raise ValueError(f"monotone wants m1 = 1, got {m1}")
   if gradient not in GRADIENTS:
     raise ValueError(f"gradient {gradient!r} is not one of {GRADIENTS}")
   hot = jax.nn.one_hot(labels, cosines.shape[1], dtype=bool)
@@ -69,6 +75,9 @@ def combined_margin(
   else:
     inside = jnp.clip(cosines, -1 + 1e-7, 1 - 1e-7)
     moved = jnp.cos(m1 * jnp.arccos(inside) + m2)
+  if monotone:
+    fallen = cosines - m2 * math.sin(m2)
+    moved = jnp.where(cosines > -math.cos(m2), moved, fallen)
   moved = moved - m3
   if gradient == "straight_through":
     moved = cosines + jax.lax.stop_gradient(moved - cosines)
@@ -76,11 +85,11 @@ def combined_margin(
 
 
 def arcface(
-  cosines: Array, labels: Array, margin=0.5, scale=64.0, gradient="exact"
+  cosines: Array, labels: Array, margin=0.5, scale=64.0, **options
 ) -> Float[Array, "b c"]:
   """Additive angular margin, ArcFace Eq. (3)."""
   return combined_margin(
-    cosines, labels, 1.0, float(margin), 0.0, float(scale), gradient=gradient
+    cosines, labels, 1.0, float(margin), 0.0, float(scale), **options
   )
 
 

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from faceedit_jax.core.typing import Array, Float, Image, typechecked
 
@@ -198,6 +199,7 @@ def batch_norm(
   eps: float = 1e-5,
   momentum: float = 0.98,
   start: float = 1.0,
+  affine: bool = True,
 ) -> Array:
   """Batch normalisation in float32; call inside a compact method.
 
@@ -209,12 +211,15 @@ def batch_norm(
     momentum: share of the old running statistics kept at each update.
     start: scale at initialisation; 0 lets a residual block start as identity,
       which trains deep nets faster (Goyal et al. 2017, section 5.1).
+    affine: whether scale and bias are learned.
 
   Returns:
     The normalised array, with the dtype of `x`.
   """
   norm = nn.BatchNorm(
     use_running_average=not train,
+    use_scale=affine,
+    use_bias=affine,
     epsilon=eps,
     momentum=momentum,
     dtype=jnp.float32,
@@ -368,6 +373,29 @@ def upsample2(x: Image) -> Features:
 def average_pool2(x: Image) -> Features:
   """Halves height and width by averaging 2 x 2 pixels."""
   return nn.avg_pool(x, (2, 2), (2, 2))
+
+
+@typechecked
+def adaptive_average_pool(x: Image, height: int, width: int) -> Features:
+  """Means of `height` x `width` cells that may overlap by a pixel.
+
+  Cell i of n takes the pixels floor(i side / n) to ceil((i + 1) side / n), as
+  torch's AdaptiveAvgPool2d.
+
+  Args:
+    x: (b, h, w, c).
+    height: cells.
+    width: cells.
+  """
+
+  def cells(side: int, count: int) -> np.ndarray:
+    i, pixel = np.arange(count)[:, None], np.arange(side)
+    inside = (pixel >= i * side // count) & (pixel * count < (i + 1) * side)
+    return (inside / inside.sum(1, keepdims=True)).astype(np.float32)
+
+  rows, columns = cells(x.shape[1], height), cells(x.shape[2], width)
+  out = jnp.einsum("ih,bhwc->biwc", rows, x, precision="highest")
+  return jnp.einsum("jw,biwc->bijc", columns, out, precision="highest")
 
 
 @typechecked

@@ -1,4 +1,4 @@
-"""Key maps of the published face networks: ArcFace (insightface) and DECA."""
+"""Key maps of the published face networks: ArcFace and DECA."""
 
 import re
 from collections.abc import Mapping
@@ -35,6 +35,35 @@ def iresnet_hint(state: Mapping[str, Any]) -> str:
     return ""
   stages = ",".join(map(str, stages))
   return f"the file's blocks are --config.nets.identity.stages={stages}"
+
+
+_IRSE = from_rules(
+  [
+    (r"input_layer\.0", r"conv_in", "conv"),
+    (r"input_layer\.1", r"bn_in", "norm"),
+    (r"input_layer\.2", r"prelu_in", "norm"),
+    (r"body\.(\d+)\.shortcut_layer\.0", r"block_\1/shortcut", "conv"),
+    (r"body\.(\d+)\.shortcut_layer\.1", r"block_\1/bn_shortcut", "norm"),
+    (r"body\.(\d+)\.res_layer\.0", r"block_\1/bn1", "norm"),
+    (r"body\.(\d+)\.res_layer\.1", r"block_\1/conv1", "conv"),
+    (r"body\.(\d+)\.res_layer\.2", r"block_\1/prelu", "norm"),
+    (r"body\.(\d+)\.res_layer\.3", r"block_\1/conv2", "conv"),
+    (r"body\.(\d+)\.res_layer\.4", r"block_\1/bn2", "norm"),
+    (
+      r"body\.(\d+)\.res_layer\.5\.(fc[12])",
+      r"block_\1/squeeze/\2",
+      "pointwise",
+    ),
+    (r"output_layer\.0", r"bn_out", "norm"),
+    (r"output_layer\.3", r"fc", "linear"),
+    (r"output_layer\.4", r"bn_features", "norm"),
+  ]
+)
+
+
+def irse(key: str) -> Target | None:
+  """Key map of `IRSE` (TreB1eN's and pSp's backbone)."""
+  return _IRSE(key)
 
 
 _ENCODER = from_rules(

@@ -14,6 +14,7 @@ from faceedit_jax.models import (
   estimator,
   inception,
   iresnet,
+  irse,
   lpips,
   unet,
 )
@@ -112,6 +113,11 @@ def _identity(nets):
   return iresnet.IResNet(**options), (_picture(side),)
 
 
+def _irse(nets):
+  del nets  # there is one size
+  return irse.IRSE(), (_picture(112),)
+
+
 def _lpips(net):
   return lambda nets: (lpips.LPIPS(net), (_picture(64), _picture(64)))
 
@@ -177,6 +183,11 @@ KINDS: Mapping[str, Kind] = {
     faces.iresnet,
     ("state_dict_backbone", "backbone.", "model.", ""),
     hint=faces.iresnet_hint,
+  ),
+  "arcface_irse50": Kind(
+    "IR-SE-50 backbone of TreB1eN and pSp (models/irse.py); trained on BGR",
+    _irse,
+    faces.irse,
   ),
   "lpips_vgg": Kind(
     "LPIPS with VGG16: all of the module, or torchvision's vgg16 and the "

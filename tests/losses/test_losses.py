@@ -9,6 +9,7 @@ import pytest
 
 from faceedit_jax.losses import (
   attention_consistency,
+  identity,
   parameters,
   perceptual,
   reconstruction,
@@ -185,3 +186,10 @@ def test_identity_loss():
   a = jnp.array([[1.0, 0.0], [1.0, 0.0], [0.0, 0.0]])
   b = jnp.array([[5.0, 0.0], [-2.0, 0.0], [1.0, 0.0]])
   np.testing.assert_allclose(parameters.identity_loss(a, b), [0, 2, 1])
+
+
+def test_identity_distance():
+  a = jnp.array([[0.6, 0.8], [1.0, 0.0]])
+  b = jnp.array([[0.6, 0.8], [0.0, -1.0]])
+  got = identity.identity_distance(a, b)
+  np.testing.assert_allclose(got, [0, 1], atol=1e-6)

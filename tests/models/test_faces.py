@@ -17,6 +17,13 @@ from faceedit_jax.models.iresnet import (
   iresnet100,
   normalize,
 )
+from faceedit_jax.models.irse import (
+  IRSE,
+  STAGES,
+  IRSEBlock,
+  SqueezeExcite,
+  portrait_crop,
+)
 from tests.models.counts import array, parameters, randomised, shapes
 
 
@@ -25,6 +32,9 @@ from tests.models.counts import array, parameters, randomised, shapes
   [
     (iresnet50(), 112, 43_590_848),
     (iresnet100(), 112, 65_156_160),
+    (IRSE(), 112, 43_797_696),
+    (IRSE(STAGES[100], reduction=None), 112, 65_129_792),
+    (IRSE(STAGES[152]), 112, 71_148_736),
     (Estimator(), 224, 25_848_108),
     (Estimator(outputs={"detail": 128}), 224, 25_737_408),
   ],
@@ -58,6 +68,44 @@ def test_recognition_modes(rng):
   old = variables["batch_stats"]["bn1"]["mean"]
   new = stats["batch_stats"]["bn1"]["mean"]
   assert np.abs(new - old).max() > 1e-6
+
+
+def test_irse_block_takes_every_second_pixel_where_channels_stay(rng):
+  x = jnp.asarray(rng.normal(size=(2, 6, 6, 4)), jnp.float32)
+  for features, names in ((4, set()), (8, {"shortcut", "bn_shortcut"})):
+    net = IRSEBlock(features, 2, reduction=2)
+    variables = randomised(net, rng, x)
+    assert {"shortcut", "bn_shortcut"} & set(variables["params"]) == names
+    # Without the residual branch the shortcut is left.
+    still = jax.tree.map(jnp.zeros_like, variables["params"]["bn2"])
+    params = variables["params"] | {"bn2": still}
+    out = jax.jit(net.apply)(variables | {"params": params}, x)
+    if not names:
+      np.testing.assert_allclose(out, x[:, ::2, ::2], atol=1e-6)
+    assert out.shape == (2, 3, 3, features)
+
+
+def test_squeeze_scales_channels(rng):
+  x = jnp.asarray(rng.normal(size=(2, 3, 3, 8)), jnp.float32)
+  net = SqueezeExcite(4)
+  variables = randomised(net, rng, x)
+  w1, w2 = (variables["params"][n]["kernel"] for n in ("fc1", "fc2"))
+  hidden = np.maximum(np.asarray(x).mean((1, 2)) @ w1, 0)
+  scale = 1 / (1 + np.exp(-hidden @ w2))
+  got = net.apply(variables, x)
+  np.testing.assert_allclose(got, x * scale[:, None, None], rtol=1e-4)
+
+
+def test_portrait_crop_averages_the_face():
+  row = jnp.arange(256.0)[None, :, None, None] + jnp.zeros((1, 256, 256, 1))
+  got = portrait_crop(row, 47)  # 188 = 4 x 47
+  np.testing.assert_allclose(got[0, :, 3, 0], 36.5 + 4 * np.arange(47))
+  column = row.transpose(0, 2, 1, 3)
+  got = portrait_crop(column)[0, 5, :, 0]
+  # Cells of 188 / 112 pixels: the first takes two, the second three.
+  np.testing.assert_allclose(got[:2], [32.5, 34.0], rtol=1e-6)
+  assert got.shape == (112,)
+  assert got[-1] == pytest.approx(32 + 186.5)
 
 
 def test_normalize():

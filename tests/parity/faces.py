@@ -1,10 +1,14 @@
 """Runners of the face recognition and face code cases."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
+from faceedit_jax.losses import angular_margin as margins
+from faceedit_jax.losses.identity import identity_distance
 from faceedit_jax.models.estimator import DetailDecoder, Estimator
-from faceedit_jax.models.iresnet import IResNet
+from faceedit_jax.models.iresnet import IResNet, normalize
+from faceedit_jax.models.irse import IRSE, STAGES, portrait_crop
 from faceedit_jax.weights import faces as maps
 from tests.parity.harness import Case, nchw, runner
 
@@ -46,7 +50,78 @@ def iresnet(case: Case) -> dict:
   for i, blocks in enumerate(stages, 1):
     layer = parts[f"layer{i}_{blocks - 1}"]["__call__"][0]
     out[f"layer{i}"] = nchw(layer[:, ::2, ::2])
+  cosines, labels = case["cos"], case["label"].astype("int32")
+  return out | {
+    "arcface": margins.arcface(cosines, labels),
+    "cosface": margins.cosface(cosines, labels),
+    "comb": margins.combined_margin(cosines, labels),
+    "comb_cos": margins.combined_margin(cosines, labels, 1.0, 0.0, 0.4, 30.0),
+  }
+
+
+def _irse(case: Case, group: str = "") -> IRSE:
+  """The net that the shapes of a state belong to."""
+  state = case.state(group)
+  blocks = len({k.split(".")[1] for k in state if k.startswith("body.")})
+  stages = {sum(s): s for s in STAGES.values()}[blocks]
+  width = lambda i: state[f"body.{i}.res_layer.1.weight"].shape[0]  # noqa: E731
+  starts = np.cumsum((0, *stages[:-1]))
+  squeeze = state.get("body.0.res_layer.5.fc1.weight", ())
+  modes = {"ir": None, "ir_se": width(0) // max(len(squeeze), 1)}
+  return IRSE(
+    stages,
+    tuple(width(i) for i in starts),
+    state["input_layer.1.bias"].size,
+    state["output_layer.3.bias"].size,
+    case.config.one_of("mode", modes),
+    affine="output_layer.4.weight" in state,
+  )
+
+
+@runner("arcface/irse_backbone")
+def irse(case: Case) -> dict:
+  net = _irse(case)
+  crop = portrait_crop(case.image("x"))
+  variables = case.variables(net, maps.irse, crop)
+  raw, parts = _captured(net, variables, crop)
+  other = jax.jit(net.apply)(variables, portrait_crop(case.image("y")))
+  features = normalize(raw)
+  distance = identity_distance(features, normalize(other))
+  out = {
+    "raw": raw,
+    "feat": features,
+    "id_loss": distance.mean(),
+    "crop": nchw(crop)[:, :, ::4, ::4],
+  }
+  for name in case.outputs():
+    if name.startswith("body"):
+      block = parts[f"block_{name.removeprefix('body')}"]["__call__"][0]
+      out[name] = nchw(block[:, ::2, ::2])
   return out
+
+
+@runner("arcface/treb1en")
+def treb1en(case: Case) -> dict:
+  net = _irse(case, "backbone")
+  x, labels = case.image("x"), case["label"].astype("int32")
+  variables = case.variables(net, maps.irse, x, group="backbone")
+  features = normalize(jax.jit(net.apply)(variables, x))
+  centres = jnp.asarray(case.state("head")["kernel"].T)
+
+  def logits(features):
+    cosines = margins.cosine_logits(features, centres)
+    return margins.arcface(cosines, labels, monotone=True)
+
+  # The record turns the first face away from its class, where the margin
+  # passes pi.
+  away = 0.001 * case["emb"] - 0.999 * normalize(centres)[labels]
+  used = case["emb"].at[0].set(normalize(away)[0])
+  return {
+    "feat": features,
+    "logits": logits(features),
+    "emb_used": used,
+    "logits_emb": logits(used),
+  }
 
 
 @runner("deca/encoder")
