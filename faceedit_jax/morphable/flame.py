@@ -132,14 +132,17 @@ def load_flame(
     layout = {"uv": uv, "uv_faces": uv_faces}
   if landmark_path is not None:
     found = flame_files.read_landmarks(landmark_path)
-    ids = found["full_lmk_faces_idx"]
-    if ids.max() >= len(arrays["f"]):
-      raise ValueError(
-        f"landmark file {landmark_path} names triangle {ids.max()}, {path} has "
-        f"{len(arrays['f'])}; wanted files of the same head"
-      )
+    for name in (n for n in found if n.endswith("faces_idx")):
+      low, high = found[name].min(), found[name].max()
+      if not 0 <= low <= high < len(arrays["f"]):
+        raise ValueError(
+          f"landmark file {landmark_path}: {name} names triangles {low} to "
+          f"{high}, {path} has {len(arrays['f'])}; wanted files of one head"
+        )
     points = flame_landmarks.barycentric_landmarks(
-      arrays["f"], ids, found["full_lmk_bary_coords"]
+      arrays["f"],
+      found["full_lmk_faces_idx"],
+      found["full_lmk_bary_coords"],
     )
     if len(found) == len(flame_files.LANDMARKS):
       # DECA keeps an edited head in place by its landmarks2d.

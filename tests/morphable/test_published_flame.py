@@ -362,8 +362,15 @@ def test_albedo_that_does_not_fit(files, tmp_path, change, message):
 def test_landmarks_of_another_head(files, tmp_path):
   paths, _, fields = files
   path = tmp_path / "landmark_embedding.npz"
-  np.savez(path, **{**fields, "full_lmk_faces_idx": np.full((1, 68), 9000)})
-  one_line("names triangle 9000", {**paths, "landmark_path": path})
+  for name, index in (
+    ("full_lmk_faces_idx", 9000),
+    ("dynamic_lmk_faces_idx", TRIANGLES),
+    ("static_lmk_faces_idx", -1),
+  ):
+    other = np.full_like(fields[name], index)
+    np.savez(path, **{**fields, name: other})
+    broken = {**paths, "landmark_path": path}
+    one_line(f"{name} names triangles {index}", broken)
   np.savez(path, **{**fields, "full_lmk_faces_idx": np.zeros((1, 67), int)})
   one_line(r"idx has shape \(1, 67\)", {**paths, "landmark_path": path})
   # Without any the rest still loads; the face's middle is then not known.
