@@ -20,11 +20,9 @@ from faceedit_jax.morphable.rasterize import Raster, interpolate, rasterize
 
 # Colour and lamps of the bare shape, as in DECA.
 _GREY = 180 / 255
-_LAMPS = jnp.array(
-  [
-    [x, y, 1.0, 1.7, 1.7, 1.7]
-    for x, y in ((-1, 1), (1, 1), (-1, -1), (1, -1), (0, 0))
-  ]
+_LAMPS = tuple(
+  (x, y, 1.0, 1.7, 1.7, 1.7)
+  for x, y in ((-1, 1), (1, 1), (-1, -1), (1, -1), (0, 0))
 )
 
 
@@ -187,10 +185,10 @@ def screen_normals(
 @typechecked
 def shape_overlay(
   buffers: Mapping[str, Array],
-  picture: Float[Array, "b s s 3"] | None = None,
-  normals: Float[Array, "b s s 3"] | None = None,
+  picture: Float[Array, "b h w 3"] | None = None,
+  normals: Float[Array, "b h w 3"] | None = None,
   lamps: Float[Array, "l 6"] | None = None,
-) -> Float[Array, "b s s 3"]:
+) -> Float[Array, "b h w 3"]:
   """The bare shape in grey, laid over a picture (SRenderY.render_shape).
 
   Args:
@@ -203,7 +201,8 @@ def shape_overlay(
     Pictures in [-1, 1]; where the shape faces away it is not drawn.
   """
   normals = buffers["normals"] if normals is None else normals
-  light = shading.distant_lamps(normals, _LAMPS if lamps is None else lamps)
+  lamps = jnp.array(_LAMPS) if lamps is None else lamps
+  light = shading.distant_lamps(normals, lamps)
   drawn = (buffers["mask"] > 0) & (buffers["facing"] > -0.15)
   beside = -1.0 if picture is None else picture
   return jnp.where(drawn[..., None], 2 * _GREY * light - 1, beside)

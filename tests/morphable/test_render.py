@@ -106,3 +106,53 @@ def test_texture_lookup_is_bilinear_with_zeros_outside():
   uv = jnp.array([[[0.125, 0.875], [0.25, 0.875], [0.5, 0.5], [1.5, 0.5]]])
   got = render.sample_texture(texture, uv)[0, :, 0]
   np.testing.assert_allclose(got, [0.0, 0.5, 7.5, 0.0], atol=1e-6)
+
+
+def test_buffers_and_shape_overlay(head, draw):
+  codes = codes_of(head, pose=np.tile([0, 0.5, 0, 0, 0, 0], (2, 1)))
+  points = render.pose_codes(head, codes)
+  texture = model.albedo(head, codes["albedo"])
+
+  @jax.jit
+  def run(points, texture):
+    found = render.render_buffers(head, points, codes["camera"], texture, SIZE)
+    picture = jnp.full((2, SIZE, SIZE, 3), 0.25)
+    one = jnp.array([[0.0, 0.0, 2.0, 1.0, 0.5, 0.0]])
+    return found, render.shape_overlay(found, picture, lamps=one)
+
+  found, image = jax.tree.map(np.asarray, run(points, texture))
+  mask = found["mask"] > 0
+  # Positions project to their pixels.
+  y, x = np.mgrid[:SIZE, :SIZE] + 0.5
+  where = cameras.project(
+    jnp.asarray(found["positions"][0][mask[0]])[None], codes["camera"][:1]
+  )
+  where = cameras.to_pixels(where, SIZE, SIZE)[0]
+  np.testing.assert_allclose(where[:, 0], x[mask[0]], atol=0.02)
+  np.testing.assert_allclose(where[:, 1], y[mask[0]], atol=0.02)
+  # The camera keeps angles: facing it is the normal's own z.
+  np.testing.assert_allclose(
+    found["facing"], found["normals"][..., 2], atol=1e-4
+  )
+  assert (found["uv"][mask] >= 0).all() and (found["uv"][mask] <= 1).all()
+  front = mask & (found["facing"] > 0)
+  shade = found["normals"][front][:, 2:].clip(0, 1)
+  wanted = 2 * 180 / 255 * shade * [1.0, 0.5, 0.0] - 1
+  np.testing.assert_allclose(image[front], wanted, atol=1e-5)
+  np.testing.assert_array_equal(image[~mask], 0.25)
+
+
+def test_shape_overlay_leaves_out_what_faces_away():
+  normals = jnp.array([[[[0.0, 0, 1], [0, 0, -0.1], [0, 0, -0.2]]]])
+  buffers = {
+    "mask": jnp.ones((1, 1, 3)),
+    "facing": normals[..., 2],
+    "normals": normals,
+  }
+  got = render.shape_overlay(buffers)[0, 0, :, 0]
+  # Five lamps from the front, four of them at 1 / sqrt(3).
+  first = 2 * 180 / 255 * 1.7 * (1 + 4 / np.sqrt(3)) / 5 - 1
+  np.testing.assert_allclose(got, [first, -1, -1], atol=1e-5)
+  beside = jnp.zeros((1, 1, 3, 3))
+  got = render.shape_overlay(buffers, beside, normals[:, :, ::-1])[0, 0, :, 0]
+  np.testing.assert_allclose(got, [-1, -1, 0], atol=1e-5)

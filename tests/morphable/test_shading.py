@@ -61,6 +61,18 @@ def test_lamp_lights_the_side_that_faces_it():
   assert away == pytest.approx(0.25 - 0.5 + 0.3125, abs=1e-5)
 
 
+def test_lamps_far_and_near():
+  normals = jnp.array([[0.0, 0.0, 1.0], [0.0, 0.0, -1.0]])
+  lamps = jnp.array([[0, 0, 3, 1, 0, 0.5], [0, 4, 3, 0, 1, 0]], jnp.float32)
+  got = shading.distant_lamps(normals, lamps)
+  np.testing.assert_allclose(got, [[0.5, 0.3, 0.25], [0, 0, 0]], atol=1e-6)
+  # A point at (0, 4, 0) sees the first lamp as the origin sees the second.
+  points = jnp.array([[0.0, 4.0, 0.0], [0.0, 4.0, 0.0]])
+  got = shading.near_lamps(normals, points, lamps)
+  wanted = [0.3, 0.5, 0.15]
+  np.testing.assert_allclose(got, [wanted, np.negative(wanted)], atol=1e-6)
+
+
 def test_ambient_is_exact_above_and_below():
   light = shading.ambient_light([0.4, 0.5, 0.6], [0.1, 0.1, 0.0])
   up_down = jnp.array([[0.0, 1.0, 0.0], [0.0, -1.0, 0.0]])
