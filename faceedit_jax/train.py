@@ -287,6 +287,8 @@ class _Loop:
     save_every = _every(options, "checkpoint_every", 1000)
     waiting: tuple[int, dict] | None = None
     done = start
+    if not total:  # nets of others, handed on as they are
+      self._store.save(self.state, record(0))
     for step in range(start, total):
       due = step_lib.due_phases(self._phases, step)
       batch = next(self._batches)
