@@ -132,7 +132,8 @@ def test_albedo_of_another_size_is_resized(sheet):
     size=16, tone_map=False, detail=space_of(sheet), displacement=ramp(0.001)
   )
   codes = codes_of(sheet, light)
-  image = render.render_condition(small, codes, **options)["image"]
+  draw = jax.jit(render.render_condition, static_argnames=("size", "tone_map"))
+  image = draw(small, codes, **options)["image"]
   np.testing.assert_allclose(image[0, 6:10, 6:10], -0.5, atol=1e-5)
 
 
