@@ -22,14 +22,18 @@ from faceedit_jax import main as main_lib
 from faceedit_jax import readings, train
 from faceedit_jax import stages as stages_lib
 from faceedit_jax.core import config as config_lib
-from faceedit_jax.core import handover
+from faceedit_jax.core import handover, sharding
 from faceedit_jax.core.config import ConfigDict
 from faceedit_jax.core.errors import UserError, as_user_error
 from faceedit_jax.core.typing import Variables
 from faceedit_jax.stages import Stage
 
-BATCH = 16
+BATCH = 16  # frames, or as many more as divide among the devices
 POINTS68 = "landmarks68"
+
+
+def _mesh() -> jax.sharding.Mesh:
+  return sharding.make_mesh({"data": -1, "fsdp": 1}, jax.local_devices())
 
 
 def load_nets(stage: Stage, config: ConfigDict) -> dict[str, Variables] | None:
@@ -40,7 +44,7 @@ def load_nets(stage: Stage, config: ConfigDict) -> dict[str, Variables] | None:
     config: the whole config; stages that are not trained yet are trained.
 
   Returns:
-    {net: variables} on the first device; None when the training was stopped.
+    {net: variables} on every local device; None when the training was stopped.
 
   Raises:
     UserError: the recipe records nothing, or a net cannot be loaded.
@@ -58,9 +62,7 @@ def load_nets(stage: Stage, config: ConfigDict) -> dict[str, Variables] | None:
     main_lib.prepare_data(config, [name], data_dir)
     if not train.run(config, stage.workdir, "train", name, data_dir):
       return None
-  place = handover.place_on(
-    jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-  )
+  place = handover.place_on(sharding.replicated(_mesh()))
   fresh = jax.eval_shape(stage.recipe.init_frozen, jax.random.key(0))
   abstract = place({name: fresh[name] for name in names})
   return handover.load_nets(sources, abstract, stage.workdir)
@@ -81,19 +83,25 @@ def make_annotator(
     least: face logit below which a frame is left out.
 
   Returns:
-    uint8 (BATCH, s, s, 3) -> {field: (BATCH, ...)}.
+    uint8 (n, s, s, 3) -> {field: (n, ...)}, n its attribute `batch`.
   """
-  record = jax.jit(stage.recipe.record)
+  rows = sharding.batch_sharding(_mesh())
+
+  @jax.jit
+  def record(frozen, frames, points68):
+    image = frames.astype(jnp.float32) / 127.5 - 1
+    return stage.recipe.record(frozen, image, points68)
 
   def annotate(frames: np.ndarray, landmarks68: Any = None):
-    image = jnp.asarray(frames, jnp.float32) / 127.5 - 1
-    found = jax.device_get(record(frozen, image, landmarks68))
+    given = jax.device_put((frames, landmarks68), rows)
+    found = jax.device_get(record(frozen, *given))
     out = {name: np.asarray(rows) for name, rows in found.items()}
     if "face" in out:
       out["valid"] = out.pop("face") > least
     return out
 
-  annotate.batch = BATCH
+  count = jax.local_device_count()
+  annotate.batch = -(-BATCH // count) * count
   annotate.needs = (POINTS68,) if landmarks else ()
   # A set begun with other nets is another set.
   fields = ",".join(sorted(stage.options["recipe"].get("recorded", ())))
