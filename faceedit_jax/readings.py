@@ -94,6 +94,34 @@ def load(stage: Stage) -> batches.Readings:
   }
 
 
+def check_recorded(stage: Stage, frozen: PyTree) -> None:
+  """Refuses a set whose pictures were read by other nets than the stage's.
+
+  Args:
+    stage: from `stages.make_stage`.
+    frozen: {net: variables} on the first device.
+
+  Raises:
+    WorkdirError: one line.
+  """
+  from data_pipelines import records  # noqa: PLC0415
+
+  data, names = stage.options["data"], stage.recipe.record_nets()
+  folder = stage.data_dir / data.get("folder", "") / data.get("split", "train")
+  with as_user_error(f"config.stage.{stage.name}.data"):
+    found = records.read_metadata(folder) if names else None
+  versions = (found or {}).get("settings", {}).get("annotators")
+  if not versions:  # fields that others have prepared
+    return
+  wanted = digest({name: frozen[name] for name in names})
+  if not any(wanted in version for version in versions.values()):
+    raise WorkdirError(
+      f"stage {stage.name!r}: {folder} holds what other weights of "
+      f"{', '.join(names)} say of its frames; annotate it anew into another "
+      "folder, or restore those weights"
+    )
+
+
 def _check_unchanged(stage: Stage) -> None:
   from data_pipelines import transforms  # noqa: PLC0415
 

@@ -190,6 +190,10 @@ def _train(stage, config, title, stop, say, held) -> bool:
 
   # What frozen nets say of the pictures.
   readings = {}
+  if recipe.record_nets():
+    local = distributed.to_local(frozen, mesh)
+    if first:
+      readings_lib.check_recorded(stage, local)
   if recipe.reading_spec():
     local = distributed.to_local(frozen, mesh)
     done = not first or readings_lib.prepare(

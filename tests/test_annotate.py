@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from data_pipelines.videos import prepare
-from faceedit_jax import annotate, train
+from faceedit_jax import annotate, readings, train
 from faceedit_jax.core import recipe as recipe_lib
-from faceedit_jax.core.errors import UserError
+from faceedit_jax.core.errors import UserError, WorkdirError
 from tests import video_set
 
 
@@ -99,6 +99,25 @@ def test_other_nets_make_another_set(tmp_path):
   assert isinstance(run(made[0]), prepare.Report)
   with pytest.raises(ValueError, match="a different set lies there"):
     run(made[1])
+
+
+def test_a_set_of_other_nets_is_refused(tmp_path):
+  clips, chosen = video_set.numbered_clips(tmp_path)
+  video_set.prepare_quietly(
+    clips,
+    tmp_path / "toy",
+    chosen,
+    annotators={"last": annotate.make_annotator(stage(), net(1.0))},
+    split_file=video_set.everybody(tmp_path),
+  )
+  trained = stage()
+  trained.options["data"] = {"folder": "toy"}
+  trained.data_dir = tmp_path
+  readings.check_recorded(trained, net(1.0))
+  with pytest.raises(WorkdirError, match="other weights of gain .* annotate"):
+    readings.check_recorded(trained, net(1.5))
+  trained.options["data"] = {"folder": "prepared_by_others"}
+  readings.check_recorded(trained, net(1.5))
 
 
 def test_stages_that_are_needed_are_trained_first(monkeypatch):
