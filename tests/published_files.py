@@ -97,6 +97,25 @@ def _write_landmarks(path: pathlib.Path, m: model_lib.Morphable) -> None:
   )
 
 
+def overridden(folder: pathlib.Path, **more) -> ConfigDict:
+  """The config of the rehearsal, with the files of a folder."""
+  config = config_lib.load(CONFIG)
+  changed = {
+    "nets.estimator.weights": folder / "deca.safetensors",
+    "nets.detail.encoder_weights": folder / "deca_detail_encoder.safetensors",
+    "nets.detail.decoder_weights": folder / "deca_detail_decoder.safetensors",
+    "nets.detail.mask_path": folder / "uv_face_eye_mask.png",
+    "nets.detail.fixed_path": folder / "fixed_displacement_256.npy",
+    "nets.identity.weights": folder / "arcface.safetensors",
+    "nets.morphable.path": folder / "generic_model.pkl",
+    "nets.morphable.albedo_path": folder / "FLAME_albedo_from_BFM.npz",
+    "nets.morphable.landmark_path": folder / "landmark_embedding.npz",
+    "nets.morphable.template_path": folder / "head_template.obj",
+    **more,
+  }
+  return config_lib.override(config, [f"{k}={v}" for k, v in changed.items()])
+
+
 def make_weights(folder: pathlib.Path, config: ConfigDict) -> None:
   """Writes untrained nets where the config's sections of `nets` want them."""
   options = config.stage.denoiser.recipe.to_dict()
@@ -184,7 +203,7 @@ def main() -> int:
   """Entry point."""
   folder = pathlib.Path(sys.argv[1])
   make_flame_files(folder / "weights")
-  make_weights(folder / "weights", config_lib.load(CONFIG))
+  make_weights(folder / "weights", overridden(folder / "weights"))
   make_judges(folder / "weights")
   video_set.make_video_set(
     folder / "videos", people=6, clips=2, frames=4, size=64

@@ -48,7 +48,10 @@ def similarity(
 
 @typechecked
 def warp(
-  image: Float[Array, "b h w c"], matrix: Float[Array, "b 2 3"], size: int
+  image: Float[Array, "b h w c"],
+  matrix: Float[Array, "b 2 3"],
+  size: int,
+  outside: float | None = None,
 ) -> Float[Array, "b size size c"]:
   """Samples a picture at transformed positions, bilinearly.
 
@@ -57,9 +60,10 @@ def warp(
     matrix: (b, 2, 3), from unit coordinates of the output (x right, y down,
       0..1 over the picture) to unit coordinates of the input.
     size: side of the square output in pixels.
+    outside: value of positions outside; None repeats the border.
 
   Returns:
-    (b, size, size, c); positions outside repeat the border.
+    (b, size, size, c).
   """
   height, width = image.shape[1:3]
   unit = (jnp.arange(size) + 0.5) / size
@@ -69,8 +73,12 @@ def warp(
   rows = where[..., 1] * height - 0.5
   cols = where[..., 0] * width - 0.5
 
+  border: dict = {"mode": "nearest"}
+  if outside is not None:
+    border = {"mode": "constant", "cval": outside}
+
   def one(channel, r, c):
-    return ndimage.map_coordinates(channel, [r, c], order=1, mode="nearest")
+    return ndimage.map_coordinates(channel, [r, c], order=1, **border)
 
   over_channels = jax.vmap(one, in_axes=(2, None, None), out_axes=2)
   return jax.vmap(over_channels)(image, rows, cols)

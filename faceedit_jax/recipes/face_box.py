@@ -13,6 +13,7 @@ from faceedit_jax.nn import warp
 # DECA's square is 1.25 x 1.1 times the mean side of the box round 68 points,
 # and the network reads it at 224 x 224 pixels.
 _DECA_SHARE, _DECA_SIZE = 1.25 * 1.1, 224
+DECA_OUTSIDE = -1.0  # it sees black beyond the picture, of [-1, 1]
 # The same square told from five points, in root mean square distances of the
 # points from their mean: its side, how far its middle lies below the mean, and
 # how far against the nose's sideways shift. Least squares over 512 synthetic
@@ -63,11 +64,14 @@ def outer(box):
   return jnp.concatenate([-corner / side, 1 / side], axis=-1)
 
 
-def look(image, box, size: int):
-  """The part of pictures (b, h, w, 3) in squares (b, 3), (b, size, size, 3)."""
+def look(image, box, size: int, outside: float | None = None):
+  """The part of pictures (b, h, w, 3) in squares (b, 3), (b, size, size, 3).
+
+  `outside` is seen beyond the picture's border; None repeats the border.
+  """
   (x, y, side), zero = box.T, jnp.zeros(box.shape[:1])
   rows = jnp.stack([side, zero, x, zero, side, y], axis=-1)
-  return warp.warp(image, rows.reshape(-1, 2, 3), size)
+  return warp.warp(image, rows.reshape(-1, 2, 3), size, outside)
 
 
 def points_in(points, box):

@@ -109,10 +109,13 @@ class FaceReader(struct.PyTreeNode):
       box = face_box.deca_from_five(points)
     else:
       box = face_box.deca_from_68(points68, image.shape[1])
-    codes = read_square(self.estimator, frozen["estimator"], image, box)
+    outside = face_box.DECA_OUTSIDE
+    codes = read_square(
+      self.estimator, frozen["estimator"], image, box, outside
+    )
     if self.detail_encoder is not None:
       net = self.detail_encoder
-      square = face_box.look(image, box, net.input_size)
+      square = face_box.look(image, box, net.input_size, outside)
       codes |= net.apply(frozen["detail_encoder"], square)
     return codes | {POINTS5: points, "face": face}
 
@@ -242,7 +245,7 @@ def read_codes(net: estimator_lib.Estimator, variables, image) -> dict:
   return codes | {"face": first["face"][..., 0]}
 
 
-def read_square(net, variables, image, box) -> dict:
+def read_square(net, variables, image, box, outside=None) -> dict:
   """Face codes read from one square of each picture.
 
   Args:
@@ -250,12 +253,14 @@ def read_square(net, variables, image, box) -> dict:
     variables: as for `read_codes`.
     image: (b, h, w, 3) in [-1, 1].
     box: squares (b, 3), see `face_box`.
+    outside: see `face_box.look`.
 
   Returns:
     Codes whose points and camera are those of the whole picture.
   """
   layers = {k: v for k, v in variables.items() if k != "codes"}
-  raw = net.apply(layers, face_box.look(image, box, net.input_size))
+  seen = face_box.look(image, box, net.input_size, outside)
+  raw = net.apply(layers, seen)
   codes = codes_from_outputs(raw, variables.get("codes"))
   back = face_box.outer(box)
   if POINTS5 in codes:

@@ -35,6 +35,9 @@ def test_shift_moves_by_whole_pixels_and_repeats_the_border():
   out = np.asarray(warp.warp(jnp.asarray(image), right, 4))[0, :, :, 0]
   np.testing.assert_allclose(out[:, :3], image[0, :, 1:, 0], atol=1e-5)
   np.testing.assert_allclose(out[:, 3], image[0, :, 3, 0], atol=1e-5)
+  out = np.asarray(warp.warp(jnp.asarray(image), right, 4, -1.0))[0, :, :, 0]
+  np.testing.assert_allclose(out[:, :3], image[0, :, 1:, 0], atol=1e-5)
+  np.testing.assert_array_equal(out[:, 3], -1)
 
 
 def test_crop_puts_the_points_on_the_template():

@@ -24,25 +24,6 @@ quick_jit = functools.partial(
 FACE5 = ((0.4, 0.45), (0.6, 0.45), (0.5, 0.55), (0.43, 0.65), (0.57, 0.65))
 
 
-def overridden(folder, **more):
-  """The paper's path cut down, with the files of a folder."""
-  config = config_lib.load("configs/difffae.py:voxceleb_smoke")
-  changed = {
-    "nets.estimator.weights": folder / "deca.safetensors",
-    "nets.detail.encoder_weights": folder / "deca_detail_encoder.safetensors",
-    "nets.detail.decoder_weights": folder / "deca_detail_decoder.safetensors",
-    "nets.detail.mask_path": folder / "uv_face_eye_mask.png",
-    "nets.detail.fixed_path": folder / "fixed_displacement_256.npy",
-    "nets.identity.weights": folder / "arcface.safetensors",
-    "nets.morphable.path": folder / "generic_model.pkl",
-    "nets.morphable.albedo_path": folder / "FLAME_albedo_from_BFM.npz",
-    "nets.morphable.landmark_path": folder / "landmark_embedding.npz",
-    "nets.morphable.template_path": folder / "head_template.obj",
-    **more,
-  }
-  return config_lib.override(config, [f"{k}={v}" for k, v in changed.items()])
-
-
 def build(config, stage="denoiser", **more):
   options = config.stage[stage].recipe.to_dict() | more
   return recipes.build(
@@ -58,14 +39,14 @@ def build(config, stage="denoiser", **more):
 def files(tmp_path_factory):
   folder = tmp_path_factory.mktemp("weights")
   published_files.make_flame_files(folder)
-  published_files.make_weights(folder, overridden(folder))
+  published_files.make_weights(folder, published_files.overridden(folder))
   return folder
 
 
 @pytest.fixture(scope="module")
 def paper(files):
   """Recipe, its frozen nets and pictures."""
-  recipe = build(overridden(files))
+  recipe = build(published_files.overridden(files))
   frozen = quick_jit(lambda: recipe.init_frozen(jax.random.key(1)))()
   place = handover.place_on(
     jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
@@ -111,9 +92,14 @@ def test_deca_renderings_have_its_own_linear_tone(paper):
 
 def test_recorded_readings_are_those_of_the_step(paper, files):
   live, frozen, _ = paper
-  live = build(overridden(files), recorded=())
-  kept = build(overridden(files), recorded=("codes", "person_vector"))
-  full = build(overridden(files), recorded=("codes", "person_vector", "latent"))
+  live = build(published_files.overridden(files), recorded=())
+  kept = build(
+    published_files.overridden(files), recorded=("codes", "person_vector")
+  )
+  full = build(
+    published_files.overridden(files),
+    recorded=("codes", "person_vector", "latent"),
+  )
   assert live.record_nets() == ()
   assert set(kept.record_nets()) == {
     "estimator",
@@ -150,7 +136,7 @@ def test_recorded_readings_are_those_of_the_step(paper, files):
 
 def test_trained_nets_start_from_files(files, tmp_path):
   """The U-Net whole; of the autoencoder what a published file holds."""
-  config = overridden(
+  config = published_files.overridden(
     files,
     **{
       "nets.unet.weights": tmp_path / "unet.safetensors",
@@ -199,12 +185,14 @@ def test_trained_nets_start_from_files(files, tmp_path):
 )
 def test_wrong_choices_are_one_line(files, change, message):
   with pytest.raises(UserError, match=message):
-    build(overridden(files, **change)).batch_spec()
+    build(published_files.overridden(files, **change)).batch_spec()
 
 
 def test_a_missing_weight_file_names_the_command(files):
   recipe = build(
-    overridden(files, **{"nets.identity.weights": "no.safetensors"})
+    published_files.overridden(
+      files, **{"nets.identity.weights": "no.safetensors"}
+    )
   )
   place = handover.place_on(
     jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
@@ -334,7 +322,30 @@ def test_wrinkles_follow_source_and_expression(paper, files):
   assert lit[np.asarray(wanted["mask"]) == 0].max() == 0
 
 
+def test_deca_sees_black_beyond_the_picture(paper, monkeypatch):
+  """As its loader pads the crop, for the codes and for the wrinkles."""
+  recipe, frozen, image = paper
+  box = jnp.asarray([[-0.5, -0.5, 1.0]] * 4)
+  monkeypatch.setattr(face_box, "deca_from_five", lambda points: box)
+  bright = jnp.full_like(image, 0.5)
+  framed = jnp.full_like(image, -1.0).at[:, 32:, 32:].set(0.5)
+  codes = recipe.reader.codes(frozen, bright)
+  side = recipe.reader.estimator.input_size
+  seen = face_box.look(framed, jnp.asarray([[0.0, 0.0, 1.0]] * 4), side)
+  for net, names in (
+    ("estimator", ("shape", "pose", "light")),
+    ("detail_encoder", ("detail",)),
+  ):
+    found = getattr(recipe.reader, net).apply(frozen[net], seen)
+    for name in names:
+      np.testing.assert_allclose(
+        codes[name], found[name], atol=1e-4, err_msg=name
+      )
+
+
 def test_a_decoder_of_another_size_is_one_line(files):
-  recipe = build(overridden(files, **{"nets.detail.widths": "(8, 8)"}))
+  recipe = build(
+    published_files.overridden(files, **{"nets.detail.widths": "(8, 8)"})
+  )
   with pytest.raises(ValueError, match="has 32 texels a side, the decoder"):
     recipe.init_frozen(jax.random.key(0))
