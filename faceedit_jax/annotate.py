@@ -9,6 +9,7 @@ can be stopped at any time; the same command goes on where it was.
 """
 
 import argparse
+import pathlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -56,6 +57,7 @@ def load_nets(stage: Stage, config: ConfigDict) -> dict[str, Variables] | None:
       "records nothing of a frame; `python -m data_pipelines.prepare` makes "
       "sets without"
     )
+  handover.check_files(stage.recipe.frozen())
   sources = {name: stage.recipe.frozen()[name] for name in names}
   for name in dict.fromkeys(s.stage for s in sources.values() if s.stage):
     data_dir = str(stage.data_dir)
@@ -152,6 +154,8 @@ def run(arguments: Sequence[str]) -> int:
       f"--size={options.size}, but {options.config} has pictures of {size} px; "
       f"give --size={size}"
     )
+  if not pathlib.Path(options.input).is_dir():
+    raise UserError(f"--input={options.input}: no such folder of videos")
   frozen = load_nets(stage, config)
   if frozen is None:
     return 130

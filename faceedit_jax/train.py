@@ -72,14 +72,19 @@ def run(
     raise UserError(f"--mode={mode}, wanted train or evaluate")
   order = list(config["stages"])
   with _StopRequest() as stop:
+    # All of them first: what the last one lacks is said before days of work.
+    wanted = [
+      stages_lib.make_stage(config, name, workdir, data_dir) for name in names
+    ]
+    for built in wanted:
+      stages_lib.check_files(built)
     if mode == "evaluate":
       # Nets that only score edits are trained when they are first needed.
       for name in config.get("scoring_stages", ()):
         built = stages_lib.make_stage(config, name, workdir, data_dir)
         if not train_stage(built, config, f"{name} (scoring)", stop):
           return False
-    for name in names:
-      built = stages_lib.make_stage(config, name, workdir, data_dir)
+    for name, built in zip(names, wanted, strict=True):
       at = f"{order.index(name) + 1}/{len(order)}" if name in order else "extra"
       if mode == "train":
         if not train_stage(built, config, f"{name} ({at})", stop):

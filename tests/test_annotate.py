@@ -130,6 +130,25 @@ def test_stages_that_are_needed_are_trained_first(monkeypatch):
   assert trained == ["first"]
 
 
+def test_missing_files_are_said_before_anything_is_trained(
+  monkeypatch, tmp_path, capsys
+):
+  trained = []
+  monkeypatch.setattr(train, "run", lambda *a: trained.append(a))
+  lacking = stage()
+  lacking.recipe.frozen = lambda: {
+    "gain": recipe_lib.WeightSource(stage="first"),
+    "other": recipe_lib.WeightSource(path="no.safetensors"),
+  }
+  with pytest.raises(UserError, match="'other': there is no file no.safetens"):
+    annotate.load_nets(lacking, {})
+  flags = ("config=configs/difffae.py:smoke", "workdir=w", "output=o")
+  arguments = ["videos", "--input=nowhere", "--size=64"]
+  assert annotate.main(arguments + [f"--{f}" for f in flags]) == 2
+  assert "--input=nowhere" in capsys.readouterr().err
+  assert not trained
+
+
 def test_a_config_that_records_nothing_is_one_line():
   nothing = stage(())
   nothing.recipe.record_nets = lambda: ()

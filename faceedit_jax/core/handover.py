@@ -69,6 +69,7 @@ def load_net(
       f"net {net!r} has neither a stage nor a path to come from "
       "(WeightSource of the recipe)"
     )
+  check_files({net: source})
   path = pathlib.Path(source.path).expanduser()
   if path.suffix == ".safetensors":
     return _load_safetensors(path, net, abstract)
@@ -79,6 +80,20 @@ def load_net(
     f"net {net!r}: {path} is neither a .safetensors file nor the directory of "
     "a trained stage"
   )
+
+
+def check_files(sources: Mapping[str, WeightSource]) -> None:
+  """Refuses files that are not there, before anything long is begun.
+
+  Raises:
+    CheckpointError: one line.
+  """
+  for net, source in sources.items():
+    if source.path and not pathlib.Path(source.path).expanduser().exists():
+      raise CheckpointError(
+        f"net {net!r}: there is no file {source.path}; python -m "
+        "faceedit_jax.convert makes it from the published one"
+      )
 
 
 def load_nets(
@@ -215,11 +230,6 @@ def place_on(sharding: Any) -> Place:
 def _load_safetensors(
   path: pathlib.Path, net: str, abstract: PyTree
 ) -> Variables:
-  if not path.is_file():
-    raise CheckpointError(
-      f"net {net!r}: there is no file {path}; python -m faceedit_jax.convert "
-      "makes it from the published one"
-    )
   try:
     flat = safetensors.numpy.load_file(path)
   except (OSError, safetensors.SafetensorError) as e:

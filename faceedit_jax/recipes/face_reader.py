@@ -15,7 +15,7 @@ from flax import struct
 
 from data_pipelines.synthetic_heads import albedo_model
 from faceedit_jax import morphable as morphable_lib
-from faceedit_jax.core.errors import as_user_error
+from faceedit_jax.core.errors import UserError, as_user_error
 from faceedit_jax.models import estimator as estimator_lib
 from faceedit_jax.models import iresnet
 from faceedit_jax.morphable import model as model_lib
@@ -210,12 +210,12 @@ def check_sizes(model, code_shapes: Mapping[str, tuple[int, ...]]) -> None:
   """Refuses a 3D face whose codes are not those that the estimator gives.
 
   Raises:
-    ValueError: one line with both sizes.
+    UserError: one line with both sizes.
   """
   for name, shape in model.code_sizes.items():
     got = code_shapes.get(name, shape)
     if tuple(got) != tuple(shape):
-      raise ValueError(
+      raise UserError(
         f"the 3D face takes {name} codes of shape {tuple(shape)}, the "
         f"estimator gives {tuple(got)}; change nets.estimator.outputs or "
         "nets.morphable"

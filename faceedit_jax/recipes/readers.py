@@ -17,6 +17,7 @@ import jax.numpy as jnp
 
 from faceedit_jax.core import config as config_lib
 from faceedit_jax.core import recipe as recipe_lib
+from faceedit_jax.core.errors import UserError, as_user_error
 from faceedit_jax.models import estimator as estimator_lib
 from faceedit_jax.morphable import detail as detail_lib
 from faceedit_jax.recipes import face_reader
@@ -58,7 +59,7 @@ class FaceNets:
     """{net: variables} with the structure of the nets, and the 3D face.
 
     Raises:
-      ValueError: its codes are not those that the estimator gives.
+      UserError: its codes are not those that the estimator gives.
     """
     picture = jnp.zeros((1, image_size, image_size, 3))
     reader, nets = self.reader, {"morphable": self.morphable()}
@@ -156,13 +157,13 @@ def _detail(nets, morphable, dtype):
 
   @functools.cache
   def space():
-    with jax.ensure_compile_time_eval():
+    with jax.ensure_compile_time_eval(), as_user_error("nets.detail"):
       texels = detail_lib.load_detail_space(
         morphable()["params"], section["mask_path"], section["fixed_path"]
       )
     side = found["detail_decoder"].side
     if texels.mask.shape[0] != side:
-      raise ValueError(
+      raise UserError(
         f"nets.detail.fixed_path has {texels.mask.shape[0]} texels a side, the "
         f"decoder gives {side}; change nets.detail.widths"
       )

@@ -343,9 +343,16 @@ def test_deca_sees_black_beyond_the_picture(paper, monkeypatch):
       )
 
 
-def test_a_decoder_of_another_size_is_one_line(files):
-  recipe = build(
-    published_files.overridden(files, **{"nets.detail.widths": "(8, 8)"})
-  )
-  with pytest.raises(ValueError, match="has 32 texels a side, the decoder"):
+@pytest.mark.parametrize(
+  ("change", "message"),
+  [
+    ({"nets.detail.widths": "(8, 8)"}, "has 32 texels a side, the decoder"),
+    ({"nets.detail.mask_path": "no.png"}, "nets.detail: .*cannot read no.png"),
+    ({"nets.morphable.template_path": ""}, "load the model with its texture"),
+    ({"nets.estimator.outputs.shape": 9}, "takes shape codes of shape"),
+  ],
+)
+def test_files_that_do_not_go_together_are_one_line(files, change, message):
+  recipe = build(published_files.overridden(files, **change))
+  with pytest.raises(UserError, match=message):
     recipe.init_frozen(jax.random.key(0))
