@@ -216,16 +216,18 @@ def _train(stage, config, title, stop, say, held) -> bool:
   )
   if not start:
     writer.write_hparams(stage.identity)
-  batches = batches_lib.train_batches(
-    recipe,
-    options["data"],
-    stage.data_dir,
-    sharding.batch_sharding(mesh),
-    stage.seed,
-    start,
-    where,
-    readings,
-  )
+  batches = None
+  if start < stage.steps:  # a stage that hands nets on needs no data
+    batches = batches_lib.train_batches(
+      recipe,
+      options["data"],
+      stage.data_dir,
+      sharding.batch_sharding(mesh),
+      stage.seed,
+      start,
+      where,
+      readings,
+    )
   bar = Progress(title, start, stage.steps, enabled=first)
   record = functools.partial(
     _record,
@@ -242,7 +244,8 @@ def _train(stage, config, title, stop, say, held) -> bool:
       done = loop.run(start, stop, writer, bar, record)
       state = loop.state
   finally:
-    batches.close()
+    if batches is not None:
+      batches.close()
     bar.close()
     try:
       store.close()

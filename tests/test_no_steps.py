@@ -30,6 +30,8 @@ def test_a_stage_of_no_steps_hands_on_what_it_started_from(tmp_path, rng):
     ["stage.ae.steps=0", "stage.head.steps=1"],
   )
   work = tmp_path / "work"
+  # It needs no data: `annotate` reads with such nets before there are any.
+  assert train.run(config, work, stage="ae", data_dir=tmp_path / "none")
   assert train.run(config, work, data_dir=tmp_path / "data")
   first = stages.make_stage(config, "ae", work)
   assert checkpoint.steps_in(first.checkpoints) == [0]

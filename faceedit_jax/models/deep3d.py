@@ -112,6 +112,8 @@ def read_standard_points(path: str | pathlib.Path) -> np.ndarray:
   """
   path = pathlib.Path(path)
   try:
+    if not path.is_file():
+      raise ValueError("there is no such file")
     if path.suffix == ".mat":
       import scipy.io  # slow to import
 

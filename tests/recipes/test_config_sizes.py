@@ -96,6 +96,38 @@ def test_paper_sizes(size, tmp_path):
   )
 
 
+@pytest.mark.parametrize("variant", ["256", "512", "256_synthetic"])
+def test_paper_settings(variant):
+  """Appendix tables 4 and 5, section 5.1, and what our specification infers."""
+  config = config_lib.load(f"configs/difffae.py:voxceleb{variant}")
+  nets, denoiser = config.nets, config.stage.denoiser
+  size = int(variant[:3])
+  assert (config.image_size, denoiser.data.size) == (size, size)
+  encoder, unet = nets.region_encoder, nets.unet
+  assert (encoder.channels, encoder.mult) == (64, (1, 1, 2, 4))
+  assert (encoder.res_blocks, encoder.out_channels) == (2, 192)
+  assert (encoder.slots, encoder.slot_size, encoder.iterations) == (4, 192, 3)
+  assert (unet.res_blocks, unet.heads, unet.in_channels) == (2, 8, 8)
+  # Of 32, 16, 8 and 4 pixels a side at 256.
+  assert unet.attention_levels == (0, 1, 2)
+  assert (denoiser.steps, denoiser.data.batch_size) == (100_000, 16)
+  assert denoiser.data.sampler == "pairs"
+  recipe = denoiser.recipe
+  assert (recipe.optimizer.kind, recipe.optimizer.lr) == ("adam", 1e-4)
+  assert recipe.optimizer.schedule == "constant"
+  assert dict(recipe.timesteps) == dict(antithetic=False, power=1.0)
+  assert recipe.prediction == "eps" and recipe.consistency_weight == 0.1
+  assert (recipe.layout, recipe.camera_from) == (0.0, "query")
+  assert (recipe.sampler, recipe.sampling_steps) == ("ddim", 50)
+  # Latent diffusion's schedule and scale for VQ first stages.
+  assert recipe.latent_scale == 1.0 and recipe.ddim_spacing == "ldm"
+  assert dict(recipe.schedule) == dict(
+    kind="linear", steps=1000, start=0.0015, end=0.0195
+  )
+  assert recipe.evaluation.kind == "reenactment"
+  assert (recipe.evaluation.people, recipe.evaluation.split) == ("same", "test")
+
+
 @pytest.mark.parametrize(
   "override,lacks",
   [
