@@ -433,6 +433,9 @@ def test_judges_come_from_files(tmp_path, rng):
   }
 
 
+READER = face_reader.FaceReader(None)
+
+
 def options(**more):
   config = config_lib.load("configs/difffae.py:voxceleb256")
   found = config.stage.denoiser.recipe.evaluation.to_dict()
@@ -442,7 +445,7 @@ def options(**more):
 def test_the_papers_variants_are_scored_so():
   config = config_lib.load("configs/difffae.py:voxceleb256")
   assert config.stage.denoiser.evaluate
-  made = evaluation.from_config(options(), None, {}, 256)
+  made = evaluation.from_config(options(), READER, {}, 256)
   assert isinstance(made, reenactment.ReenactmentEvaluator)
   assert (made.split, made.people, made.pairs) == ("test", "same", 5000)
   assert made.data["folder"] == "voxceleb1" and made.scoring() == {}
@@ -475,4 +478,4 @@ def test_a_published_estimator_has_no_second_one():
 )
 def test_settings_that_are_none(more, message):
   with pytest.raises(ValueError, match=message):
-    evaluation.from_config(options(**more), None, {}, 256)
+    evaluation.from_config(options(**more), READER, {}, 256)
