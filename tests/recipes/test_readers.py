@@ -322,6 +322,23 @@ def test_wrinkles_follow_source_and_expression(paper, files):
   assert lit[np.asarray(wanted["mask"]) == 0].max() == 0
 
 
+def test_68_points_of_the_data_cut_the_square(paper, files, rng):
+  recipe, frozen, image = paper
+  points = jnp.asarray(rng.uniform(0.3, 0.6, (4, 68, 2)), jnp.float32)
+  kept = build(published_files.overridden(files), recorded=("codes",))
+  codes = quick_jit(kept.record)(frozen, image, points)
+  box = face_box.deca_from_68(points, 64)
+  inside = face_box.camera_in(codes["camera"], box)
+  side = recipe.reader.estimator.input_size
+  seen = face_box.look(image, box, side, face_box.DECA_OUTSIDE)
+  wanted = quick_jit(recipe.reader.estimator.apply)(frozen["estimator"], seen)
+  np.testing.assert_allclose(inside, wanted["camera"], atol=1e-3)
+  wanted = quick_jit(recipe.reader.detail_encoder.apply)(
+    frozen["detail_encoder"], seen
+  )
+  np.testing.assert_allclose(codes["detail"], wanted["detail"], atol=1e-3)
+
+
 def test_deca_sees_black_beyond_the_picture(paper, monkeypatch):
   """As its loader pads the crop, for the codes and for the wrinkles."""
   recipe, frozen, image = paper
