@@ -23,7 +23,6 @@ RUNNERS: dict[str, Runner] = {}
 # Beginnings of the names of cases whose nets are not in the library yet.
 NOT_BUILT = {
   "eg3d/": "EG3D, for diffusion-driven GAN inversion",
-  "l2m/": "L2M-GAN and its baseline StarGAN v2",
   "latref/": "LatRef-Diff and the diffusion autoencoder that it edits",
   "parsing/": "face parsing and edges, for diffusion-driven GAN inversion",
   "psp/": "the encoder pSp, for diffusion-driven GAN inversion",

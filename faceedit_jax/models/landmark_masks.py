@@ -1,0 +1,129 @@
+"""Heat-maps of a face's points to masks of its parts, and to the points.
+
+StarGAN v2 Sec. 4 (high-pass skips), taken over by L2M-GAN; from the formulas of
+clovaai/stargan-v2, core/wing.py.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from faceedit_jax.core.typing import Array, Float, typechecked
+from faceedit_jax.nn.layers import Features
+
+Heatmaps = Float[Array, "b h w k"]
+
+# WFLW's 98 points: (first, last, shift up in rows of 256, power).
+_PARTS = (
+  (8, 24, 0, 3),  # chin
+  (33, 50, -7, 2),  # eyebrows
+  (55, 59, 8, 4),  # nostrils
+  (77, 81, -8, 4),  # upper lip
+  (83, 87, 8, 4),  # lower lip
+  (88, 95, -2, 3),  # inner lip
+)
+# Cheeks beside the chin, ends of eyebrows and lips.
+_LEFT_OUT = (*range(8), *range(25, 33), 33, 46, 76, 82)
+_NOSE_TAIL = (52, 54, 4)
+_EYES = (60, 75)
+# Left out of the second mask: chin, lips, eyebrows.
+_COARSE = (*range(8, 25), *range(76, 96), *range(33, 51))
+_THRESHOLD = 0.1
+
+
+@typechecked
+def enlarged(heatmaps: Heatmaps, factor: int = 4) -> Features:
+  """Bilinear, with the corner pixels staying at the corners.
+
+  Args:
+    heatmaps: (b, h, w, k).
+    factor: of height and width.
+  """
+  b, h, w, k = heatmaps.shape
+  shape = (b, factor * h, factor * w, k)
+  sides = np.array([h, w])
+  scale = (factor * sides - 1) / np.maximum(sides - 1, 1)
+  return jax.image.scale_and_translate(
+    heatmaps,
+    shape,
+    (1, 2),
+    jnp.asarray(scale, jnp.float32),
+    jnp.asarray(0.5 - 0.5 * scale, jnp.float32),
+    "linear",
+    antialias=False,
+  )
+
+
+@typechecked
+def face_masks(heatmaps: Heatmaps) -> Float[Array, "b _ _ 2"]:
+  """Masks of the parts of faces.
+
+  Args:
+    heatmaps: (b, h, w, 98 or more) of `FAN`; channels beyond 98 are not
+      looked at.
+
+  Returns:
+    (b, 4 h, 4 w, 2) in [0, 1], without a gradient: the first of eyes,
+    eyebrows, nose, lips and chin, the second of eyes and nose.
+
+  Raises:
+    ValueError: fewer channels.
+  """
+  if heatmaps.shape[-1] < 98:
+    raise ValueError(
+      f"got {heatmaps.shape[-1]} heat-maps, wanted the 98 of WFLW's points"
+    )
+  x = enlarged(jax.lax.stop_gradient(heatmaps[..., :98]))
+  x = jnp.where(x < _THRESHOLD, 0, x)
+  low = x.min((1, 2), keepdims=True)
+  x = (x - low) / (x.max((1, 2), keepdims=True) - low + 1e-6)
+  for first, last, rows, power in _PARTS:
+    part = slice(first, last + 1)
+    x = x.at[..., part].set(_shift(x[..., part], rows) ** power)
+  x = x.at[..., np.array(_LEFT_OUT)].set(0)
+  first, last, rows = _NOSE_TAIL
+  part = slice(first, last + 1)
+  x = x.at[..., part].set(_shift(x[..., part], rows))
+  part = slice(_EYES[0], _EYES[1] + 1)
+  eyes = x[..., part]
+  x = x.at[..., part].set(_shift(eyes, -8) ** 3 + _shift(eyes, -24))
+  second = x.at[..., np.array(_COARSE)].set(0)
+  masks = jnp.stack([x.sum(-1), second.sum(-1)], -1)
+  return jnp.clip(jnp.nan_to_num(masks), 0, 1)
+
+
+def _shift(x: Array, rows: int) -> Array:
+  """Moves the content up by rows of 256; what leaves comes in below."""
+  # Published for maps of 256 alone; elsewhere in proportion.
+  return jnp.roll(x, -round(rows * x.shape[1] / 256), 1)
+
+
+@typechecked
+def peaks(heatmaps: Heatmaps) -> Float[Array, "b k 2"]:
+  """Where the heat-maps are highest, to a quarter of a pixel.
+
+  Args:
+    heatmaps: (b, h, w, k).
+
+  Returns:
+    (b, k, 2) column and row in pixels of the maps, edges being whole numbers.
+    Times the ratio of the sides they are pixels of the picture.
+  """
+  b, h, w, k = heatmaps.shape
+  flat = heatmaps.reshape(b, h * w, k)
+  row, column = jnp.divmod(flat.argmax(1), w)
+
+  def at(r, c):
+    index = jnp.clip(r, 0, h - 1) * w + jnp.clip(c, 0, w - 1)
+    return jnp.take_along_axis(flat, index[:, None], 1)[:, 0]
+
+  toward = jnp.stack(
+    [
+      jnp.sign(at(row, column + 1) - at(row, column - 1)),
+      jnp.sign(at(row + 1, column) - at(row - 1, column)),
+    ],
+    -1,
+  )
+  inside = (row > 0) & (row < h - 1) & (column > 0) & (column < w - 1)
+  found = jnp.stack([column, row], -1) + 0.5
+  return found + 0.25 * toward * inside[..., None]

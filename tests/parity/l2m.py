@@ -1,0 +1,217 @@
+"""Runners of the nets and losses that translate pictures between domains."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from faceedit_jax.models.domain_discriminator import DomainDiscriminator
+from faceedit_jax.models.fan import FAN
+from faceedit_jax.models.landmark_masks import enlarged, face_masks, peaks
+from faceedit_jax.models.mapping_network import MappingNetwork
+from faceedit_jax.models.style_encoder import StyleEncoder
+from faceedit_jax.models.translation_generator import TranslationGenerator
+from faceedit_jax.losses.adversarial import r1_penalty
+from faceedit_jax.weights import l2m as maps
+from tests.parity.harness import Case, nchw, runner
+
+
+def captured(net, variables, *args):
+  """Results of a net, and what its modules gave."""
+
+  def run(variables, *args):
+    out, extra = net.apply(
+      variables,
+      *args,
+      capture_intermediates=lambda module, name: name == "__call__",
+      mutable=["intermediates"],
+    )
+    return out, extra["intermediates"]
+
+  return jax.jit(run)(variables, *args)
+
+
+def inner(parts, *path):
+  """What a module gave."""
+  for name in path:
+    parts = parts[name]
+  return parts["__call__"][0]
+
+
+def sizes(case: Case, max_channels: str = "max_conv_dim") -> dict:
+  """The fields that the nets share."""
+  config = case.config
+  return {
+    "image_size": config["img_size"],
+    "channels": config["base"],
+    "max_channels": config[max_channels],
+  }
+
+
+def labels(case: Case, name: str) -> jax.Array:
+  return case[name].astype(jnp.int32)
+
+
+def make_generator(case: Case, group: str = "", **names):
+  net = TranslationGenerator(
+    **sizes(case, **names), w_hpf=float(case.config["w_hpf"])
+  )
+  style = jnp.zeros((1, case.config["style_dim"]))
+  side = case.config["img_size"]
+  variables = case.variables(
+    net, maps.generator(net), jnp.zeros((1, side, side, 3)), style, group=group
+  )
+  return net, variables
+
+
+def make_masks(recorded: jax.Array) -> jax.Array:
+  """(2, b, 1, h, w) as ours."""
+  return jnp.transpose(recorded[:, :, 0], (1, 2, 3, 0))
+
+
+def mask_outputs(masks) -> dict:
+  return {f"mask{i}": nchw(masks)[:, i : i + 1] for i in range(2)}
+
+
+@runner("l2m/generator")
+def generator(case: Case) -> dict:
+  net, variables = make_generator(case)
+  args = [case.image("x"), case["s"]]
+  masks = make_masks(case["masks"]) if case.has("masks") else None
+  image, parts = captured(net, variables, *args, masks)
+  out = {"image": nchw(image)}
+  if masks is not None:
+    out["image_nomask"] = nchw(jax.jit(net.apply)(variables, *args))
+  for name in case.outputs():
+    if name.startswith("trace/"):
+      module = name.removeprefix("trace/").replace(".", "_")
+      out[name] = nchw(inner(parts, module))
+  return out
+
+
+def make_style_encoder(case: Case, group: str = "", **options):
+  config = case.config
+  fields = {**sizes(case), **options}
+  net = StyleEncoder(
+    **fields, style_dim=config["style_dim"], domains=config["num_domains"]
+  )
+  side = config["img_size"]
+  variables = case.variables(
+    net,
+    maps.style_encoder(net),
+    jnp.zeros((1, side, side, 3)),
+    jnp.zeros(1, jnp.int32),
+    group=group,
+  )
+  return net, variables
+
+
+def code_outputs(codes) -> dict:
+  return {
+    "s": codes.style,
+    "s_un": codes.unrelated,
+    "s_re": codes.related,
+    "s_re_trg": codes.moved,
+  }
+
+
+@runner("l2m/style_encoder")
+def style_encoder(case: Case) -> dict:
+  net, variables = make_style_encoder(case)
+  args = case.image("x"), labels(case, "y"), labels(case, "y_trg")
+  codes, parts = captured(net, variables, *args)
+  out = code_outputs(codes) | {"shared": inner(parts, "trunk")}
+  for name in case.outputs():
+    if name.startswith("shared."):
+      block = f"block_{int(name.removeprefix('shared.')) - 1}"
+      out[name] = nchw(inner(parts, "trunk", block))
+  return out
+
+
+def make_discriminator(case: Case, group: str = "", **names):
+  net = DomainDiscriminator(
+    **sizes(case, **names), domains=case.config["num_domains"]
+  )
+  side = case.config["img_size"]
+  x = jnp.zeros((1, side, side, 3))
+  return net, case.variables(net, maps.discriminator(net), x, group=group)
+
+
+@runner("l2m/discriminator")
+def discriminator(case: Case) -> dict:
+  net, variables = make_discriminator(case)
+
+  @jax.jit
+  def run(variables, x, y):
+    def judge(x):
+      return net.apply(variables, x, y)
+
+    return {
+      "logit": judge(x),
+      "all": net.apply(variables, x),
+      "grad_x": jax.grad(lambda x: judge(x).sum())(x),
+      "r1": r1_penalty(judge, x).mean(),
+    }
+
+  out = dict(run(variables, case.image("x"), labels(case, "y")))
+  return out | {"grad_x": nchw(out["grad_x"])}
+
+
+@runner("l2m/stargan2_mapping_network")
+def mapping_network(case: Case) -> dict:
+  net, variables = make_mapping(case)
+  style, parts = captured(net, variables, case["z"], labels(case, "y"))
+  return {"s": style, "h": inner(parts, "shared")}
+
+
+def make_mapping(case: Case, group: str = ""):
+  config, state = case.config, case.state(group)
+  layers = len({k for k in state if k.startswith("shared.")}) // 2
+  net = MappingNetwork(
+    config["style_dim"],
+    config["num_domains"],
+    state["shared.0.bias"].size,
+    layers,
+  )
+  z = jnp.zeros((1, config["latent_dim"]))
+  y = jnp.zeros(1, jnp.int32)
+  return net, case.variables(
+    net, maps.mapping_network(net), z, y, group=group
+  )
+
+
+def make_fan(case: Case, group: str = ""):
+  state = case.state(group)
+  net = FAN(state["l0.bias"].size - 1, state["bn1.bias"].size)
+  variables = case.variables(
+    net, maps.fan, jnp.zeros((1, 64, 64, 3)), group=group
+  )
+  return net, variables
+
+
+@runner("l2m/fan_wing")
+def fan(case: Case) -> dict:
+  net, variables = make_fan(case)
+  assert net.landmarks == case.config["num_landmarks"]
+  heatmaps, parts = captured(net, variables, case.image("x"))
+  points = heatmaps[..., :-1]
+  side = net.input_size
+  out = {
+    "raw": nchw(heatmaps),
+    "landmark256": side / heatmaps.shape[1] * peaks(points),
+    **mask_outputs(jax.jit(face_masks)(heatmaps)),
+  }
+  names = {"m0": "hourglass", "top_m_0": "top"}
+  for name in set(case.outputs()) - set(out):
+    trace = nchw(inner(parts, names.get(name, name)))
+    out[name] = trace[:, :, ::4, ::4]
+  return out
+
+
+@runner("l2m/fan_preprocess")
+def fan_preprocess(case: Case) -> dict:
+  heatmaps = case.image("heatmaps")
+  return {
+    "up": nchw(enlarged(heatmaps))[:, ::7, ::4, ::4],
+    "peaks": peaks(heatmaps),
+    **mask_outputs(jax.jit(face_masks)(heatmaps)),
+  }
