@@ -39,19 +39,18 @@ def enlarged(heatmaps: Heatmaps, factor: int = 4) -> Features:
     heatmaps: (b, h, w, k).
     factor: of height and width.
   """
-  b, h, w, k = heatmaps.shape
-  shape = (b, factor * h, factor * w, k)
-  sides = np.array([h, w])
-  scale = (factor * sides - 1) / np.maximum(sides - 1, 1)
-  return jax.image.scale_and_translate(
-    heatmaps,
-    shape,
-    (1, 2),
-    jnp.asarray(scale, jnp.float32),
-    jnp.asarray(0.5 - 0.5 * scale, jnp.float32),
-    "linear",
-    antialias=False,
-  )
+  # Places are rounded as torch rounds them: a threshold follows.
+  for axis in (2, 1):
+    side = heatmaps.shape[axis]
+    steps = np.arange(factor * side, dtype=np.float32)
+    place = steps * np.float32((side - 1) / (factor * side - 1))
+    low = np.minimum(place.astype(int), side - 1)
+    high = np.minimum(low + 1, side - 1)
+    share = (place - low).reshape(-1, *(1,) * (3 - axis))
+    heatmaps = (1 - share) * heatmaps.take(low, axis) + share * heatmaps.take(
+      high, axis
+    )
+  return heatmaps
 
 
 @typechecked

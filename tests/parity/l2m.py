@@ -2,17 +2,17 @@
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
+from faceedit_jax.losses.adversarial import r1_penalty
 from faceedit_jax.models.domain_discriminator import DomainDiscriminator
 from faceedit_jax.models.fan import FAN
 from faceedit_jax.models.landmark_masks import enlarged, face_masks, peaks
 from faceedit_jax.models.mapping_network import MappingNetwork
 from faceedit_jax.models.style_encoder import StyleEncoder
 from faceedit_jax.models.translation_generator import TranslationGenerator
-from faceedit_jax.losses.adversarial import r1_penalty
 from faceedit_jax.weights import l2m as maps
-from tests.parity.harness import Case, nchw, runner
+from faceedit_jax.weights.keymap import convert
+from tests.parity.harness import Case, check_structure, nchw, runner
 
 
 def captured(net, variables, *args):
@@ -88,21 +88,25 @@ def generator(case: Case) -> dict:
   return out
 
 
-def make_style_encoder(case: Case, group: str = "", **options):
+def make_style_encoder(case: Case, *groups: str, layers: int = 3, **names):
+  """The encoder of one or more groups of weights, 0 layers: no factors."""
   config = case.config
-  fields = {**sizes(case), **options}
   net = StyleEncoder(
-    **fields, style_dim=config["style_dim"], domains=config["num_domains"]
+    **sizes(case, **names),
+    style_dim=config["style_dim"],
+    domains=config["num_domains"],
+    factor_layers=layers,
+    # Of the official form three layers and none of them rectified at its end.
+    rectified=layers == 4,
   )
+  state = {}
+  for group in groups or ("",):
+    state |= case.state(group)
+  ours = convert(state, maps.style_encoder(net))
   side = config["img_size"]
-  variables = case.variables(
-    net,
-    maps.style_encoder(net),
-    jnp.zeros((1, side, side, 3)),
-    jnp.zeros(1, jnp.int32),
-    group=group,
-  )
-  return net, variables
+  args = jnp.zeros((1, side, side, 3)), jnp.zeros(1, jnp.int32)
+  check_structure(ours, jax.eval_shape(net.init, jax.random.key(0), *args))
+  return net, ours
 
 
 def code_outputs(codes) -> dict:
@@ -214,4 +218,49 @@ def fan_preprocess(case: Case) -> dict:
     "up": nchw(enlarged(heatmaps))[:, ::7, ::4, ::4],
     "peaks": peaks(heatmaps),
     **mask_outputs(jax.jit(face_masks)(heatmaps)),
+  }
+
+
+@runner("l2m/edit_pipeline")
+def edit_pipeline(case: Case) -> dict:
+  encoder, encoder_weights = make_style_encoder(case, "style_encoder")
+  drawer, drawer_weights = make_generator(case, "generator")
+  finder, finder_weights = make_fan(case, "fan")
+
+  @jax.jit
+  def run(weights, x, reference, y, y_trg):
+    def masks(x):
+      return face_masks(finder.apply(weights[2], x))
+
+    def codes(x, y):
+      return encoder.apply(weights[0], x, y, y_trg)
+
+    def draw(x, style, masks):
+      return drawer.apply(weights[1], x, style, masks)
+
+    first, own, others = masks(x), codes(x, y), codes(reference, y_trg)
+    edited = draw(x, own.edited(), first)
+    second = masks(edited)
+    pictures = {
+      "edited": edited,
+      "edited_degree": draw(x, own.edited(case.config["degree"]), first),
+      "rec": draw(edited, own.style, second),
+      "reference": draw(x, own.unrelated + others.related, first),
+    }
+    return pictures, (first, second), own, others
+
+  weights = encoder_weights, drawer_weights, finder_weights
+  pictures, masks, own, others = run(
+    weights,
+    case.image("x"),
+    case.image("x_ref"),
+    labels(case, "y"),
+    labels(case, "y_trg"),
+  )
+  return {
+    **{name: nchw(picture) for name, picture in pictures.items()},
+    **mask_outputs(masks[0]),
+    **code_outputs(own),
+    "ref_s_re": others.related,
+    "edited_mask1_sub": mask_outputs(masks[1])["mask1"][:, :, ::4, ::4],
   }
