@@ -73,7 +73,7 @@ def convert(
       raise ValueError(str(e)) from e
     init = functools.partial(net.init, jax.random.key(seed))
     wanted = jax.eval_shape(init, *inputs)
-  keymap = made.keymap
+  keymap = made.keymap_of(net)
   if made.rival and diffusers_names.recognised(state):
     names = made.rival.naming(net)
     keymap = diffusers_names.keymap(diffusers_names.table(names, wanted))

@@ -10,7 +10,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from faceedit_jax.core.typing import Array, Image, typechecked
+from faceedit_jax.core.typing import Image, typechecked
 from faceedit_jax.nn.layers import (
   Features,
   average_pool2,

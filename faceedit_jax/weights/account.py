@@ -44,15 +44,25 @@ class Report:
     return {name: keys for name, keys in found.items() if keys}
 
   def __str__(self) -> str:
-    parts = [f"{len(self.used)} used", f"{len(self.dead)} known and not needed"]
+    parts = [f"{len(self.used)} used"]
+    # Counters of batches, which no net needs, are not worth their names.
+    named = [k for k in self.dead if not k.endswith("num_batches_tracked")]
+    parts.append(f"{len(self.dead)} known and not needed" + _shown(named, 12))
     if self.elsewhere:
       parts.append(f"{self.elsewhere} of other parts of the file")
     if self.fresh:
       parts.append(f"{len(self.fresh)} of ours start untrained")
     for name, keys in self.faults.items():
-      shown = ", ".join(keys[:5]) + (", ..." if len(keys) > 5 else "")
-      parts.append(f"{len(keys)} {name} ({shown})")
+      parts.append(f"{len(keys)} {name}" + _shown(keys, 5))
     return ", ".join(parts)
+
+
+def _shown(keys: Sequence[str], most: int) -> str:
+  """The first keys in brackets."""
+  if not keys:
+    return ""
+  more = ", ..." if len(keys) > most else ""
+  return f" ({', '.join(keys[:most])}{more})"
 
 
 def fit(

@@ -11,14 +11,20 @@ import jax.numpy as jnp
 from faceedit_jax.models import (
   autoencoder,
   deep3d,
+  domain_discriminator,
   estimator,
+  fan,
+  feature_resnet,
   inception,
   iresnet,
   irse,
   lpips,
+  mapping_network,
+  style_encoder,
+  translation_generator,
   unet,
 )
-from faceedit_jax.weights import faces, ldm, perception, rivals
+from faceedit_jax.weights import faces, l2m, ldm, perception, rivals
 from faceedit_jax.weights.keymap import KeyMap
 
 
@@ -37,17 +43,24 @@ class Kind:
     renewed: see `account.fit`.
     rival: the class of diffusers whose files are read as well, and written.
     hint: of a file that does not fit: what its keys say it is, or "".
+    sized: whether `keymap` gives the key map of a net, since the file's keys
+      mean something else at other sizes.
   """
 
   what: str
   net: Callable[[Mapping[str, Any]], tuple[Any, tuple]]
-  keymap: KeyMap
+  keymap: KeyMap | Callable[[Any], KeyMap]
   sections: tuple[str, ...] = ("",)
   fresh: tuple[str, ...] = ()
   widened: tuple[str, ...] = ()
   renewed: tuple[str, ...] = ()
   rival: rivals.Rival | None = None
   hint: Callable[[Mapping[str, Any]], str] = lambda state: ""
+  sized: bool = False
+
+  def keymap_of(self, net: Any) -> KeyMap:
+    """The key map of a net that `net` gave."""
+    return self.keymap(net) if self.sized else self.keymap
 
 
 def _fields(section: Mapping[str, Any], *others: str) -> dict[str, Any]:
@@ -116,6 +129,44 @@ def _identity(nets):
 def _irse(nets):
   del nets  # there is one size
   return irse.IRSE(), (_picture(112),)
+
+
+def _generator(nets):
+  net = translation_generator.TranslationGenerator(**_fields(nets["generator"]))
+  # The generator takes styles of any length; the encoder's section has it.
+  style = nets.get("style_encoder", {}).get("style_dim", 64)
+  style = jax.ShapeDtypeStruct((1, style), jnp.float32)
+  return net, (_picture(net.image_size), style)
+
+
+_DOMAIN = jax.ShapeDtypeStruct((1,), jnp.int32)
+
+
+def _style_encoder(nets):
+  net = style_encoder.StyleEncoder(**_fields(nets["style_encoder"]))
+  return net, (_picture(net.image_size), _DOMAIN)
+
+
+def _discriminator(nets):
+  options = _fields(nets["discriminator"])
+  net = domain_discriminator.DomainDiscriminator(**options)
+  return net, (_picture(net.image_size),)
+
+
+def _mapping_network(nets):
+  options = _fields(nets["mapping_network"])
+  latent = jax.ShapeDtypeStruct((1, options.pop("latent_dim", 16)), jnp.float32)
+  return mapping_network.MappingNetwork(**options), (latent, _DOMAIN)
+
+
+def _fan(nets):
+  net = fan.FAN(**_fields(nets.get("fan", {})))
+  return net, (_picture(net.input_size),)
+
+
+def _resnet18(nets):
+  net = feature_resnet.FeatureResNet(**_fields(nets.get("features", {})))
+  return net, (_picture(64),)
 
 
 def _lpips(net):
@@ -215,5 +266,53 @@ KINDS: Mapping[str, Kind] = {
     lambda nets: (deep3d.Deep3D(), (_picture(deep3d.SIZE),)),
     perception.deep3d,
     ("net_recon", ""),
+  ),
+  "l2m_generator": Kind(
+    "generator in *_nets_ema.ckpt of L2M-GAN or StarGAN v2 (nets.generator, "
+    "and nets.style_encoder.style_dim)",
+    _generator,
+    l2m.generator,
+    ("generator", ""),
+    hint=l2m.generator_hint,
+    sized=True,
+  ),
+  "l2m_style_encoder": Kind(
+    "style encoder in *_nets_ema.ckpt of L2M-GAN, or of StarGAN v2 with "
+    "factor_layers=0 (nets.style_encoder)",
+    _style_encoder,
+    l2m.style_encoder,
+    ("style_encoder", ""),
+    hint=l2m.style_encoder_hint,
+    sized=True,
+  ),
+  "l2m_discriminator": Kind(
+    "discriminator in *_nets.ckpt of the same (nets.discriminator)",
+    _discriminator,
+    l2m.discriminator,
+    ("discriminator", ""),
+    hint=l2m.discriminator_hint,
+    sized=True,
+  ),
+  "l2m_fan": Kind(
+    "face alignment network in *_nets_ema.ckpt of the same, or wing.ckpt "
+    "(nets.fan, if there is one)",
+    _fan,
+    l2m.fan,
+    ("fan", ""),
+  ),
+  "stargan2_mapping_network": Kind(
+    "mapping network in *_nets_ema.ckpt of StarGAN v2 (nets.mapping_network)",
+    _mapping_network,
+    l2m.mapping_network,
+    ("mapping_network", ""),
+    sized=True,
+  ),
+  "resnet18": Kind(
+    "ResNet-18 of torchvision, or `vgg` in L2M-GAN's file (nets.features, if "
+    "there is one; its last layer is left out unless classes=1000)",
+    _resnet18,
+    l2m.resnet18,
+    ("vgg", "resnet18", ""),
+    sized=True,
   ),
 }

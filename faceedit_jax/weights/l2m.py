@@ -2,8 +2,8 @@
 
 `<step>_nets_ema.ckpt` of rucmlcv/L2M-GAN holds `generator`, `style_encoder`,
 `fan` and `vgg` (a ResNet-18); that of clovaai/stargan-v2 has a
-`mapping_network` too. Torch's numbers of layers depend on the size of the
-picture, so each of these maps belongs to one net.
+`mapping_network` in place of the last. Torch's numbers of layers depend on the
+size of the picture, so most of these maps belong to one net.
 """
 
 import re
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from faceedit_jax.models.domain_discriminator import DomainDiscriminator
-from faceedit_jax.models.fan import FAN
+from faceedit_jax.models.feature_resnet import FeatureResNet
 from faceedit_jax.models.mapping_network import MappingNetwork
 from faceedit_jax.models.style_encoder import StyleEncoder
 from faceedit_jax.models.translation_generator import TranslationGenerator
@@ -144,3 +144,90 @@ _FAN = from_rules(
 def fan(key: str) -> Target | None:
   """Key map of `FAN` (also `wing.ckpt`)."""
   return _FAN(key)
+
+
+def resnet18(net: FeatureResNet) -> KeyMap:
+  """Key map of `FeatureResNet`: torchvision's names, or plain numbers."""
+  rules = [(r"(?:0|conv1)", "conv1", "conv"), (r"(?:1|bn1)", "bn1", "norm")]
+  for stage in range(1, len(net.stages) + 1):
+    theirs = rf"(?:{stage + 3}|layer{stage})\.(\d+)"
+    ours = rf"layer{stage}_\1"
+    rules += [
+      (rf"{theirs}\.(conv[12])", rf"{ours}/\2", "conv"),
+      (rf"{theirs}\.(bn[12])", rf"{ours}/\2", "norm"),
+      (rf"{theirs}\.downsample\.0", rf"{ours}/shortcut", "conv"),
+      (rf"{theirs}\.downsample\.1", rf"{ours}/bn_shortcut", "norm"),
+    ]
+  rules.append((r"fc", "fc", "linear"))
+  inside = [(rf"(?:model\.)?{key}", *rest) for key, *rest in rules]
+  dead = [] if net.classes else [r"(?:model\.)?fc\.\w+"]
+  return _without(dead, from_rules(inside))
+
+
+def generator_hint(state: Mapping[str, Any]) -> str:
+  """What the keys of a generator say about its size."""
+  first = state.get("from_rgb.weight")
+  halvings = _count(r"encode\.(\d+)\.conv1\.weight", state) - 2
+  if first is None or halvings < 0:
+    return ""
+  channels = first.shape[0]
+  said = {"channels": channels, "max_channels": _widest(state)}
+  # With high-pass skips a picture of half the side is halved as often.
+  for bits, w_hpf in ((halvings + 3, 1), (halvings + 4, 0)):
+    if channels << bits == 1 << 14:
+      return _said(
+        "generator", {"image_size": 1 << bits, "w_hpf": w_hpf} | said
+      )
+  return (
+    _said("generator", said) + f" with image_size={8 << halvings}, or twice "
+    "that and w_hpf=0"
+  )
+
+
+def style_encoder_hint(state: Mapping[str, Any]) -> str:
+  """What the keys of a style encoder say about its size."""
+  style = state.get("unshared.0.bias")
+  if style is None or "shared.0.weight" not in state:
+    return ""
+  sizes = {
+    "style_dim": style.shape[0],
+    "domains": _count(r"unshared\.(\d+)\.bias", state),
+    "factor_layers": _count(r"transform1\.(\d+)\.bias", state),
+  }
+  return _said("style_encoder", _trunk_sizes("shared", state) | sizes)
+
+
+def discriminator_hint(state: Mapping[str, Any]) -> str:
+  """What the keys of a discriminator say about its size."""
+  sizes = _trunk_sizes("main", state) if "main.0.weight" in state else {}
+  last = state.get(f"main.{_trunk_blocks('main', state) + 4}.bias")
+  if last is None:
+    return ""
+  return _said("discriminator", sizes | {"domains": last.shape[0]})
+
+
+def _trunk_blocks(head: str, state: Mapping[str, Any]) -> int:
+  return _count(rf"{head}\.(\d+)\.conv1\.weight", state)
+
+
+def _trunk_sizes(head: str, state: Mapping[str, Any]) -> dict[str, int]:
+  return {
+    "image_size": 4 << _trunk_blocks(head, state),
+    "channels": state[f"{head}.0.weight"].shape[0],
+    "max_channels": _widest(state),
+  }
+
+
+def _count(pattern: str, state: Mapping[str, Any]) -> int:
+  """How many numbers stand at the pattern's group."""
+  found = (re.fullmatch(pattern, key) for key in state)
+  return len({match[1] for match in found if match})
+
+
+def _widest(state: Mapping[str, Any]) -> int:
+  return max(v.shape[0] for v in state.values() if getattr(v, "ndim", 0) == 4)
+
+
+def _said(section: str, sizes: Mapping[str, int]) -> str:
+  flags = (f"--config.nets.{section}.{k}={v}" for k, v in sizes.items())
+  return "the file's net is " + " ".join(flags)

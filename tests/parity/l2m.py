@@ -178,9 +178,7 @@ def make_mapping(case: Case, group: str = ""):
   )
   z = jnp.zeros((1, config["latent_dim"]))
   y = jnp.zeros(1, jnp.int32)
-  return net, case.variables(
-    net, maps.mapping_network(net), z, y, group=group
-  )
+  return net, case.variables(net, maps.mapping_network(net), z, y, group=group)
 
 
 def make_fan(case: Case, group: str = ""):
