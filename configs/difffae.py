@@ -15,7 +15,10 @@ Variants (`configs/difffae.py:NAME`):
                 run: the data is licence-gated. Paper: batch 16, 100 k steps,
                 34 h on 4 A100; FID 31.83, CSIM 0.9458.
   voxceleb512   the same at 512 px (64 x 64 latents). Not run.
+  voxceleb256_synthetic  the same with our own estimator and identity net in
+                place of DECA and ArcFace. Not run.
   smoke         the default cut down to seconds, for tests.
+  voxceleb_smoke  the paper's path cut down likewise (docs/voxceleb.md).
 
 Values that the paper leaves open, and what stands here:
   noise schedule      0.0015 -> 0.0195, squared ("linear" of latent diffusion)

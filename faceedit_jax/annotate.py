@@ -107,7 +107,8 @@ def make_annotator(
   annotate.needs = (POINTS68,) if landmarks else ()
   # A set begun with other nets is another set.
   fields = ",".join(sorted(stage.options["recipe"].get("recorded", ())))
-  annotate.version = f"{fields} {readings.digest(frozen)} {least:g}"
+  said = f"{fields} {readings.digest(frozen)} {least:g}"
+  annotate.version = f"{readings.RECORD} {said}"
   return annotate
 
 

@@ -27,6 +27,7 @@ from faceedit_jax.stages import Stage
 _BATCH = 32  # pictures read at a time
 _GLANCED = 16  # pictures looked at to tell one set from another
 _STAMP = "stamp.json"
+RECORD = "record of frozen nets:"  # how versions of such annotators begin
 
 
 def prepare(
@@ -110,11 +111,12 @@ def check_recorded(stage: Stage, frozen: PyTree) -> None:
   folder = stage.data_dir / data.get("folder", "") / data.get("split", "train")
   with as_user_error(f"config.stage.{stage.name}.data"):
     found = records.read_metadata(folder) if names else None
-  versions = (found or {}).get("settings", {}).get("annotators")
-  if not versions:  # fields that others have prepared
+  versions = (found or {}).get("settings", {}).get("annotators", {})
+  ours = [v for v in versions.values() if v.startswith(RECORD)]
+  if not ours:  # fields that others have prepared
     return
   wanted = digest({name: frozen[name] for name in names})
-  if not any(wanted in version for version in versions.values()):
+  if not any(wanted in version for version in ours):
     raise WorkdirError(
       f"stage {stage.name!r}: {folder} holds what other weights of "
       f"{', '.join(names)} say of its frames; annotate it anew into another "

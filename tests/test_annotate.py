@@ -119,6 +119,21 @@ def test_a_set_of_other_nets_is_refused(tmp_path):
   trained.options["data"] = {"folder": "prepared_by_others"}
   readings.check_recorded(trained, net(1.5))
 
+  # An annotator of one's own says nothing of nets.
+  def level(frame):
+    return {"level": np.float32(frame.mean())}
+
+  level.version = "of my own"
+  video_set.prepare_quietly(
+    clips,
+    tmp_path / "own",
+    chosen,
+    annotators={"level": level},
+    split_file=video_set.everybody(tmp_path),
+  )
+  trained.options["data"] = {"folder": "own"}
+  readings.check_recorded(trained, net(1.5))
+
 
 def test_stages_that_are_needed_are_trained_first(monkeypatch):
   trained = []

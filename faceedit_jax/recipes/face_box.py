@@ -58,6 +58,13 @@ def deca_from_68(points, size: int):
   return jnp.concatenate([corner, step * _DECA_SIZE], axis=-1) / size
 
 
+def five_of_68(points):
+  """Eyes, nose tip and mouth corners (b, 5, 2) of 68 landmarks (b, 68, 2)."""
+  left, right = points[:, 36:42].mean(axis=1), points[:, 42:48].mean(axis=1)
+  rest = (points[:, 30], points[:, 48], points[:, 54])
+  return jnp.stack([left, right, *rest], axis=1)
+
+
 def outer(box):
   """The picture as a square (b, 3) in the coordinates of a square in it."""
   corner, side = box[:, :2], box[:, 2:]

@@ -108,6 +108,7 @@ class FaceReader(struct.PyTreeNode):
     if points68 is None:
       box = face_box.deca_from_five(points)
     else:
+      points = face_box.five_of_68(points68)
       box = face_box.deca_from_68(points68, image.shape[1])
     outside = face_box.DECA_OUTSIDE
     codes = read_square(

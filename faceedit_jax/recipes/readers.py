@@ -25,6 +25,9 @@ from faceedit_jax.recipes.pretrain import estimator as estimator_recipe
 from faceedit_jax.recipes.pretrain import identity as identity_recipe
 
 KINDS = ("synthetic", "deca")
+# Codes are geometry, and recorded for good: bfloat16 would move a face by about
+# half a pixel of 256.
+_READING = jnp.float32
 
 
 def source(section: Mapping[str, Any], stage: str) -> recipe_lib.WeightSource:
@@ -91,7 +94,7 @@ def from_config(nets, dtype, image_size: int, identity: bool = True):
 
   Args:
     nets: sections `estimator`, `identity` and, for "deca", `locator`.
-    dtype: compute dtype.
+    dtype: compute dtype of our own nets and of the identity net.
     image_size: side of the condition rendering in pixels.
     identity: whether it recognises people.
 
@@ -114,9 +117,9 @@ def from_config(nets, dtype, image_size: int, identity: bool = True):
         "nets.estimator.kind is 'deca' but nets.estimator.weights is empty; "
         "give the converted file, or set nets.estimator.kind='synthetic'"
       )
-    estimator, shapes = _deca(nets.estimator, dtype)
+    estimator, shapes = _deca(nets.estimator)
     locator, locator_shapes = estimator_recipe.build_estimator(
-      nets.locator, dtype
+      nets.locator, _READING
     )
     sources["locator"] = source(nets.locator, "locator")
   person = {}
@@ -127,7 +130,7 @@ def from_config(nets, dtype, image_size: int, identity: bool = True):
   morphable = face_reader.morphable_maker(**dict(nets.morphable))
   detail, space = {}, None
   if kind == "deca" and nets.get("detail"):
-    detail, space = _detail(nets, morphable, dtype)
+    detail, space = _detail(nets, morphable)
     shapes = {**shapes, "detail": (nets.detail["size"],)}
     for name in detail:
       path = nets.detail[f"{name.removeprefix('detail_')}_weights"]
@@ -143,15 +146,15 @@ def from_config(nets, dtype, image_size: int, identity: bool = True):
   return FaceNets(reader, shapes, locator_shapes, sources, morphable, space)
 
 
-def _detail(nets, morphable, dtype):
+def _detail(nets, morphable):
   """DECA's detail encoder and decoder, and where their texels lie."""
   section = nets.detail
   trunk = config_lib.module_fields(nets.estimator)
   trunk["outputs"] = {"detail": section["size"]}
   found = {
-    "detail_encoder": estimator_lib.Estimator(dtype=dtype, **trunk),
+    "detail_encoder": estimator_lib.Estimator(dtype=_READING, **trunk),
     "detail_decoder": estimator_lib.DetailDecoder(
-      widths=tuple(section["widths"]), dtype=dtype
+      widths=tuple(section["widths"]), dtype=_READING
     ),
   }
 
@@ -172,9 +175,9 @@ def _detail(nets, morphable, dtype):
   return found, space
 
 
-def _deca(section, dtype):
+def _deca(section):
   """DECA's coarse encoder and the shapes of its codes."""
   fields = config_lib.module_fields(section)
   outputs = dict(fields.pop("outputs"))
-  net = estimator_lib.Estimator(outputs=outputs, dtype=dtype, **fields)
+  net = estimator_lib.Estimator(outputs=outputs, dtype=_READING, **fields)
   return net, estimator_recipe.code_shapes(outputs)
