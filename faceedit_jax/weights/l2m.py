@@ -56,15 +56,13 @@ def style_encoder(net: StyleEncoder) -> KeyMap:
     (r"unshared\.(\d+)", r"head_\1", "linear"),
   ]
   for i in range(net.factor_layers):
-    layer = 2 * i  # activations count
+    layer, ours = 2 * i, f"layer_{i}"  # activations count
+    one = rf"(?:transform1|decomposer)\.{layer}"
+    many = rf"(?:transform2|domain_transformer)\.(\d+)\.{layer}"
     rules += [
-      (rf"(?:transform1|decomposer)\.{layer}", f"decomposer/layer_{i}"),
-      (
-        rf"(?:transform2|domain_transformer)\.(\d+)\.{layer}",
-        rf"transformer_\1/layer_{i}",
-      ),
+      (one, f"decomposer/{ours}", "linear"),
+      (many, rf"transformer_\1/{ours}", "linear"),
     ]
-  rules = [rule if len(rule) == 3 else (*rule, "linear") for rule in rules]
   return _without([r"attention\.layers\.[02]\.\w+"], from_rules(rules))
 
 
