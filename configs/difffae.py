@@ -278,6 +278,9 @@ def embedded(variant):
       condition_dim=128 * wide,
       adain="residual",
       groups=8,
+      # How it is computed; see `models.unet.UNet`.
+      remat="none",
+      attention_kernel="auto",
     ),
   )
   counts = STEPS[variant]

@@ -131,6 +131,9 @@ def paper(size, kind="deca", weights="weights"):
     condition_dim=512,
     adain="residual",
     groups=32,
+    # How it is computed; see `models.unet.UNet`.
+    remat="none",
+    attention_kernel="auto",
   )
   denoiser = stages["denoiser"]
   denoiser["steps"] = 100_000

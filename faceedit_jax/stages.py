@@ -31,6 +31,9 @@ _FREE = (
   "keep_every",
   "evaluate",
 )
+# Fields of nets that say how they are computed, not what. A trained net may be
+# used, and go on training, with others: on another machine, say.
+_HOW = ("remat", "attention_kernel")
 
 
 @dataclasses.dataclass
@@ -131,7 +134,10 @@ def make_stage(
   key = jax.random.key(0)
   used = set(jax.eval_shape(recipe.init, key))
   used |= set(jax.eval_shape(recipe.init_frozen, key))
-  nets = nets.to_dict()
+  nets = {
+    net: {name: value for name, value in fields.items() if name not in _HOW}
+    for net, fields in nets.to_dict().items()
+  }
   identity = {
     "nets": {k: v for k, v in nets.items() if k in used} or nets,
     "image_size": image_size,

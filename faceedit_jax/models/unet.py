@@ -4,13 +4,19 @@ DiffFAE Sec. 4.2, Eq. (4) to (6) and Tab. 5; structure and sizes of
 CompVis/latent-diffusion, ldm/modules/diffusionmodules/openaimodel.py.
 """
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from faceedit_jax.core.typing import Array, Float, Image, Int, typechecked
-from faceedit_jax.nn.attention import SpatialTransformer, attend
+from faceedit_jax.nn.attention import (
+  Kernel,
+  SpatialTransformer,
+  attend,
+  check_kernel,
+)
 from faceedit_jax.nn.blocks import Adain, ResBlock
 from faceedit_jax.nn.layers import (
   GroupNorm,
@@ -22,6 +28,21 @@ from faceedit_jax.nn.layers import (
 )
 
 MapKind = Literal["none", "mean", "heads"]
+Remat = Literal["none", "blocks", "dots"]
+
+
+def _dots(primitive: Any, *args: Any, **parameters: Any) -> bool:
+  """Keeps what convolutions and products with weights give.
+
+  Not the products inside an attention, which are as large as its maps.
+  """
+  if primitive is jax.lax.conv_general_dilated_p:
+    return True
+  policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+  return policy(primitive, *args, **parameters)
+
+
+_KEPT = {"blocks": jax.checkpoint_policies.nothing_saveable, "dots": _dots}
 
 
 class SelfAttention(nn.Module):
@@ -31,11 +52,13 @@ class SelfAttention(nn.Module):
     heads: number of heads.
     groups: groups of the norm.
     dtype: compute dtype.
+    kernel: see `attend`.
   """
 
   heads: int
   groups: int = 32
   dtype: Any = jnp.float32
+  kernel: str = "auto"
 
   @nn.compact
   @typechecked
@@ -47,7 +70,7 @@ class SelfAttention(nn.Module):
     # The published weights hold the heads outside queries, keys, values.
     h = h.reshape(b, -1, self.heads, 3, c // self.heads)
     q, k, v = (h[:, :, :, i].reshape(b, -1, c) for i in range(3))
-    h, _ = attend(q, k, v, self.heads)
+    h, _ = attend(q, k, v, self.heads, kernel=self.kernel)
     h = dense(c, init=zeros, dtype=self.dtype, name="proj_out")(h)
     return x + h.reshape(b, height, width, c)
 
@@ -75,7 +98,11 @@ class UNet(nn.Module):
     updown: whether sizes change inside residual blocks, not by convolutions.
     attention: "transformer" (with context) or "self".
     classes: number of class labels, or None.
-    remat: whether blocks are recomputed in the backward pass.
+    remat: what the backward pass computes anew: "none", "blocks" (all inside a
+      residual block or an attention; only what lies between them is kept) or
+      "dots" (as "blocks", but what convolutions and products with weights give
+      is kept too).
+    attention_kernel: see `attend`; attention whose maps are asked for has none.
     dtype: compute dtype.
   """
 
@@ -96,7 +123,8 @@ class UNet(nn.Module):
   updown: bool = False
   attention: Literal["transformer", "self"] = "transformer"
   classes: int | None = None
-  remat: bool = False
+  remat: Remat = "none"
+  attention_kernel: Kernel = "auto"
   dtype: Any = jnp.float32
 
   @nn.compact
@@ -199,9 +227,37 @@ class UNet(nn.Module):
     prediction = out(h).astype(jnp.float32)
     return prediction if maps == "none" else (prediction, kept)
 
+  @nn.nowrap
+  def check(self) -> None:
+    """Checks that the net can be computed as its fields say.
+
+    Raises:
+      ValueError: one line, about `remat` or `attention_kernel`.
+    """
+    if self.remat not in get_args(Remat):
+      raise ValueError(
+        f"remat is {self.remat!r}, wanted one of {', '.join(get_args(Remat))} "
+        "(nets.<net>.remat)"
+      )
+    attended = {self.mult[level] for level in self.attention_levels}
+    for factor in sorted(attended | {self.mult[-1]}):
+      size = self._heads(self.channels * factor)[1]
+      check_kernel(self.attention_kernel, self.dtype, size)
+
+  @nn.nowrap
+  def _heads(self, width: int) -> tuple[int, int]:
+    """Number of heads, and features of each."""
+    if self.head_channels is not None:
+      return width // self.head_channels, self.head_channels
+    return self.heads, width // self.heads
+
+  def _rematted(self, cls: type[nn.Module]) -> type[nn.Module]:
+    if self.remat == "none":
+      return cls
+    return nn.remat(cls, policy=_KEPT[self.remat])
+
   def _block(self, width: int, name: str, resample: str) -> nn.Module:
-    cls = nn.remat(ResBlock) if self.remat else ResBlock
-    return cls(
+    return self._rematted(ResBlock)(
       width,
       groups=self.groups,
       adain=self.adain,
@@ -212,16 +268,18 @@ class UNet(nn.Module):
     )
 
   def _attention(self, width: int, with_maps: bool, name: str):
-    heads, head_dim = self.heads, width // self.heads
-    if self.head_channels is not None:
-      heads, head_dim = width // self.head_channels, self.head_channels
+    heads, head_dim = self._heads(width)
+    shared = {
+      "groups": self.groups,
+      "dtype": self.dtype,
+      "kernel": self.attention_kernel,
+      "name": name,
+    }
     if self.attention == "self":
-      cls = nn.remat(SelfAttention) if self.remat else SelfAttention
-      net = cls(heads, self.groups, self.dtype, name=name)
+      net = self._rematted(SelfAttention)(heads, **shared)
       return lambda h, context: (net(h), [])
-    cls = nn.remat(SpatialTransformer) if self.remat else SpatialTransformer
-    return cls(
-      heads, head_dim, self.depth, self.groups, with_maps, self.dtype, name=name
+    return self._rematted(SpatialTransformer)(
+      heads, head_dim, self.depth, with_maps=with_maps, **shared
     )
 
   def _check(self, x, context, condition, labels) -> None:
@@ -232,6 +290,7 @@ class UNet(nn.Module):
           "field of the net"
         )
 
+    self.check()
     need("in_channels", x.shape[-1], self.in_channels)
     if context is not None and self.attention == "transformer":
       need("context_dim", context.shape[-1], self.context_dim)

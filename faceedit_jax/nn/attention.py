@@ -3,56 +3,47 @@
 DiffFAE Sec. 4.2 and Tab. 5: cross-attention of the U-Net on the face tokens.
 """
 
-from typing import Any
+from typing import Any, Literal, get_args
 
-import einops
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from faceedit_jax.core.typing import Array, Float, Image, Tokens, typechecked
+from faceedit_jax.nn.blocked_attention import blocked_attention
 from faceedit_jax.nn.layers import GroupNorm, LayerNorm, conv, dense, zeros
 
-
-def _forward(q, k, v):
-  """Attention (b, n, heads, d), and what its slope needs."""
-  logits = jnp.einsum(
-    "bqhd,bkhd->bhqk", q, k, preferred_element_type=jnp.float32
-  )
-  maps = jax.nn.softmax(logits * q.shape[-1] ** -0.5, -1)
-  out = jnp.einsum("bhqk,bkhd->bqhd", maps.astype(v.dtype), v)
-  return out, (q, k, v, maps, out)
+Kernel = Literal["auto", "xla", "cudnn"]
 
 
-def _backward(kept, slope):
-  q, k, v, maps, out = kept
-  # The sum over keys of map times slope, as one over features, which are
-  # fewer (Dao et al. 2022, appendix B.2).
-  common = (slope * out).astype(jnp.float32).sum(-1)
-  common = einops.rearrange(common, "b q h -> b h q 1")
-  by_map = jnp.einsum(
-    "bqhd,bkhd->bhqk", slope, v, preferred_element_type=jnp.float32
-  )
-  by_logit = (maps * (by_map - common)).astype(q.dtype)
-  scale = q.shape[-1] ** -0.5
-  return (
-    jnp.einsum("bhqk,bkhd->bqhd", by_logit, k) * scale,
-    jnp.einsum("bhqk,bqhd->bkhd", by_logit, q) * scale,
-    jnp.einsum("bhqk,bqhd->bkhd", maps.astype(v.dtype), slope),
-  )
+def check_kernel(kernel: str, dtype: Any, features: int) -> None:
+  """Checks that `attend` can do what it is asked for on this machine.
 
+  Args:
+    kernel: see `attend`.
+    dtype: compute dtype.
+    features: of one head.
 
-@jax.custom_vjp
-def _softmax_attention(q, k, v):
-  """`jax.nn.dot_product_attention` with a cheaper slope, for CPUs.
-
-  There the slope of the softmax took 34 of the 525 ms of a training step of the
-  embedded denoiser (batch of 8, one core of an Intel Xeon, jax 0.10.2).
+  Raises:
+    ValueError: the kernel is unknown, or cannot do it here.
   """
-  return _forward(q, k, v)[0]
-
-
-_softmax_attention.defvjp(_forward, _backward)
+  dtype, wrong = jnp.dtype(dtype), ""
+  if kernel not in get_args(Kernel):
+    wrong = f"wanted one of {', '.join(get_args(Kernel))}"
+  elif kernel == "cudnn":
+    if jax.default_backend() != "gpu":
+      wrong = f"which needs a GPU; this is a {jax.default_backend()}"
+    elif dtype not in (jnp.bfloat16, jnp.float16):
+      wrong = f"which computes in bfloat16; this net does in {dtype}"
+    elif features % 8 or features > 256:
+      wrong = (
+        "whose heads have up to 256 features, by eights; this net's have "
+        f"{features}"
+      )
+  if wrong:
+    raise ValueError(
+      f"attention_kernel is {kernel!r}, {wrong} (nets.<net>.attention_kernel)"
+    )
 
 
 @typechecked
@@ -62,6 +53,7 @@ def attend(
   v: Float[Array, "b k e"],
   heads: int,
   with_maps: bool = False,
+  kernel: str = "auto",
 ) -> tuple[Float[Array, "b n e"], Float[Array, "b heads n k"] | None]:
   """Scaled dot-product attention of several heads.
 
@@ -70,26 +62,38 @@ def attend(
     k: (b, k, heads * d) keys.
     v: (b, k, heads * e) values.
     heads: number of heads.
-    with_maps: whether the probabilities are formed and returned; otherwise
-      the fused kernel of the platform is used, where it has one.
+    with_maps: whether the probabilities are formed and returned, whatever the
+      kernel.
+    kernel: who computes it otherwise: "xla" or "cudnn", see
+      `jax.nn.dot_product_attention`, or "auto": by blocks on CPUs, what that
+      function chooses elsewhere.
 
   Returns:
     (b, q, heads * e) and the probabilities (b, heads, q, k) in float32, or
     None.
+
+  Raises:
+    ValueError: see `check_kernel`.
   """
 
   def split(x):
     return x.reshape(*x.shape[:2], heads, x.shape[2] // heads)
 
   q, k, v = split(q), split(k), split(v)
+  check_kernel(kernel, q.dtype, q.shape[-1])
   maps = None
   if with_maps:
-    out, (_, _, _, maps, _) = _forward(q, k, v)
+    logits = jnp.einsum(
+      "bqhd,bkhd->bhqk", q, k, preferred_element_type=jnp.float32
+    )
+    maps = jax.nn.softmax(logits * q.shape[-1] ** -0.5, -1)
+    out = jnp.einsum("bhqk,bkhd->bqhd", maps.astype(v.dtype), v)
   # Decided while tracing: an export made on a CPU has this form everywhere.
-  elif jax.default_backend() == "cpu":
-    out = _softmax_attention(q, k, v)
+  elif kernel == "auto" and jax.default_backend() == "cpu":
+    out = blocked_attention(q, k, v)
   else:
-    out = jax.nn.dot_product_attention(q, k, v)
+    named = None if kernel == "auto" else kernel
+    out = jax.nn.dot_product_attention(q, k, v, implementation=named)
   return out.reshape(*out.shape[:2], -1), maps
 
 
@@ -102,6 +106,7 @@ class Attention(nn.Module):
     bias: whether queries, keys and values have a bias.
     with_maps: whether the probabilities are returned.
     dtype: compute dtype.
+    kernel: see `attend`.
   """
 
   heads: int
@@ -109,6 +114,7 @@ class Attention(nn.Module):
   bias: bool = False
   with_maps: bool = False
   dtype: Any = jnp.float32
+  kernel: str = "auto"
 
   @nn.compact
   @typechecked
@@ -128,7 +134,7 @@ class Attention(nn.Module):
     q = linear("to_q")(x)
     k = linear("to_k")(context)
     v = linear("to_v")(context)
-    out, maps = attend(q, k, v, self.heads, self.with_maps)
+    out, maps = attend(q, k, v, self.heads, self.with_maps, self.kernel)
     return dense(x.shape[-1], dtype=self.dtype, name="to_out")(out), maps
 
 
@@ -140,12 +146,14 @@ class TransformerBlock(nn.Module):
     head_dim: features of one head.
     with_maps: whether the cross-attention maps are returned.
     dtype: compute dtype.
+    kernel: see `attend`.
   """
 
   heads: int
   head_dim: int
   with_maps: bool = False
   dtype: Any = jnp.float32
+  kernel: str = "auto"
 
   @nn.compact
   @typechecked
@@ -160,6 +168,7 @@ class TransformerBlock(nn.Module):
       "heads": self.heads,
       "head_dim": self.head_dim,
       "dtype": self.dtype,
+      "kernel": self.kernel,
     }
     h = LayerNorm(name="norm1")(x)
     x = x + Attention(name="attn1", **shared)(h, h)[0]
@@ -186,6 +195,7 @@ class SpatialTransformer(nn.Module):
     groups: groups of the first norm.
     with_maps: whether cross-attention maps are returned.
     dtype: compute dtype.
+    kernel: see `attend`.
 
   Source: ldm/modules/attention.py of CompVis/latent-diffusion.
   """
@@ -196,6 +206,7 @@ class SpatialTransformer(nn.Module):
   groups: int = 32
   with_maps: bool = False
   dtype: Any = jnp.float32
+  kernel: str = "auto"
 
   @nn.compact
   @typechecked
@@ -215,7 +226,12 @@ class SpatialTransformer(nn.Module):
     maps = []
     for i in range(self.depth):
       block = TransformerBlock(
-        self.heads, self.head_dim, self.with_maps, self.dtype, name=f"block_{i}"
+        self.heads,
+        self.head_dim,
+        self.with_maps,
+        self.dtype,
+        self.kernel,
+        name=f"block_{i}",
       )
       h, probabilities = block(h, context)
       if probabilities is not None:

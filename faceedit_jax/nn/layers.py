@@ -31,6 +31,8 @@ def _convolve(x, kernel, strides, padding, **options):
   whose channels and batch change places, and works out what is in front of the
   layer once more while it transposes. Maps smaller than the kernel: XLA takes
   the map for the kernel and the kernel for the map, a form without a fast path.
+  No more pixels in the batch than features: on CPUs the slope turns and copies
+  the kernel, which is then larger than all patches of the map together.
   """
   height, width, channels, features = kernel.shape
   precision = options.get("precision")
@@ -39,8 +41,11 @@ def _convolve(x, kernel, strides, padding, **options):
     flat = x.reshape(-1, channels)
     out = jnp.matmul(flat, kernel[0, 0], precision=precision)
     return out.reshape(*x.shape[:3], features)
-  strided = any(step != 1 for step in strides)
-  if strided or x.shape[1] * x.shape[2] >= height * width:
+  pixels = x.shape[1] * x.shape[2]
+  few = pixels < height * width or (
+    x.shape[0] * pixels <= features and jax.default_backend() == "cpu"
+  )
+  if any(step != 1 for step in strides) or not few:
     return jax.lax.conv_general_dilated(x, kernel, strides, padding, **options)
   x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
   rows, columns = x.shape[1] - height + 1, x.shape[2] - width + 1

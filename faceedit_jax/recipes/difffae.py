@@ -122,14 +122,16 @@ class DiffFAERecipe(recipe_lib.Recipe):
       )
     if options.slot_names:
       regions_lib.from_names(options.slot_names, nets.region_encoder.slots)
-    unet = config_lib.module_fields(nets.unet)
+    fields = config_lib.module_fields(nets.unet)
     if not options.identity_token:
-      unet["adain"] = "none"
+      fields["adain"] = "none"
+    unet = unet_lib.UNet(dtype=dtype, **fields)
+    unet.check()
     recorded = tuple(options.get("recorded", ()))
     conditions_lib.check_recorded(recorded)
     face = readers.from_config(nets, dtype, image_size)
     return cls(
-      unet=unet_lib.UNet(dtype=dtype, **unet),
+      unet=unet,
       region_encoder=region_encoder_lib.RegionEncoder(
         dtype=dtype, **dict(nets.region_encoder)
       ),

@@ -91,7 +91,8 @@ def _kl(nets):
 
 
 def _unet(nets):
-  net = unet.UNet(**_fields(nets["unet"]))
+  # Without how it is computed: files are converted on any machine.
+  net = unet.UNet(**_fields(nets["unet"], "remat", "attention_kernel"))
   side = 2 ** len(net.mult)
   shapes = (
     (1, side, side, net.in_channels),

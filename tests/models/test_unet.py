@@ -1,10 +1,13 @@
 """The U-Net: published sizes, maps, modulation, errors."""
 
+import collections
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from faceedit_jax.core import handover
 from faceedit_jax.models.unet import UNet
 from faceedit_jax.nn.blocks import ResBlock
 from tests.models.counts import array, parameters, randomised, shapes
@@ -64,14 +67,73 @@ def test_maps_and_batch(rng):
   np.testing.assert_allclose(alone, out[1:], atol=2e-5)
 
 
-def test_remat_is_only_a_matter_of_memory():
-  args = array(1, 8, 8, 3), array(1), array(1, 4, 5)
-  plain, rematted = UNet(**TINY), UNet(remat=True, **TINY)
-  variables = shapes(plain, *args)
-  assert variables == shapes(rematted, *args)
-  program = lambda net: str(jax.make_jaxpr(net.apply)(variables, *args))  # noqa: E731
-  assert "remat" in program(rematted)
-  assert "remat" not in program(plain)
+def primitives(jaxpr):
+  """How often each operation occurs, inner programs included."""
+  found = collections.Counter()
+  for equation in jaxpr.eqns:
+    found[equation.primitive.name] += 1
+    for value in equation.params.values():
+      for inner in value if isinstance(value, tuple | list) else (value,):
+        inner = getattr(inner, "jaxpr", inner)
+        if hasattr(inner, "eqns"):
+          found += primitives(inner)
+  return found
+
+
+REMATS = ("none", "blocks", "dots")
+
+
+def slope_of(net, args, **options):
+  """Loss, what it is made of, and its slope, of variables."""
+
+  def loss(variables):
+    out = net.apply(variables, *args, **options)
+    return sum(jnp.square(x).sum() for x in jax.tree.leaves(out)), out
+
+  return jax.value_and_grad(loss, has_aux=True)
+
+
+@pytest.mark.parametrize("attention", ["transformer", "self"])
+def test_remat_computes_anew(rng, attention):
+  args = inputs(rng)
+  options = {**TINY, "adain": "residual", "attention": attention}
+  nets = {r: UNet(remat=r, **options) for r in REMATS}
+  trees = {r: shapes(net, *args) for r, net in nets.items()}
+  assert trees["none"] == trees["blocks"] == trees["dots"]
+  none, blocks, dots = (
+    primitives(jax.make_jaxpr(slope_of(nets[r], args))(trees[r]).jaxpr)
+    for r in REMATS
+  )
+  assert none["remat2"] == 0 < blocks["remat2"] == dots["remat2"]
+  convolutions, silus = "conv_general_dilated", "logistic"
+  assert blocks[convolutions] > none[convolutions] == dots[convolutions]
+  assert min(blocks[silus], dots[silus]) > none[silus]
+  # The products inside an attention are computed anew, those with weights are
+  # not.
+  assert blocks["dot_general"] > dots["dot_general"] > none["dot_general"]
+
+
+def test_remat_is_only_a_matter_of_memory(rng):
+  args = inputs(rng)
+  options = TINY | {"adain": "residual", "mult": (1,), "attention_levels": ()}
+  variables = randomised(UNet(**options), rng, *args)
+
+  def results(remat):
+    slope = slope_of(UNet(remat=remat, **options), args, maps="mean")
+    # Compiling takes most of the time.
+    once = jax.jit(slope, compiler_options=handover.run_once())
+    return jax.tree.leaves(once(variables))
+
+  plain = results("none")
+  for remat in ("blocks", "dots"):
+    for a, b in zip(results(remat), plain, strict=True):
+      scale = max(1.0, float(jnp.abs(b).max()))
+      np.testing.assert_allclose(a, b, atol=1e-5 * scale)
+
+
+def test_unknown_remat(rng):
+  with pytest.raises(ValueError, match="'all', wanted one of none, blocks, do"):
+    shapes(UNet(**{**TINY, "remat": "all"}), *inputs(rng)[:3])
 
 
 @pytest.mark.parametrize("adain", ["residual", "replace"])

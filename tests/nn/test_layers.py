@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from faceedit_jax.nn.attention import attend
 from faceedit_jax.nn.gru import GRUCell
 from faceedit_jax.nn.layers import (
   GroupNorm,
@@ -87,6 +86,17 @@ def test_convolutions_of_small_maps_are_convolutions(rng, size):
   _assert_same(ours.apply, theirs.apply, variables, x)
 
 
+@pytest.mark.parametrize("features", [39, 40])
+def test_few_pixels_are_multiplied(rng, features):
+  x = rng.normal(size=(2, 4, 5, 3)).astype(np.float32)
+  ours = conv(features)
+  variables = ours.init(jax.random.key(0), x)
+  theirs = nn.Conv(features, (3, 3), padding=((1, 1), (1, 1)))
+  _assert_same(ours.apply, theirs.apply, variables, x)
+  program = str(jax.make_jaxpr(ours.apply)(variables, x))
+  assert ("conv_general_dilated" in program) == (features < 2 * 4 * 5)
+
+
 @pytest.mark.parametrize("size", [(1, 1), (4, 4), (4, 5), (5, 3)])
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("padding", [0, 1])
@@ -129,25 +139,6 @@ def test_timestep_embedding():
   rates = 1e4 ** (-np.arange(3) / 3)
   expected = [*np.cos(2 * rates), *np.sin(2 * rates)]
   np.testing.assert_allclose(out[1], expected, atol=1e-6)
-
-
-def test_attention_with_and_without_maps(rng):
-  q, k, v = (
-    jnp.asarray(rng.normal(size=(2, n, 8)), jnp.float32) for n in (5, 3, 3)
-  )
-  fused, none = attend(q, k, v, 2)
-  plain, maps = attend(q, k, v, 2, True)
-  assert none is None
-  assert maps.shape == (2, 2, 5, 3)
-  np.testing.assert_allclose(fused, plain, atol=1e-5)
-  np.testing.assert_allclose(maps.sum(-1), 1, atol=1e-6)
-  _assert_same(
-    lambda q, k, v: attend(q, k, v, 2)[0],
-    lambda q, k, v: attend(q, k, v, 2, True)[0],
-    q,
-    k,
-    v,
-  )
 
 
 def test_gru(rng):

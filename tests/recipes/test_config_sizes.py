@@ -6,7 +6,7 @@ import jax
 import pytest
 
 from configs import difffae as config_module
-from faceedit_jax import recipes
+from faceedit_jax import recipes, stages
 from faceedit_jax.core import config as config_lib
 from faceedit_jax.core import step as step_lib
 from faceedit_jax.core.errors import UserError
@@ -153,6 +153,36 @@ def test_ablations_are_one_override(override, lacks):
     assert recipe.unet.adain == "none"
   if "consistency" in override:
     assert recipe.consistency_weight == 0.0
+
+
+def test_how_a_net_is_computed_is_no_part_of_a_run(tmp_path):
+  config = config_lib.load("configs/difffae.py:smoke")
+  plain = stages.make_stage(config, "denoiser", tmp_path)
+  config = config_lib.override(
+    config, ["nets.unet.remat=dots", "nets.unet.attention_kernel=xla"]
+  )
+  other = stages.make_stage(config, "denoiser", tmp_path)
+  net = other.recipe.unet
+  assert (net.remat, net.attention_kernel) == ("dots", "xla")
+  assert other.identity == plain.identity
+  assert plain.identity["nets"]["unet"]["heads"] == 2
+
+
+@pytest.mark.parametrize(
+  "override, message",
+  [
+    ("nets.unet.attention_kernel=cudnn", "needs a GPU; this is a cpu .*el.$"),
+    (
+      "nets.unet.attention_kernel=flash",
+      "wanted one of auto, xla, cudnn .*l.$",
+    ),
+    ("nets.unet.remat=all", "wanted one of none, blocks, dots .*remat.$"),
+  ],
+)
+def test_impossible_choices_end_with_one_line(override, message):
+  config = config_lib.load("configs/difffae.py:smoke")
+  with pytest.raises(UserError, match=f"^recipe 'difffae': .*{message}"):
+    build(config_lib.override(config, [override]), "denoiser")
 
 
 def test_misspelt_key_names_the_near_one():
