@@ -97,6 +97,8 @@ def paper(size, kind="deca", weights="weights"):
     channels=64,
     mult=(1, 1, 2, 4),
     res_blocks=2,
+    # Table 4: "Number of Heads 8"; read as latent slot diffusion's entry of
+    # that place, channels of a head.
     head_channels=8,
     out_channels=192,
     slots=4,
