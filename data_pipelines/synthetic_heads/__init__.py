@@ -2,7 +2,8 @@
 
 `sample_identity` and `sample_frame` draw the factors, `render` turns them into
 a picture with labels and codes, `replace` and `counterfactual` swap single
-factors. Names are imported when first used: drawing factors needs no JAX.
+factors, `attribute_counterfactual` gives and takes single attributes. Names
+are imported when first used: drawing factors needs no JAX.
 """
 
 import importlib
@@ -11,10 +12,14 @@ from typing import Any
 _HOME = {
   "ATTRIBUTE_NAMES": "labels",
   "CLASS_NAMES": "labels",
+  "EDITED_ATTRIBUTES": "attribute_edits",
   "Frame": "factors",
   "Identity": "factors",
   "VERSION": "factors",
   "albedo_basis": "albedo_model",
+  "attribute_counterfactual": "attribute_edits",
+  "attributes": "labels",
+  "can_edit": "attribute_edits",
   "counterfactual": "edits",
   "render_batch": "render",
   "render_frames": "render",

@@ -104,7 +104,22 @@ def expression_vector(**values):
   return np.array([e[n] for n in EXPRESSION_NAMES]).astype(np.float32)
 
 
-def _expression(s, balance, wants):
+def smile_blink(smile):
+  """How far a smile closes the eyes."""
+  return 0.2 * max(0.0, smile - 0.3)
+
+
+def draw_expression(s, wants):
+  """A mood with its extras from a stream.
+
+  Args:
+    s: the stream.
+    wants: may fix `Smiling` (a number in [0, 1), below one half for a smile),
+      `Narrow_Eyes` and `Mouth_Slightly_Open` (both true or false).
+
+  Returns:
+    The expression (16,) and the angle of the jaw in degrees.
+  """
   e = dict.fromkeys(EXPRESSION_NAMES, 0.0)
   e["smile"], jaw = 0.12, 0.0
   r, opened = s.random(), s.chance(0.55)
@@ -128,7 +143,7 @@ def _expression(s, balance, wants):
   blink = min(max(s.normal(0.08, 0.15), -0.15), 0.6)
   if s.chance(0.06):
     blink = 1.0
-  blink += 0.2 * max(0.0, e["smile"] - 0.3)
+  blink += smile_blink(e["smile"])
   u = s.random()
   if "Narrow_Eyes" in wants:
     narrow = wants["Narrow_Eyes"]
@@ -191,7 +206,7 @@ def sample_frame(
     min(max(s.normal(0, 24), -60), 60) * _DEG,
     s.normal(0, 5) * _DEG,
   )
-  expression, jaw = _expression(stream("expression"), balance, wants)
+  expression, jaw = draw_expression(stream("expression"), wants)
   s = stream("gaze")
   gaze = np.array(
     [s.normal(0, 5) * _DEG, min(max(s.normal(0, 9), -20), 20) * _DEG]

@@ -19,6 +19,7 @@ FREE = (  # balanced by drawing the attribute first
   "Rosy_Cheeks",
   "Young",
 )
+BANG_SWEEP = (-5, 5)  # degrees that the fringe is lower on one side
 BEARDS = ("none", "stubble", "moustache", "full", "goatee")
 _BEARD_WEIGHTS = (0.38, 0.26, 0.10, 0.18, 0.08)  # of men
 # Half of the men is a quarter of the people: CelebA name, kinds that have it.
@@ -65,6 +66,22 @@ def colour_group_weights(balance):
   share = {1: 0.5, 2: 0.4, 3: 0.32, 4: 0.25}[len(named)]
   other = (1 - share * len(named)) / max(4 - len(named), 1)
   return [share if n in named else other for n in tables.COLOUR_GROUPS]
+
+
+def draw_glasses(s, on=None):
+  """Glasses factor from a stream; `on` None leaves to chance if they are
+  worn."""
+  free = s.chance(0.25)
+  on = free if on is None else on
+  return as_factor(
+    on=float(on),
+    sun=float(on and s.chance(0.2)),
+    width=s.uniform(2.2, 2.7),
+    height=s.uniform(1.5, 2.15),
+    exponent=s.uniform(0.55, 1.0),
+    tube=s.uniform(0.09, 0.2),
+    colour=s.choice(tables.FRAME_COLOURS),
+  )
 
 
 class _Draw:
@@ -190,7 +207,7 @@ class _Draw:
     v["side"] *= s.uniform(0.85, 1.2)
     v["length"] *= s.uniform(0.85, 1.2)
     v["sweep"] *= 1.0 if s.chance(0.5) else -1.0
-    u, sweep = s.random(), s.uniform(-5, 5)
+    u, sweep = s.random(), s.uniform(*BANG_SWEEP)
     odds = 0.35 if v["length"] > 0 else 0.25
     can = v["length"] > 0 or name in tables.FRINGE_STYLES
     if can and (fringed or (free and u < odds)):
@@ -253,17 +270,7 @@ class _Draw:
     )
 
   def glasses(self):
-    s = self.stream("glasses")
-    on = self.wants.get("Eyeglasses", s.chance(0.25))
-    return as_factor(
-      on=float(on),
-      sun=float(on and s.chance(0.2)),
-      width=s.uniform(2.2, 2.7),
-      height=s.uniform(1.5, 2.15),
-      exponent=s.uniform(0.55, 1.0),
-      tube=s.uniform(0.09, 0.2),
-      colour=s.choice(tables.FRAME_COLOURS),
-    )
+    return draw_glasses(self.stream("glasses"), self.wants.get("Eyeglasses"))
 
   def hat(self):
     s = self.stream("hat")
