@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from data_pipelines import folder, records, sources
+from data_pipelines.synthetic_heads import attribute_set
 from data_pipelines.synthetic_heads import generate as generate_lib
 from data_pipelines.synthetic_heads import pairs as pairs_lib
 from data_pipelines.videos import command as videos_command
@@ -34,6 +35,8 @@ class SyntheticSet:
     test_identities: people of the test split; 0 leaves it out.
     pairs: number of edits with known outcome; 0 leaves them out.
     swaps: number of hair, clothes and background swaps; 0 leaves them out.
+    attributes: names of the attributes that the edits give and take.
+    edits: number of attribute edits with known outcome; 0 leaves them out.
     world: see `synthetic_heads.generate.load_world`.
   """
 
@@ -46,6 +49,8 @@ class SyntheticSet:
   test_identities: int = 64
   pairs: int = pairs_lib.PAIRS
   swaps: int = pairs_lib.SWAPS
+  attributes: tuple[str, ...] = ()
+  edits: int = 0
   world: str = generate_lib.WORLD
 
   @classmethod
@@ -59,8 +64,9 @@ class SyntheticSet:
       for name in data
       if name in names and data[name] is not None
     }
-    if "balance" in values:
-      values["balance"] = tuple(values["balance"])
+    for name in ("balance", "attributes"):
+      if name in values:
+        values[name] = tuple(values[name])
     if default_size is not None:
       values.setdefault("size", default_size)
     return cls(**values)
@@ -73,6 +79,7 @@ class SyntheticSet:
       "test": self.test_identities,
       "pairs": self.pairs,
       "swaps": self.swaps,
+      "attributes": self.edits,
     }
     return tuple(name for name, count in people.items() if count)
 
@@ -128,6 +135,17 @@ def prepare_synthetic(
           data_dir,
           split,
           getattr(settings, split),
+          settings.size,
+          settings.seed,
+          workers,
+          progress,
+          settings.world,
+        )
+      elif split == attribute_set.SPLIT:
+        done[split] = attribute_set.generate_attributes(
+          data_dir,
+          settings.attributes,
+          settings.edits,
           settings.size,
           settings.seed,
           workers,
@@ -201,6 +219,11 @@ def _check_same(
       wanted["identities"] = [0, settings.identities]
     if data.get("balance") is not None:
       wanted["balance"] = list(settings.balance)
+  if split == attribute_set.SPLIT:
+    wanted |= {
+      "count": settings.edits,
+      "attributes": list(settings.attributes),
+    }
   text = records.difference({name: found.get(name) for name in wanted}, wanted)
   if text:
     raise records.RecordError(
@@ -264,6 +287,17 @@ def _parser() -> argparse.ArgumentParser:
     default=defaults.swaps,
     help="hair, clothes and background swaps with known outcome",
   )
+  heads.add_argument(
+    "--attributes",
+    default="",
+    help="CelebA names, comma separated, that the edits give and take",
+  )
+  heads.add_argument(
+    "--edits",
+    type=int,
+    default=defaults.edits,
+    help="edits of these attributes with known outcome",
+  )
   heads.add_argument("--seed", type=int, default=0, help="of the world")
   heads.add_argument(
     "--balance",
@@ -312,7 +346,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run_synthetic(options: argparse.Namespace) -> None:
   values = vars(options).copy()
-  values["balance"] = tuple(filter(None, options.balance.split(",")))
+  for name in ("balance", "attributes"):
+    values[name] = tuple(filter(None, getattr(options, name).split(",")))
   settings = SyntheticSet.from_mapping(values)
   splits = list(filter(None, options.splits.split(","))) or None
   done = prepare_synthetic(

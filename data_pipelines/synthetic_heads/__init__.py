@@ -21,6 +21,7 @@ _HOME = {
   "attributes": "labels",
   "can_edit": "attribute_edits",
   "counterfactual": "edits",
+  "has_forms": "attribute_edits",
   "render_batch": "render",
   "render_frames": "render",
   "replace": "factors",

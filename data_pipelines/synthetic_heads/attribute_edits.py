@@ -52,6 +52,16 @@ def can_edit(identity: Identity, name: str) -> bool:
   return name != "Bangs" or not covered
 
 
+def has_forms(name: str, value: bool) -> bool:
+  """Whether the draws of a counterfactual differ from one another.
+
+  Raises:
+    ValueError: for an attribute without counterfactuals.
+  """
+  _check_name(name)
+  return name == "Smiling" or bool(value)
+
+
 def attribute_counterfactual(
   identity: Identity, frame: Frame, name: str, value: bool, draw: int = 0
 ) -> tuple[Identity, Frame]:
@@ -67,7 +77,8 @@ def attribute_counterfactual(
     name: one of EDITED_ATTRIBUTES.
     value: whether the result has the attribute, whatever the source has.
     draw: glasses, bangs and smiles come in many forms; each number is one,
-      fixed for a person and frame. Taking glasses or bangs away knows one.
+      fixed for a person and frame. Taking glasses or bangs away knows one,
+      see `has_forms`.
 
   Returns:
     The identity and the frame to render.

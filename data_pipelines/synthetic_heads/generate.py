@@ -30,6 +30,7 @@ FIRST_IDENTITY = {
   "test": 2_000_000,
   "pairs": 3_000_000,
   "swaps": 4_000_000,
+  "attributes": 5_000_000,
 }
 
 WORLD = "data_pipelines.synthetic_heads"
@@ -55,8 +56,12 @@ def load_world(name: str = WORLD) -> Any:
   Returns:
     An object with VERSION, `sample_identity(seed, index, balance)`,
     `sample_frame(seed, identity, frame, balance)`, `counterfactual(identity,
-    frame, pose_from=, ...)` -> (identity, frame), and
-    `render_frames(identity, frames, size)` -> list of examples.
+    frame, pose_from=, ...)` -> (identity, frame),
+    `render_frames(identity, frames, size)` -> list of examples;
+    ATTRIBUTE_NAMES, `attributes(identity, frame)` -> {name: bool}; and, for
+    the split `attributes`, EDITED_ATTRIBUTES, `can_edit(identity, name)`,
+    `has_forms(name, value)` and `attribute_counterfactual(identity, frame,
+    name, value, draw)` -> (identity, frame).
   """
   return importlib.import_module(name)
 

@@ -7,6 +7,8 @@ import numpy as np
 from data_pipelines import align
 
 VERSION = "fake"
+ATTRIBUTE_NAMES = ("Smiling", "Bangs", "Young")
+EDITED_ATTRIBUTES = ("Smiling", "Bangs")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,13 +78,37 @@ def counterfactual(
   return replace(identity, **given[0]), replace(frame, **given[1])
 
 
+def attributes(identity, frame):
+  numbers = (frame.expression[0], identity.hair[0], identity.shape[0])
+  return {n: bool(v > 0) for n, v in zip(ATTRIBUTE_NAMES, numbers, strict=True)}
+
+
+def can_edit(identity, name):
+  return name != "Bangs" or bool(identity.hat[0] < 0)
+
+
+def has_forms(name, value):
+  return name == "Smiling" or value
+
+
+def attribute_counterfactual(identity, frame, name, value, draw=0):
+  amount = 0.1 + draw if value else -0.1 - draw * has_forms(name, value)
+  if name == "Smiling":
+    expression = frame.expression.copy()
+    expression[0] = amount
+    return identity, dataclasses.replace(frame, expression=expression)
+  hair = identity.hair.copy()
+  hair[0] = amount
+  return dataclasses.replace(identity, hair=hair), frame
+
+
 def render_frames(identity, frames, size):
   y, x = (np.mgrid[:size, :size] + 0.5) / size
   disc = (x - 0.5) ** 2 + (y - 0.5) ** 2 < 0.09
   out = []
   for frame in frames:
     numbers = np.concatenate(
-      [identity.shape[:1], identity.hair[:1], frame.pose[:1]]
+      [identity.shape[:1], identity.hair[:1], frame.expression[:1]]
     )
     colour = 128 + 100 * np.tanh(numbers)
     image = np.where(disc[..., None], colour, 30 + 100 * x[..., None])
@@ -100,7 +126,9 @@ def render_frames(identity, frames, size):
         "camera": frame.camera,
         "eg3d_camera": np.arange(25, dtype=np.float32),
         "landmarks5": align.CANONICAL5.copy(),
-        "attributes": np.ones(3, np.int8),
+        "attributes": np.array(
+          list(attributes(identity, frame).values()), np.int8
+        ),
         "caption": "a disc",
         "identity": np.int32(identity.index),
         "frame": np.int32(frame.index),

@@ -20,7 +20,7 @@ from data_pipelines import (
   records,
   sources,
 )
-from data_pipelines.synthetic_heads import generate, pairs
+from data_pipelines.synthetic_heads import attribute_set, generate, pairs
 from tests.data_pipelines import fake_world
 
 WORLD = "tests.data_pipelines.fake_world"
@@ -32,6 +32,8 @@ TINY = prepare.SyntheticSet(
   test_identities=1,
   pairs=2,
   swaps=1,
+  attributes=("Bangs", "Smiling"),
+  edits=34,
   world=WORLD,
 )
 
@@ -144,6 +146,62 @@ def test_swaps_take_one_thing_from_the_query(data_dir):
     assert np.array_equal(example[name + "albedo"], example["source_albedo"])
   with pytest.raises(ValueError, match="wanted pairs or swaps"):
     pairs.PairSettings("train", 1, 16)
+
+
+def test_attribute_edits_change_one_attribute(data_dir):
+  source = sources.open_source("synthetic_heads", data_dir, "attributes")
+  assert len(source) == 34 and source.metadata["shards"] == 2
+  names = source.metadata["settings"]["attributes"]
+  assert names == ["Bangs", "Smiling"]
+  assert source.column("attribute").tolist() == [0, 1] * 17
+  assert set(source.column("target")) == {0, 1}
+  people = source.column("source_identity")
+  assert len(set(people)) == 34 and people.min() >= 5_000_000
+  for index in range(34):
+    example = source[index]
+    name, target = names[example["attribute"]], int(example["target"])
+    place = fake_world.ATTRIBUTE_NAMES.index(name)
+    assert example["source_attributes"][place] == 1 - target
+    person = fake_world.sample_identity(0, int(people[index]))
+    frame = fake_world.sample_frame(0, int(people[index]), 0)
+    assert fake_world.can_edit(person, name)
+    for draw in range(8):
+      edit = fake_world.attribute_counterfactual(
+        person, frame, name, target, draw
+      )
+      (wanted,) = fake_world.render_frames(edit[0], [edit[1]], 16)
+      truth = example[f"truth{draw}_image"]
+      assert np.array_equal(truth, wanted["image"])
+      assert not np.array_equal(truth, example["source_image"])
+  with pytest.raises(ValueError, match="Young of .*; wanted some of Smiling"):
+    attribute_set.AttributeSettings(("Young",), 1, 16, world=WORLD)
+  with pytest.raises(ValueError, match="attributes .* of the split"):
+    attribute_set.AttributeSettings((), 1, 16, world=WORLD)
+
+
+def test_attribute_edits_are_part_of_a_set(tmp_path):
+  data = {
+    "source": "synthetic_heads",
+    "identities": 1,
+    "frames": 1,
+    "test_identities": 0,
+    "validation_identities": 0,
+    "pairs": 0,
+    "swaps": 0,
+    "attributes": ["Smiling"],
+    "edits": 2,
+    "world": WORLD,
+  }
+  options = dict(processes=0, progress=False)
+  assert prepare.ensure(data, tmp_path, 16, **options)
+  assert not prepare.ensure(data, tmp_path, 16, **options)
+  for change, message in (
+    ({"edits": 3}, "count: 2 there, 3 wanted"),
+    ({"attributes": ("Bangs",)}, r"attributes: \['Smiling'\] there"),
+  ):
+    with pytest.raises(records.RecordError, match=message):
+      prepare.ensure({**data, **change}, tmp_path, 16, **options)
+  assert not prepare.ensure({**data, "edits": 0}, tmp_path, 16, **options)
 
 
 def test_ensure(tmp_path):
@@ -349,13 +407,15 @@ def test_command_draws(tmp_path, capsys):
     "--size=16",
     "--identities=2",
     "--frames=1",
-    "--splits=train,test",
+    "--splits=train,test,attributes",
     "--test_identities=1",
+    "--attributes=Bangs,Smiling",
+    "--edits=3",
     "--processes=0",
     f"--world={WORLD}",
   ]
   assert prepare.main(command) == 0
-  assert f"{tmp_path}/train: 2 examples" in capsys.readouterr().out
+  assert f"{tmp_path}/attributes: 3 examples" in capsys.readouterr().out
   command[2] = "--size=24"
   assert prepare.main(command) == 1
   error = capsys.readouterr().err.strip().splitlines()[-1]
