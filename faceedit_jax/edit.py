@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import tqdm
 from absl import logging
 
@@ -55,7 +56,10 @@ def _parser() -> argparse.ArgumentParser:
   add("--workdir", help="directory of a run of faceedit_jax.main")
   add("--source", help="picture to edit")
   add("--output", help="file to write; with --pairs: folder of the outputs")
-  add("--pairs", help="CSV file with columns source, output and any query")
+  add(
+    "--pairs",
+    help="CSV file with columns source, output and any query or setting",
+  )
   add("--config", help="config file; by default what the run has recorded")
   add("--stage", help="stage to edit with; by default the last that edits")
   add("--landmarks", help="file of five face points per picture, in pixels")
@@ -91,10 +95,19 @@ def _split(extra: Sequence[str]) -> dict[str, str]:
 
 
 def _value(text: str) -> Any:
-  """A setting as a number, True, False or None where it reads as one."""
+  """A setting as what it reads as, else as the text that it is.
+
+  Args:
+    text: a Python literal such as 0.8, true or 0,0.5,1; FIRST:LAST:COUNT for
+      so many evenly spaced numbers; or any text.
+  """
+  parts = text.split(":")
   try:
+    if len(parts) == 3 and int(parts[2]) > 1:
+      numbers = np.linspace(float(parts[0]), float(parts[1]), int(parts[2]))
+      return tuple(numbers.round(6).tolist())
     return ast.literal_eval({"true": "True", "false": "False"}.get(text, text))
-  except (ValueError, SyntaxError):
+  except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
     return text
 
 
@@ -121,30 +134,44 @@ def check_output(path: pathlib.Path) -> None:
     ) from error
 
 
-def _write(path: pathlib.Path, result: EditResult, sheet: bool) -> None:
-  """Writes the edit, whole or not at all, and the sheet."""
+def _write(path: pathlib.Path, result: EditResult, sheet: bool) -> str:
+  """Writes the edit, its strip and the sheet, each whole or not at all.
+
+  Returns:
+    The names of the edit and of the strip, where there is one.
+  """
   picture = result.image if result.pasted is None else result.pasted
+  written = str(path)
   with as_user_error():
     images.write_image(path, picture)
+    if result.strip is not None:
+      beside = path.with_name(f"{path.stem}_strip.png")
+      images.write_image(beside, result.strip_sheet())
+      written += f" and {beside}"
     if sheet:
       images.write_image(
         path.with_name(f"{path.stem}_sheet.png"), result.sheet()
       )
+  return written
 
 
 def read_pairs(
-  path: pathlib.Path, queries: Sequence[str], folder: pathlib.Path | None
-) -> list[tuple[int, dict[str, str], pathlib.Path | UserError]]:
+  path: pathlib.Path,
+  queries: Sequence[str],
+  knobs: Sequence[str],
+  folder: pathlib.Path | None,
+) -> list[tuple[int, dict[str, Any], pathlib.Path | UserError]]:
   """Reads a list of edits.
 
   Args:
-    path: CSV file with a header: source, output and any query.
-    queries: names of the columns that may be there.
+    path: CSV file with a header: source, output and any query or setting.
+    queries: names of pictures that may be columns.
+    knobs: names of settings that may be columns.
     folder: where outputs go; the file's own folder when None.
 
   Returns:
-    [(line, {input: file}, output file or what is wrong with the line)]. Files
-    are relative to the folder of the CSV file.
+    [(line, {input: file, setting: value}, output file or what is wrong with
+    the line)]. Files are relative to the folder of the CSV file.
 
   Raises:
     UserError: one line: there is no such file, or its header is wrong.
@@ -154,13 +181,13 @@ def read_pairs(
   reader = csv.DictReader(text.splitlines(), skipinitialspace=True)
   columns = [name.strip() for name in reader.fieldnames or ()]
   reader.fieldnames = columns
-  wanted = (SOURCE, OUTPUT, *queries)
+  wanted = (SOURCE, OUTPUT, *queries, *knobs)
   unknown = [name for name in columns if name not in wanted]
   missing = [name for name in (SOURCE, OUTPUT) if name not in columns]
   if unknown or missing:
     raise UserError(
       f"{path} line 1: columns {columns}, wanted {SOURCE}, {OUTPUT} and any of "
-      f"{list(queries)}"
+      f"{[*queries, *knobs]}"
     )
   rows, taken = [], {}
   for row in reader:
@@ -179,8 +206,11 @@ def read_pairs(
       rows.append((line, {}, error))
       continue
     taken[output] = line
-    row = {name: str(path.parent / file) for name, file in row.items()}
-    rows.append((line, row, output))
+    made = {
+      name: _value(text) if name in knobs else str(path.parent / text)
+      for name, text in row.items()
+    }
+    rows.append((line, made, output))
   if not rows:
     raise UserError(f"{path} lists no edits")
   return rows
@@ -192,7 +222,7 @@ def _run_pairs(
   """Edits a list; bad lines are named, the others done."""
   path = pathlib.Path(options.pairs)
   folder = pathlib.Path(options.output) if options.output else None
-  rows = read_pairs(path, editor.queries, folder)
+  rows = read_pairs(path, editor.queries, editor.knobs or (), folder)
   failed = 0
 
   def fail(line, error):
@@ -288,8 +318,8 @@ def run(argv: Sequence[str]) -> int:
     return _run_pairs(editor, options, knobs)
   queries = {k: v for k, v in given.items() if k in editor.queries}
   result = editor.edit(options.source, **_shared(options), **queries, **knobs)
-  _write(pathlib.Path(options.output), result, options.sheet)
-  print(f"wrote {options.output}", flush=True)
+  written = _write(pathlib.Path(options.output), result, options.sheet)
+  print(f"wrote {written}", flush=True)
   return 0
 
 

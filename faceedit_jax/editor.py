@@ -22,7 +22,7 @@ from faceedit_jax.core import writers
 from faceedit_jax.core.errors import UserError
 from faceedit_jax.find_face import Detector, Landmarks, Picture
 
-SOURCE = "source"
+SOURCE, STRIP = "source", "strip"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +38,7 @@ class EditResult:
     pasted: (h, w, 3), the source picture with the edit in place, if asked for.
     outputs: {name: array} all else that the recipe returns for this picture.
     shown: {name: (h, w, 3)}, those outputs as pictures.
+    settings: {name: value} the settings that were given.
   """
 
   image: np.ndarray
@@ -48,6 +49,12 @@ class EditResult:
   pasted: np.ndarray | None
   outputs: dict[str, np.ndarray]
   shown: dict[str, np.ndarray]
+  settings: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+  @property
+  def strip(self) -> np.ndarray | None:
+    """Several edits side by side (s, n s, 3), where the recipe makes them."""
+    return self.shown.get(STRIP)
 
   @property
   def rendering(self) -> np.ndarray | None:
@@ -57,17 +64,41 @@ class EditResult:
   def sheet(self) -> np.ndarray:
     """All pictures side by side with their names, uint8 (H, W, 3)."""
     first = {SOURCE: self.source, **self.queries}
-    rest = dict(self.shown)
+    rest = {k: v for k, v in self.shown.items() if k != STRIP}
     middle = {k: rest.pop(k) for k in ("rendering",) if k in rest}
     return sheets.labelled({**first, **middle, "edit": self.image, **rest})
+
+  def strip_sheet(self) -> np.ndarray:
+    """The source and the pictures of the strip, labelled, uint8 (H, W, 3).
+
+    A picture's label is its value in the setting that lists one for each, such
+    as strengths; its number where there is none.
+
+    Raises:
+      UserError: this edit has no strip.
+    """
+    if self.strip is None:
+      raise UserError("this edit made no strip; it needs a list as a setting")
+    count = self.strip.shape[1] // self.strip.shape[0]
+    lists = [v for v in self.settings.values() if isinstance(v, list | tuple)]
+    labels = next((v for v in lists if len(v) == count), range(1, count + 1))
+    pictures = np.split(self.strip, count, axis=1)
+    named = zip(map(_label, labels), pictures, strict=True)
+    return sheets.labelled([(SOURCE, self.source), *named])
 
 
 @dataclasses.dataclass(frozen=True)
 class _Prepared:
-  """The aligned pictures of one edit, the source first."""
+  """The aligned pictures of one edit, the source first, and its settings."""
 
   original: np.ndarray
   aligned: dict[str, align.Aligned]
+  own: dict[str, Any]  # settings of this edit alone
+
+  @property
+  def kind(self):
+    """Edits of one kind share a batch: they trace once."""
+    return set(self.aligned), repr(self.own)
 
 
 class Editor:
@@ -196,13 +227,14 @@ class Editor:
     """Edits many pictures, `batch_size` at once.
 
     Args:
-      rows: {"source": picture, query: picture, ...}; None and "" are left out.
+      rows: {"source": picture, query: picture, ...}, with settings of that row
+        alone among them; None and "" are left out.
       seed, landmarks, aligned, paste_back: as in `edit`.
-      **knobs: settings of all edits.
+      **knobs: settings of all rows that have no own.
 
     Returns:
       An iterator of results in the order of the rows. In place of a row whose
-      pictures cannot be used comes the UserError that says why.
+      pictures or own settings cannot be used comes the UserError that says why.
 
     Raises:
       UserError: one line, for a setting or landmarks file that is wrong.
@@ -217,19 +249,16 @@ class Editor:
         return error
 
     def batches():
-      waiting, count, queries = [], 0, None
+      waiting, count, kind = [], 0, None
       for item in map(prepare, rows):
         if isinstance(item, UserError):
           waiting.append(item)
         else:
-          # One batch holds edits with the same queries: they trace once.
-          if count == self.batch_size or (
-            count and queries != set(item.aligned)
-          ):
+          if count == self.batch_size or (count and kind != item.kind):
             yield waiting
             waiting, count = [], 0
           waiting.append(item)
-          count, queries = count + 1, set(item.aligned)
+          count, kind = count + 1, item.kind
         if not count or count == self.batch_size:
           yield waiting
           waiting, count = [], 0
@@ -238,7 +267,13 @@ class Editor:
     def results():
       for batch in batches():
         good = [item for item in batch if isinstance(item, _Prepared)]
-        done = iter(self._run(good, seed, knobs, paste_back) if good else ())
+        try:
+          made = self._run(good, seed, knobs, paste_back) if good else ()
+        except UserError as error:
+          if not good[0].own:
+            raise
+          made = [error] * len(good)
+        done = iter(made)
         for item in batch:
           yield next(done) if isinstance(item, _Prepared) else item
 
@@ -264,19 +299,25 @@ class Editor:
 
   def _prepare(self, row, table, aligned) -> _Prepared:
     """Reads and aligns the pictures of one edit."""
-    row = {k: v for k, v in row.items() if isinstance(v, np.ndarray) or v}
-    unknown = [k for k in row if k not in (SOURCE, *self.queries)]
-    if unknown or SOURCE not in row:
-      problem = f"has unknown {unknown}" if unknown else f"lacks {SOURCE!r}"
+    row = {
+      k: v
+      for k, v in row.items()
+      if v is not None and not (isinstance(v, str) and not v)
+    }
+    names = (SOURCE, *self.queries)
+    own = {k: v for k, v in row.items() if k not in names}
+    self.check_knobs(own)
+    if SOURCE not in row:
       raise UserError(
-        f"edit {problem}; wanted {SOURCE!r} and any of {list(self.queries)}"
+        f"edit lacks {SOURCE!r}; wanted it and any of {list(self.queries)}"
       )
+    row = {k: v for k, v in row.items() if k in names}
     loaded = {k: find_face.load(v, k) for k, v in row.items()}
     squares = {
       name: self._square(loaded[name], row[name], name, table, aligned)
       for name in (SOURCE, *[q for q in self.queries if q in row])
     }
-    return _Prepared(loaded[SOURCE], squares)
+    return _Prepared(loaded[SOURCE], squares, own)
 
   def _square(self, image, picture, role, table, aligned) -> align.Aligned:
     """Cuts the square round the face of a picture."""
@@ -324,7 +365,11 @@ class Editor:
     }
     # Noise is drawn by row; every picture gets that of a lone edit.
     inputs["row"] = np.zeros(self.batch_size, np.int32)
-    given = {k: v for k, v in knobs.items() if v is not None}
+    given = {
+      k: v.tolist() if isinstance(v, np.ndarray | np.generic) else v
+      for k, v in {**knobs, **items[0].own}.items()
+      if v is not None
+    }
     key = repr(sorted(given.items()))
     if key not in self._edits:
       self._edits[key] = jax.jit(functools.partial(_edit, self.recipe, given))
@@ -343,12 +388,13 @@ class Editor:
         item,
         {k: v[i] for k, v in outputs.items()},
         {k: v[i] for k, v in shown.items()},
+        given,
         paste_back,
       )
       for i, item in enumerate(items)
     ]
 
-  def _result(self, item, outputs, shown, paste_back) -> EditResult:
+  def _result(self, item, outputs, shown, settings, paste_back) -> EditResult:
     picture = outputs.pop("image")
     if not np.isfinite(picture).all():
       raise UserError(
@@ -376,6 +422,7 @@ class Editor:
       pasted=pasted,
       outputs=outputs,
       shown={k: v for k, v in pictures.items() if v is not None},
+      settings=settings,
     )
 
 
@@ -390,6 +437,11 @@ def _edit(recipe, knobs, variables, frozen, inputs, rng):
   }
   paint = getattr(recipe, "paint", None)
   return outputs, dict(paint(variables, outputs)) if paint else {}
+
+
+def _label(value: Any) -> str:
+  """A number without noise digits, and without the sign of -0."""
+  return f"{value + 0.0:.4g}" if isinstance(value, int | float) else str(value)
 
 
 def _batch(pictures: Sequence[np.ndarray], size: int) -> np.ndarray:

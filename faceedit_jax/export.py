@@ -342,6 +342,17 @@ def export_stage(
     raise UserError(f"edit with {dict(knobs or {})}: {error}") from error
 
 
+def _knobs(text: str) -> dict[str, Any]:
+  """The settings of a command line."""
+  try:
+    knobs = json.loads(text)
+  except json.JSONDecodeError:
+    knobs = None
+  if not isinstance(knobs, dict):
+    raise UserError(f'--knobs: wanted JSON like {{"NAME": VALUE}}, got {text}')
+  return knobs
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
   """Entry point of the command line; returns the exit code."""
   import argparse  # noqa: PLC0415
@@ -386,7 +397,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         pictures=[n for n in options.inputs.split(",") if n],
         platforms=[p for p in options.platforms.split(",") if p],
         batch=options.batch,
-        knobs=json.loads(options.knobs),
+        knobs=_knobs(options.knobs),
       )
   except UserError as error:
     text = " ".join(str(error).split())

@@ -1,6 +1,6 @@
 """Labelled picture sheets, and colours for masks that are no pictures yet."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -48,12 +48,14 @@ def picture_of(value: np.ndarray) -> np.ndarray | None:
   return np.clip(np.round(colours), 0, 255).astype(np.uint8)
 
 
-def labelled(pictures: Mapping[str, np.ndarray]) -> np.ndarray:
+def labelled(
+  pictures: Mapping[str, np.ndarray] | Iterable[tuple[str, np.ndarray]],
+) -> np.ndarray:
   """Pictures side by side, each under its name.
 
   Args:
-    pictures: {name: uint8 (h, w, 3)}; small ones are enlarged without
-      smoothing, so that their pixels stay visible.
+    pictures: {name: uint8 (h, w, 3)}, or pairs of the two; small ones are
+      enlarged without smoothing, so that their pixels stay visible.
 
   Returns:
     uint8 (H, W, 3) on white.
@@ -61,17 +63,19 @@ def labelled(pictures: Mapping[str, np.ndarray]) -> np.ndarray:
   Raises:
     ValueError: there is no picture.
   """
-  if not pictures:
+  named = pictures.items() if isinstance(pictures, Mapping) else pictures
+  named = list(named)
+  if not named:
     raise ValueError("a sheet needs at least one picture")
-  tallest = max(max(p.shape[:2]) for p in pictures.values())
+  tallest = max(max(p.shape[:2]) for _, p in named)
   cell = tallest * max(1, -(-_CELL // tallest))
   sheet = Image.new(
     "RGB",
-    (len(pictures) * (cell + _GAP) + _GAP, cell + _LABEL + _GAP),
+    (len(named) * (cell + _GAP) + _GAP, cell + _LABEL + _GAP),
     "white",
   )
   draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(_FONT)
-  for column, (name, picture) in enumerate(pictures.items()):
+  for column, (name, picture) in enumerate(named):
     left = _GAP + column * (cell + _GAP)
     text = name.replace("_", " ")
     while text and draw.textlength(text, font) > cell:

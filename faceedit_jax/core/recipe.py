@@ -404,6 +404,9 @@ class Recipe(abc.ABC):
   ) -> Mapping[str, Array]:
     """The inference path: {"image": (b, h, w, 3) in [-1, 1], ...}.
 
+    An output "strip" (b, h, n w, 3) is n pictures side by side, one for each
+    value of a setting that lists several, such as strengths.
+
     Raises:
       TypeError: this recipe trains a net that others stand on.
     """

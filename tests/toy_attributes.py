@@ -1,0 +1,73 @@
+"""A small recipe that edits attributes: each is a colour that comes or goes."""
+
+import dataclasses
+
+import jax.numpy as jnp
+
+from faceedit_jax.core import recipe as recipe_lib
+from faceedit_jax.recipes import attribute_words
+from tests import toy_editor
+
+# What each attribute adds to a picture in [-1, 1] at strength 1.
+COLOURS = {
+  "Smiling": (0.0, 0.4, 0.0),
+  "Eyeglasses": (0.4, 0.0, 0.0),
+  "Bangs": (0.0, 0.0, 0.4),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class ToyAttributes(toy_editor.ToyEditor):
+  """Adds and takes colours away, in order, each from the clipped last one."""
+
+  attributes: tuple[str, ...] = tuple(COLOURS)
+
+  @property
+  def queries(self):
+    return ("attribute_from",)
+
+  def edit_spec(self):
+    size = toy_editor.SIZE
+    return {"source": recipe_lib.Field((size, size, 3), "float32", (-1.0, 1.0))}
+
+  def edit(
+    self,
+    variables,
+    frozen,
+    inputs,
+    rng,
+    *,
+    attribute="Smiling",
+    strength=1.0,
+    strengths=(),
+    has=None,
+  ):
+    del frozen, rng
+    edits = attribute_words.parse_edits(attribute, self.attributes)
+    bias = self.head.apply(variables["head"], jnp.zeros((1, 3)))
+
+    def at(strength):
+      image = inputs["source"] + bias[:, None, None]
+      for number, (index, wanted) in enumerate(edits):
+        colour = jnp.asarray(COLOURS[self.attributes[index]])
+        change = colour if wanted else -colour
+        if number == 0 and has == wanted:
+          change = 0 * change
+        if "attribute_from" in inputs:
+          change = inputs["attribute_from"].mean((1, 2), keepdims=True)
+        image = jnp.clip(image + strength * change, -1, 1)
+      return image
+
+    outputs = {"image": at(attribute_words.parse_strength(strength))}
+    steps = attribute_words.parse_strengths(strengths)
+    if steps:
+      outputs["strip"] = jnp.concatenate([at(s) for s in steps], 2)
+    return outputs
+
+
+def config_of():
+  config = toy_editor.config_of()
+  with config.unlocked():
+    name = "tests.toy_attributes:ToyAttributes"
+    config.stage["head"]["recipe"] = {"name": name}
+  return config
