@@ -113,7 +113,8 @@ def open_data(
   Args:
     data: the stage's data section; `sampler` is "single" (the default),
       "pairs" (two frames of one person, or as `samplers.PairSource` is asked
-      to by `pair_within` and the like) or "balanced" (people equally often).
+      to by `pair_within` and the like), "balanced" (people equally often) or
+      "attributes" (the field `attributes` narrowed to `attributes`).
     data_dir: directory of prepared data.
     seed: of the choice of pairs.
     split: "train", "validation" or "test".
@@ -125,7 +126,11 @@ def open_data(
   Raises:
     UserError: one line.
   """
-  from data_pipelines import samplers, sources  # noqa: PLC0415
+  from data_pipelines import (  # noqa: PLC0415
+    attribute_columns,
+    samplers,
+    sources,
+  )
 
   with as_user_error("data of the stage"):
     # In a data section "pairs" counts the edits with known outcome.
@@ -140,8 +145,11 @@ def open_data(
       return _Pairs(source, data, seed)
     if sampler == "balanced":
       return samplers.BalancedSource(source)
+    if sampler == "attributes":
+      return attribute_columns.AttributeColumns(source, data["attributes"])
   raise UserError(
-    f"data.sampler is {sampler!r}, wanted 'single', 'pairs' or 'balanced'"
+    f"data.sampler is {sampler!r}, wanted 'single', 'pairs', 'balanced' or "
+    "'attributes'"
   )
 
 

@@ -11,6 +11,7 @@ from faceedit_jax.core.errors import UserError, as_user_error
 REGISTRY: dict[str, str] = {
   "estimator": "faceedit_jax.recipes.pretrain.estimator:EstimatorRecipe",
   "identity": "faceedit_jax.recipes.pretrain.identity:IdentityRecipe",
+  "attributes": "faceedit_jax.recipes.pretrain.attributes:AttributesRecipe",
   "first_stage": "faceedit_jax.recipes.pretrain.first_stage:FirstStageRecipe",
   "region_encoder": (
     "faceedit_jax.recipes.pretrain.region_encoder:RegionEncoderRecipe"
