@@ -493,6 +493,26 @@ class RecordSource:
         )
       return self._reader
 
+  @property
+  def attribute_names(self) -> tuple[str, ...]:
+    """Names of the field `attributes`; none if the set has no such field."""
+    settings = self.metadata["settings"]
+    if settings.get("generator") == "synthetic_heads":
+      from data_pipelines.synthetic_heads import labels  # slow to import
+
+      return labels.ATTRIBUTE_NAMES
+    return tuple(settings.get("attribute_names", ()))
+
+  def attribute_table(self) -> np.ndarray:
+    """The field `attributes` of all examples (n, names), no picture decoded."""
+    source = self._source()
+    return np.stack(
+      [
+        decode(source[i], ("attributes",))["attributes"]
+        for i in range(len(self))
+      ]
+    )
+
   def column(self, name: str) -> np.ndarray:
     """All values of one integer scalar field, without reading pictures.
 

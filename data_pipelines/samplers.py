@@ -319,6 +319,11 @@ class TakeSource:
       raise IndexError(f"example {index} of {self._count}")
     return self._source[index]
 
+  @property
+  def attribute_names(self) -> tuple[str, ...]:
+    """Names of the field `attributes`."""
+    return getattr(self._source, "attribute_names", ())
+
   def column(self, name: str) -> np.ndarray:
     """The values of one integer field."""
     return np.asarray(self._source.column(name))[: self._count]

@@ -113,8 +113,10 @@ def open_data(
   Args:
     data: the stage's data section; `sampler` is "single" (the default),
       "pairs" (two frames of one person, or as `samplers.PairSource` is asked
-      to by `pair_within` and the like), "balanced" (people equally often) or
-      "attributes" (the field `attributes` narrowed to `attributes`).
+      to by `pair_within` and the like), "balanced" (people equally often),
+      "attributes" (the field `attributes` narrowed to `attributes`) or
+      "domains" (both sides of `attributes` equally often, with a side to move
+      to and `references` pictures of it).
     data_dir: directory of prepared data.
     seed: of the choice of pairs.
     split: "train", "validation" or "test".
@@ -126,11 +128,7 @@ def open_data(
   Raises:
     UserError: one line.
   """
-  from data_pipelines import (  # noqa: PLC0415
-    attribute_columns,
-    samplers,
-    sources,
-  )
+  from data_pipelines import attributes, samplers, sources  # noqa: PLC0415
 
   with as_user_error("data of the stage"):
     # In a data section "pairs" counts the edits with known outcome.
@@ -146,10 +144,14 @@ def open_data(
     if sampler == "balanced":
       return samplers.BalancedSource(source)
     if sampler == "attributes":
-      return attribute_columns.AttributeColumns(source, data["attributes"])
+      return attributes.AttributeColumns(source, data["attributes"])
+    if sampler == "domains":
+      return attributes.DomainSource(
+        source, data["attributes"], seed, data.get("references", 0)
+      )
   raise UserError(
-    f"data.sampler is {sampler!r}, wanted 'single', 'pairs', 'balanced' or "
-    "'attributes'"
+    f"data.sampler is {sampler!r}, wanted 'single', 'pairs', 'balanced', "
+    "'attributes' or 'domains'"
   )
 
 

@@ -164,6 +164,38 @@ def lazy(options: Mapping[str, Any], every: int) -> dict[str, Any]:
   }
 
 
+def make_ramp(
+  value: float | Mapping[str, Any],
+) -> float | Callable[[Any], Any]:
+  """A loss weight, from a number or a ramp.
+
+  Args:
+    value: a number, or {"start", "end", "steps"} and optionally "begin": from
+      `start` linearly to `end` within `steps` steps from step `begin` on.
+
+  Returns:
+    The number, or step -> () float32.
+
+  Raises:
+    ValueError: another kind of value, or a ramp that lacks something.
+  """
+  if isinstance(value, int | float):
+    return float(value)
+  wanted = {"start", "end", "steps"}
+  if not isinstance(value, Mapping) or not (
+    wanted <= set(value) <= wanted | {"begin"}
+  ):
+    raise ValueError(
+      f"loss weight {value!r}; wanted a number, or a ramp "
+      "dict(start=, end=, steps=, begin=0)"
+    )
+  if value["steps"] < 1:
+    raise ValueError(f"loss weight {dict(value)}: steps must be 1 or more")
+  return optax.linear_schedule(
+    value["start"], value["end"], value["steps"], value.get("begin", 0)
+  )
+
+
 @typechecked
 def ema_warmup(
   max_decay: float,

@@ -17,6 +17,7 @@ REGISTRY: dict[str, str] = {
     "faceedit_jax.recipes.pretrain.region_encoder:RegionEncoderRecipe"
   ),
   "difffae": "faceedit_jax.recipes.difffae:DiffFAERecipe",
+  "l2m_gan": "faceedit_jax.recipes.l2m_gan:L2MGANRecipe",
 }
 
 

@@ -15,7 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from data_pipelines import attribute_columns, samplers, sources, transforms
+from data_pipelines import attributes as attributes_lib
+from data_pipelines import samplers, sources, transforms
 from faceedit_jax.core import config as config_lib
 from faceedit_jax.core import optim
 from faceedit_jax.core import recipe as recipe_lib
@@ -141,7 +142,7 @@ class HeldOutAccuracy:
       the rest.
     """
     del frozen, scoring, quick
-    source = attribute_columns.AttributeColumns(
+    source = attributes_lib.AttributeColumns(
       sources.open_source(dict(self.data), data_dir, self.split),
       recipe.attributes,
     )

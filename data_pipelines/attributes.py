@@ -1,0 +1,156 @@
+"""Binary attributes of pictures, and the pairs of domains they make.
+
+Attribute a of a list makes two domains: 2 a, the pictures without it, and
+2 a + 1, those with it. How `DomainSource` draws follows L2M-GAN's and StarGAN
+v2's training (balanced with replacement), for any number of attributes.
+"""
+
+import difflib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from data_pipelines import samplers
+
+FIELD = "attributes"
+
+_PICTURE_STREAM = 2  # keeps the choice of pictures apart from other draws
+
+
+def names_of(source: Any) -> tuple[str, ...]:
+  """Names of the attributes of a source's examples, in their order.
+
+  Raises:
+    ValueError: its examples have none.
+  """
+  names = getattr(source, "attribute_names", None)
+  if not names:
+    raise ValueError(
+      f"{type(source).__name__} has no attributes; wanted synthetic heads, "
+      "folders of domains, or a set prepared with attributes (data.source)"
+    )
+  return tuple(names)
+
+
+def columns(source: Any, names: Sequence[str]) -> list[int]:
+  """Where attributes stand in a source's field `attributes`.
+
+  Raises:
+    ValueError: the source does not know one of them, with the nearest name.
+  """
+  known = names_of(source)
+  for name in names:
+    if name not in known:
+      near = difflib.get_close_matches(name, known, n=1)
+      hint = f"did you mean {near[0]!r}?" if near else f"it has {list(known)}"
+      raise ValueError(f"the data have no attribute {name!r}; {hint}")
+  return [known.index(name) for name in names]
+
+
+def table_of(source: Any, names: Sequence[str]) -> np.ndarray:
+  """Values (n, len(names)) int8, 0 or 1, of every example of a source."""
+  at = columns(source, names)
+  if hasattr(source, "attribute_table"):
+    return np.asarray(source.attribute_table(), np.int8)[:, at]
+  return np.asarray(
+    [np.asarray(source[i][FIELD])[at] for i in range(len(source))], np.int8
+  ).reshape(-1, len(at))
+
+
+class AttributeColumns:
+  """Examples whose field `attributes` holds those of `names`, in this order.
+
+  Args:
+    source: its examples have `attributes` (all names,), 0 or 1.
+    names: which to keep.
+
+  Raises:
+    ValueError: the source lacks one of them.
+  """
+
+  def __init__(self, source: Any, names: Sequence[str]):
+    if not names:
+      raise ValueError("data.attributes is empty; name at least one attribute")
+    self._source, self._at = source, columns(source, names)
+    self.attribute_names = tuple(names)
+
+  def __len__(self) -> int:
+    return len(self._source)
+
+  def __getitem__(self, index: int) -> dict[str, Any]:
+    example = dict(self._source[index])
+    example[FIELD] = np.asarray(example[FIELD])[self._at]
+    return example
+
+  def column(self, name: str) -> np.ndarray:
+    """The values of one integer field."""
+    return self._source.column(name)
+
+
+class DomainSource:
+  """Pictures drawn alike often from every domain, with a domain to move to.
+
+  Example i is a picture of attribute i mod A. Whether it has the attribute and
+  whether it is to have it are tossed, so half of the edits ask for what is
+  there; all is a pure function of (seed, i).
+
+  Args:
+    source: pictures with attributes.
+    names: the attributes.
+    seed: of the choice.
+    references: how many further pictures of the target domain to add, as
+      `reference_image` and `second_reference_image`.
+
+  Raises:
+    ValueError: the source lacks an attribute, or pictures on one side of it.
+  """
+
+  endless = True
+
+  REFERENCES = ("reference_image", "second_reference_image")
+
+  def __init__(
+    self,
+    source: Any,
+    names: Sequence[str],
+    seed: int = 0,
+    references: int = 0,
+  ):
+    if not names:
+      raise ValueError("data.attributes is empty; name at least one attribute")
+    if not 0 <= references <= len(self.REFERENCES):
+      raise ValueError(f"references is {references}, wanted 0, 1 or 2")
+    self._source, self._seed = source, seed
+    self._references = self.REFERENCES[:references]
+    self.names = tuple(names)
+    table = table_of(source, names)
+    self._groups = [
+      np.flatnonzero(table[:, a] == value)
+      for a in range(len(names))
+      for value in (0, 1)
+    ]
+    for domain, group in enumerate(self._groups):
+      if not len(group):
+        side = "with" if domain % 2 else "without"
+        raise ValueError(
+          f"none of {len(table)} pictures is {side} {names[domain // 2]!r}; "
+          "both sides are needed (data.attributes)"
+        )
+
+  def __len__(self) -> int:
+    # In an epoch each attribute passes as many pictures as there are.
+    return len(self._source) * len(self.names)
+
+  def __getitem__(self, index: int) -> dict[str, Any]:
+    rng = samplers.generator(self._seed, _PICTURE_STREAM, index)
+    first = 2 * (index % len(self.names))
+    domain, target = (first + int(v) for v in rng.integers(0, 2, 2))
+    out = dict(self._draw(rng, domain))
+    for name in self._references:
+      out[name] = self._draw(rng, target)["image"]
+    return {**out, "domain": np.int32(domain), "target": np.int32(target)}
+
+  def _draw(self, rng: np.random.Generator, domain: int) -> dict[str, Any]:
+    group = self._groups[domain]
+    return self._source[int(group[rng.integers(len(group))])]
