@@ -29,13 +29,13 @@ def embedded(variant):
     swaps=0,
     num_threads=2,
   )
-  width, cap = 16, 64
+  width, cap = 16, 32
   nets = dict(
     generator=dict(channels=width, max_channels=cap, w_hpf=0.0),
     style_encoder=dict(
-      channels=width, max_channels=cap, style_dim=32, factor_layers=3
+      channels=width, max_channels=128, style_dim=64, factor_layers=3
     ),
-    discriminator=dict(channels=width, max_channels=cap),
+    discriminator=dict(channels=width, max_channels=128),
     mapping_network=dict(latent_dim=16, width=64, layers=4),
     identity=dict(
       stages=(2, 2, 2, 2),
@@ -50,21 +50,21 @@ def embedded(variant):
       name="l2m_gan",
       styles="factored",
       attributes=ATTRIBUTES,
-      optimizer=dict(kind="adam", lr=3e-4, b1=0.0, b2=0.99),
-      mapping_optimizer=dict(lr=3e-6),
+      optimizer=dict(kind="muon", lr=5e-3, b1=0.0, b2=0.99),
+      optimizers=dict(discriminator=dict(kind="adam", lr=1e-3)),
       perceptual="none",
       weights=dict(
         adversarial=1.0,
-        cycle=1.0,
+        cycle=5.0,
         style=1.0,
         perceptual=0.0,
         orthogonality=1.0,
         diversity=0.0,
-        stay=1.0,
+        stay=5.0,
         own=0.0,
         r1=1.0,
       ),
-      r1_every=1,
+      r1_every=8,
       ema_decay=0.999,
       ema_warms_up=True,
     ),

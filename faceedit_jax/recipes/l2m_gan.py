@@ -141,8 +141,12 @@ class L2MGANRecipe(recipe_lib.Recipe):
       fan_weights = nets.fan.get("weights", "")
     trained = ["generator", "style_encoder", "discriminator"]
     trained += ["mapping_network"] * mapped
-    # StarGAN v2 trains its mapping network a hundred times slower.
-    slow = {"mapping_network": options.get("mapping_optimizer", {})}
+    own = options.get("optimizers", {})
+    unknown = sorted(set(own) - set(trained))
+    if unknown:
+      raise ValueError(
+        f"recipe.optimizers has {unknown}; the nets are {', '.join(trained)}"
+      )
     return cls(
       generator=generator_lib.TranslationGenerator(
         **shared, **fields("generator")
@@ -161,7 +165,7 @@ class L2MGANRecipe(recipe_lib.Recipe):
       attributes=attributes,
       image_size=image_size,
       txs={
-        net: optim.make_tx(**{**options.optimizer, **slow.get(net, {})})
+        net: optim.make_tx(**{**options.optimizer, **own.get(net, {})})
         for net in trained
       },
       weights={term: optim.make_ramp(value) for term, value in weights.items()},
