@@ -51,11 +51,7 @@ def columns(source: Any, names: Sequence[str]) -> list[int]:
 def table_of(source: Any, names: Sequence[str]) -> np.ndarray:
   """Values (n, len(names)) int8, 0 or 1, of every example of a source."""
   at = columns(source, names)
-  if hasattr(source, "attribute_table"):
-    return np.asarray(source.attribute_table(), np.int8)[:, at]
-  return np.asarray(
-    [np.asarray(source[i][FIELD])[at] for i in range(len(source))], np.int8
-  ).reshape(-1, len(at))
+  return np.asarray(source.attribute_table(), np.int8)[:, at]
 
 
 class AttributeColumns:

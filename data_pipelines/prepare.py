@@ -1,8 +1,9 @@
 """Prepares data sets: `python -m data_pipelines.prepare KIND --help`.
 
 `synthetic_heads` draws the embedded world, `image_folder` aligns portraits,
-`voxceleb1` and `videos` take the frames of clips. All of them can be stopped at
-any time and continue where they were.
+`celeba_hq` takes CelebA-HQ with its attributes, `voxceleb1` and `videos` the
+frames of clips. All of them can be stopped at any time and continue where they
+were.
 """
 
 import argparse
@@ -15,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from data_pipelines import folder, records, sources
+from data_pipelines.celeba import prepare as celeba
 from data_pipelines.synthetic_heads import attribute_set
 from data_pipelines.synthetic_heads import generate as generate_lib
 from data_pipelines.synthetic_heads import pairs as pairs_lib
@@ -340,6 +342,7 @@ def _parser() -> argparse.ArgumentParser:
   faces.add_argument(
     "--splits", default="train,validation,test", help="comma separated"
   )
+  celeba.add_kind(kinds)
   videos_command.add_kinds(kinds)
   return parser
 
@@ -394,6 +397,8 @@ def main(argv: Sequence[str] | None = None) -> int:
   try:
     if options.kind == "synthetic_heads":
       _run_synthetic(options)
+    elif options.kind == celeba.KIND:
+      celeba.run(options)
     elif options.kind in videos_command.KINDS:
       videos_command.run(options)
     else:

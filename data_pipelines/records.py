@@ -1,10 +1,10 @@
 """Sets of examples on disk: array_record shards that need no TensorFlow.
 
 A set is a folder with one `metadata.json`, and per shard one `.array_record`
-file and one `.npz` with its integer scalars (identity, frame, ...). Every
-record describes itself: a JSON header with name, dtype, shape and codec of
-each field, then the fields' bytes. Shards appear whole or not at all, so an
-interrupted run continues with the missing ones.
+file and one `.npz` with its integer scalars (identity, frame, ...) and its
+attributes. Every record describes itself: a JSON header with name, dtype, shape
+and codec of each field, then the fields' bytes. Shards appear whole or not at
+all, so an interrupted run continues with the missing ones.
 """
 
 import contextlib
@@ -24,6 +24,7 @@ from PIL import Image
 
 FORMAT = "faceedit-records-1"
 METADATA = "metadata.json"
+ATTRIBUTES = "attributes"  # the vector that is indexed beside the scalars
 
 Example = Mapping[str, Any]  # numpy arrays and scalars, or str
 
@@ -261,6 +262,7 @@ class ShardWriter:
     name = f"{self._final.name}.{os.getpid()}.tmp"
     self._temporary = self._final.with_name(name)
     self._scalars: dict[str, list] = {}
+    self._attributes: list[np.ndarray] = []
     self._fields: dict[str, list] = {}
     self._count = 0
     with writing(self._path):
@@ -285,6 +287,8 @@ class ShardWriter:
       self._fields[name] = [value.dtype.name, list(value.shape)]
       if value.ndim == 0 and value.dtype.kind in "iu":
         self._scalars.setdefault(name, []).append(int(value))
+      elif name == ATTRIBUTES and value.ndim == 1 and value.dtype == np.int8:
+        self._attributes.append(value)
 
   def close(self) -> int:
     """Makes the shard appear; returns the number of its examples."""
@@ -296,6 +300,8 @@ class ShardWriter:
         for name, values in self._scalars.items()
         if len(values) == self._count
       }
+      if len(self._attributes) == self._count > 0:
+        columns[ATTRIBUTES] = np.stack(self._attributes)
       np.savez(
         buffer,
         __count__=np.int64(self._count),
@@ -493,28 +499,10 @@ class RecordSource:
         )
       return self._reader
 
-  @property
-  def attribute_names(self) -> tuple[str, ...]:
-    """Names of the field `attributes`; none if the set has no such field."""
-    settings = self.metadata["settings"]
-    if settings.get("generator") == "synthetic_heads":
-      from data_pipelines.synthetic_heads import labels  # slow to import
-
-      return labels.ATTRIBUTE_NAMES
-    return tuple(settings.get("attribute_names", ()))
-
-  def attribute_table(self) -> np.ndarray:
-    """The field `attributes` of all examples (n, names), no picture decoded."""
-    source = self._source()
-    return np.stack(
-      [
-        decode(source[i], ("attributes",))["attributes"]
-        for i in range(len(self))
-      ]
-    )
-
   def column(self, name: str) -> np.ndarray:
     """All values of one integer scalar field, without reading pictures.
+
+    `attributes` is such a field too, and gives a row per example.
 
     Raises:
       RecordError: no such field is indexed.
@@ -529,6 +517,44 @@ class RecordSource:
           )
         parts.append(index[name])
     return np.concatenate(parts) if parts else np.zeros(0, np.int64)
+
+  @property
+  def attribute_names(self) -> tuple[str, ...]:
+    """What the numbers of the field `attributes` stand for.
+
+    Raises:
+      RecordError: the set does not say.
+    """
+    settings = self.metadata["settings"]
+    if "attribute_names" in settings:
+      return tuple(settings["attribute_names"])
+    if settings.get("generator") == "synthetic_heads":
+      from data_pipelines.synthetic_heads import generate
+
+      world = settings.get("world", generate.WORLD)
+      return tuple(generate.load_world(world).ATTRIBUTE_NAMES)
+    raise RecordError(
+      f"{self.path}: the set names no attributes; wanted a set of synthetic "
+      "heads, or `attribute_names` in the settings it was prepared with"
+    )
+
+  def attribute_table(
+    self, positions: Sequence[int] | np.ndarray | None = None
+  ) -> np.ndarray:
+    """Attributes of all examples, or of those at `positions`; int8 (n, A).
+
+    Raises:
+      RecordError: the examples carry none.
+    """
+    try:
+      table = self.column(ATTRIBUTES)
+    except RecordError:  # a set from before attributes were indexed
+      source = self._source()
+      rows = range(len(self)) if positions is None else positions
+      return np.stack(
+        [decode(source[int(i)], (ATTRIBUTES,))[ATTRIBUTES] for i in rows]
+      ).astype(np.int8)
+    return table if positions is None else table[np.asarray(positions)]
 
   def __getstate__(self) -> dict[str, Any]:
     state = dict(self.__dict__)

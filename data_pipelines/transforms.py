@@ -2,13 +2,12 @@
 
 A transform is a function (example, generator) -> example. All randomness
 comes from the generator, which the loader seeds by (seed, global index).
-Points, camera and regions follow whatever is done to the picture. Pictures
-are never mirrored: shape, pose and light codes would have to be mirrored with
-them, and a morphable model gives no exact way to do that.
+Points, camera and regions follow whatever is done to the picture. Of codes that
+cannot follow, no field is left: a mirrored or stretched picture has none of the
+shape, pose and light that a morphable model could give it exactly.
 """
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,12 +15,17 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from data_pipelines import align
+from data_pipelines.windows import (
+  NEAREST,
+  SMOOTH,
+  mirror,
+  prefixes,
+  stretch,
+  window,
+)
 
 Example = dict[str, Any]
 
-# Fields that share the picture's grid, and how they are resampled.
-_SMOOTH = ("image",)
-_NEAREST = ("regions", "labels", "mask")
 _FACE_REGION = 0
 
 # Where face recognition nets of the ArcFace family expect the five points, in
@@ -51,83 +55,6 @@ def to_uint8(image: np.ndarray) -> np.ndarray:
   """float [-1, 1] -> uint8 0..255, rounded and clipped."""
   scaled = (np.asarray(image, np.float32) + 1.0) * 127.5
   return np.clip(np.round(scaled), 0, 255).astype(np.uint8)
-
-
-def _prefixes(example: Example) -> list[str]:
-  """The prefixes under which pictures occur: "", "pair_", "source_", ..."""
-  return [n[: -len("image")] for n in example if n.endswith("image")]
-
-
-def window(example: Example, box: Sequence[float], prefix: str = "") -> Example:
-  """Looks at a window of the picture, and moves everything that depends on it.
-
-  Args:
-    example: with `image` and any of regions, labels, landmarks5, camera and
-      eg3d_camera, each behind `prefix`.
-    box: (x0, y0, side) of the window in unit coordinates; it may reach over
-      the rim, where the picture's edge is repeated.
-    prefix: of the fields.
-
-  Returns:
-    A new example; pictures keep their size in pixels.
-  """
-  x0, y0, side = (float(v) for v in box)
-  out = dict(example)
-  size = example[prefix + "image"].shape[0]
-  pixels = tuple(size * v for v in (x0, y0, x0 + side, y0 + side))
-  for names, method in (
-    (_SMOOTH, Image.Resampling.BICUBIC),
-    (_NEAREST, Image.Resampling.NEAREST),
-  ):
-    for name in names:
-      if prefix + name in example:
-        out[prefix + name] = _cut(example[prefix + name], pixels, size, method)
-  if prefix + "landmarks5" in example:
-    points = (example[prefix + "landmarks5"] - np.array([x0, y0])) / side
-    out[prefix + "landmarks5"] = points.astype(np.float32)
-  if prefix + "camera" in example:
-    # x' = s (x + tx) on [-1, 1], to the right; y likewise but upwards.
-    s, tx, ty = example[prefix + "camera"]
-    shift_x, shift_y = 2 * x0 + side - 1.0, 2 * y0 + side - 1.0
-    camera = (s / side, tx - shift_x / s, ty + shift_y / s)
-    out[prefix + "camera"] = np.asarray(camera, np.float32)
-  if prefix + "eg3d_camera" in example:
-    # The last nine numbers are the intrinsics of the unit picture.
-    camera = np.array(example[prefix + "eg3d_camera"], np.float32)
-    inner = camera[16:].reshape(3, 3)
-    inner[:2] /= side
-    inner[0, 2] -= x0 / side
-    inner[1, 2] -= y0 / side
-    out[prefix + "eg3d_camera"] = camera
-  return out
-
-
-def _cut(
-  image: np.ndarray, box: Sequence[float], size: int, method: Image.Resampling
-) -> np.ndarray:
-  """The box (x0, y0, x1, y1) of a picture in pixels, as `size` x `size`.
-
-  Upright, so that Pillow resizes it in one go: with `align.warp` the
-  estimator's transform took 3.7 ms a picture, so 1.3 (one core of an Intel
-  Xeon), and half of a core went to it in training.
-  """
-  margin = 2 + math.ceil(2 * max(1.0, (box[2] - box[0]) / size))
-  low = [math.floor(v) - margin for v in box[:2]]
-  high = [math.ceil(v) + margin for v in box[2:]]
-  columns, rows = (
-    np.clip(np.arange(start, stop), 0, side - 1)
-    for start, stop, side in zip(
-      low, high, (image.shape[1], image.shape[0]), strict=True
-    )
-  )
-  picture = Image.fromarray(image[rows[:, None], columns[None, :]])
-  inner = (
-    box[0] - low[0],
-    box[1] - low[1],
-    box[2] - low[0],
-    box[3] - low[1],
-  )
-  return np.array(picture.resize((size, size), method, inner))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,10 +88,64 @@ class RandomCrop:
   def __call__(self, example: Example, rng: np.random.Generator) -> Example:
     if rng.random() >= self.probability:
       return example
-    for prefix in _prefixes(example):
+    for prefix in prefixes(example):
       side = rng.uniform(self.low, self.high)
       x, y = 0.5 + rng.uniform(-self.shift, self.shift, 2) * side - side / 2
       example = window(example, (x, y, side), prefix)
+    return example
+
+
+@dataclasses.dataclass(frozen=True)
+class ResizedCrop:
+  """Some windows of any proportions, stretched to the whole picture.
+
+  As torchvision's RandomResizedCrop; cameras do not describe such a window and
+  are dropped, of every example alike.
+
+  Attributes:
+    probability: share of examples that are cropped.
+    scale: smallest and largest area of the window, as a share of the picture.
+    ratio: smallest and largest width over height.
+  """
+
+  probability: float = 0.5
+  scale: tuple[float, float] = (0.8, 1.0)
+  ratio: tuple[float, float] = (0.9, 1.1)
+
+  def __call__(self, example: Example, rng: np.random.Generator) -> Example:
+    for prefix in prefixes(example):
+      on, box = rng.random() < self.probability, self._box(rng)
+      box = box if on else (0.0, 0.0, 1.0, 1.0)
+      example = stretch(example, box, prefix)
+    return example
+
+  def _box(self, rng: np.random.Generator) -> tuple[float, ...]:
+    low, high = np.log(self.ratio)
+    for _ in range(10):
+      area = rng.uniform(*self.scale)
+      ratio = np.exp(rng.uniform(low, high))
+      width, height = np.sqrt(area * ratio), np.sqrt(area / ratio)
+      if width <= 1 and height <= 1:
+        x, y = rng.random(2) * (1 - width, 1 - height)
+        return x, y, width, height
+    return 0.0, 0.0, 1.0, 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Flip:
+  """Mirrors some pictures, and the points and labels with them.
+
+  Codes have no exact mirror image and are dropped, of every example alike.
+
+  Attributes:
+    probability: share of examples that are mirrored.
+  """
+
+  probability: float = 0.5
+
+  def __call__(self, example: Example, rng: np.random.Generator) -> Example:
+    for prefix in prefixes(example):
+      example = mirror(example, prefix, bool(rng.random() < self.probability))
     return example
 
 
@@ -235,7 +216,7 @@ class Photometric:
 
   def __call__(self, example: Example, rng: np.random.Generator) -> Example:
     out = dict(example)
-    for prefix in _prefixes(example):
+    for prefix in prefixes(example):
       # All draws are made in any case, so that one never shifts another.
       on, grey, blur = rng.random(3) < (self.probability, self.grey, self.blur)
       gain = 1 + rng.uniform(-1, 1, 3) * self.cast
@@ -277,14 +258,14 @@ class FaceCrop:
 
   def __call__(self, example: Example, rng: np.random.Generator) -> Example:
     out = dict(example)
-    for prefix in _prefixes(example):
+    for prefix in prefixes(example):
       image = example[prefix + "image"]
       points = example[prefix + "landmarks5"].astype(np.float64)
       points = points * image.shape[0]
       noise = rng.normal(size=points.shape) * self.jitter * image.shape[0]
       template = np.asarray(self.template, np.float64) * self.size
       matrix = align.similarity(points + noise, template)
-      for names, method in ((_SMOOTH, "smooth"), (_NEAREST, "nearest")):
+      for names, method in ((SMOOTH, "smooth"), (NEAREST, "nearest")):
         for name in names:
           if prefix + name in example:
             value = example[prefix + name]
@@ -312,9 +293,9 @@ class Resize:
       if value.shape[:2] == square or value.dtype != np.uint8:
         continue
       picture = Image.fromarray(value)
-      if name.endswith(_NEAREST):
+      if name.endswith(NEAREST):
         method = Image.Resampling.NEAREST
-      elif name.endswith(_SMOOTH):
+      elif name.endswith(SMOOTH):
         shrinks = self.size < value.shape[0]
         method = Image.Resampling.BOX if shrinks else Image.Resampling.BICUBIC
       else:
@@ -334,7 +315,7 @@ class ToFloat:
       if isinstance(value, str):
         continue
       value = np.asarray(value)
-      if name.endswith(_SMOOTH) and value.dtype == np.uint8:
+      if name.endswith(SMOOTH) and value.dtype == np.uint8:
         out[name] = to_float(value)
       elif value.dtype in (np.uint8, np.int8, np.int64):
         out[name] = value.astype(np.int32)
@@ -377,7 +358,7 @@ class Drop:
     return {
       name: value
       for name, value in example.items()
-      if name in self.kept or not name.endswith(_NEAREST)
+      if name in self.kept or not name.endswith(NEAREST)
     }
 
 
@@ -393,6 +374,8 @@ RANDOM = {
   "faceless": Faceless,
   "jitter": RandomCrop,
   "random_crop": RandomCrop,
+  "resized_crop": ResizedCrop,
+  "flip": Flip,
   "photometric": Photometric,
 }
 
@@ -405,14 +388,15 @@ def from_config(
 ) -> Compose:
   """Builds the transform a stage's `data` section describes.
 
-  The order is fixed: faceless, jitter, random_crop, photometric, face_crop,
-  resize, to float, select.
+  The order is fixed: faceless, jitter, random_crop, resized_crop, flip,
+  photometric, face_crop, resize, to float, select.
 
   Args:
     data: may hold `faceless`, `jitter` (a RandomCrop for every picture, beside
-      the rare wide one), `random_crop`, `photometric` and `face_crop` (each a
-      mapping of that transform's attributes, `{}` for the defaults), and
-      `fields`.
+      the rare wide one), `random_crop`, `resized_crop`, `flip`, `photometric`
+      and `face_crop` (each a mapping of that transform's attributes, `{}` for
+      the defaults; of those that change a share of the pictures the share alone
+      will do: `flip=0.5`), and `fields`.
     size: side of the pictures in the batch; None leaves them.
     fields: what to keep, if `data` does not say; usually the batch's fields.
     read: fields of the batch, where others may be lost on the way.
@@ -424,7 +408,10 @@ def from_config(
   fields = data.get("fields") or fields
   for name in RANDOM:
     if data.get(name) is not None:
-      steps.append(RANDOM[name](**dict(data[name])))
+      options = data[name]
+      if isinstance(options, int | float):  # the share alone
+        options = {"probability": options}
+      steps.append(RANDOM[name](**dict(options)))
     if name == "faceless" and read is not None:  # it reads the regions
       renamed = fields.values() if isinstance(fields, Mapping) else ()
       steps.append(Drop((*read, *renamed)))

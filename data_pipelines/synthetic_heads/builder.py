@@ -77,6 +77,11 @@ class SyntheticHeads(tfds.core.GeneratorBasedBuilder):
       features=tfds.features.FeaturesDict(features),
       supervised_keys=None,
       description=__doc__,
+      metadata=tfds.core.MetadataDict(
+        attribute_names=list(
+          generate.load_world(self.builder_config.world).ATTRIBUTE_NAMES
+        )
+      ),
     )
 
   def _split_generators(self, dl_manager):

@@ -485,6 +485,7 @@ def test_builder(tmp_path):
   made.download_and_prepare()
   source = sources.open_source("tfds:synthetic_heads/tiny", tmp_path, "train")
   assert len(source) == 4
+  assert source.attribute_names == fake_world.ATTRIBUTE_NAMES
   for i in range(4):
     example = source[i]
     identity = fake_world.sample_identity(0, int(example["identity"]))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from data_pipelines import align, transforms
+from data_pipelines import align, transforms, windows
 
 
 def _project(camera, point):
@@ -215,3 +215,110 @@ def test_the_template_of_recognition_nets_is_a_face():
   )
   moved = align.transform_points(matrix, transforms.ARCFACE5)
   assert np.abs(moved - align.CANONICAL5).max() < 0.05
+
+
+def _face(size=64):
+  """Labels of a lopsided face, points on them, and a picture of the labels."""
+  labels = np.zeros((size, size), np.uint8)
+  places = {5: (20, 20), 4: (44, 22), 2: (34, 34), 9: (4, 30), 8: (60, 28)}
+  for label, (x, y) in places.items():
+    labels[y - 3 : y + 3, x - 3 : x + 3] = label
+  points = [places[5], places[4], places[2], (24, 50), (42, 48)]
+  return {
+    "image": np.repeat(labels[..., None] * 25, 3, -1),
+    "labels": labels,
+    "landmarks5": np.asarray(points, np.float32) / size,
+    "landmarks68": np.linspace(0, 1, 136, dtype=np.float32).reshape(68, 2),
+    "pose": np.zeros(6, np.float32),
+    "camera": np.ones(3, np.float32),
+    "attributes": np.array([1, 0], np.int8),
+  }
+
+
+def test_a_mirrored_face_is_a_face():
+  face = _face()
+  flipped = transforms.mirror(face)
+  assert set(face) - set(flipped) == {"pose", "camera"}
+  np.testing.assert_array_equal(flipped["image"], face["image"][:, ::-1])
+  # Left and right stay what they are called: by points and by labels.
+  points = flipped["landmarks5"]
+  assert points[0, 0] < points[2, 0] < points[1, 0]
+  assert points[3, 0] < points[4, 0]
+  for label, point in ((5, points[0]), (4, points[1]), (2, points[2])):
+    y, x = np.nonzero(flipped["labels"] == label)
+    np.testing.assert_allclose([x.mean() + 0.5, y.mean() + 0.5], point * 64)
+  twice = transforms.mirror(flipped)
+  for name in flipped:
+    np.testing.assert_allclose(twice[name], face[name], atol=1e-6)
+  np.testing.assert_array_equal(flipped["attributes"], face["attributes"])
+
+
+def test_68_points_are_mirrored_to_their_counterparts():
+  order = list(windows.POINTS["landmarks68"])
+  for middle in (8, 27, 28, 29, 30, 33, 51, 57, 62, 66):
+    assert order[middle] == middle
+  assert [order[i] for i in (0, 17, 21, 36, 39, 48, 60)] == [
+    16,
+    26,
+    22,
+    45,
+    42,
+    54,
+    64,
+  ]
+  assert [order[i] for i in (37, 40, 31, 50, 59, 67)] == [
+    44,
+    47,
+    35,
+    52,
+    55,
+    65,
+  ]
+  assert [order[i] for i in order] == list(range(68))
+  assert sum(order[i] == i for i in range(68)) == 10
+
+
+def test_resized_crops_stretch_points_and_labels_with_the_picture():
+  face, crop = _face(), transforms.ResizedCrop(1.0)
+  areas = []
+  for seed in range(60):
+    box = crop._box(np.random.default_rng(seed))
+    x, y, width, height = box
+    assert x >= 0 and y >= 0 and x + width <= 1 and y + height <= 1
+    assert 0.9 - 1e-9 <= width / height <= 1.1 + 1e-9
+    areas.append(width * height)
+  assert 0.8 <= min(areas) < 0.83 and 0.97 < max(areas) <= 1
+  out = transforms.stretch(face, (0.05, 0.1, 0.9, 0.85))
+  assert set(face) - set(out) == {"camera"}
+  assert out["image"].shape == face["image"].shape
+  for label, point in ((5, out["landmarks5"][0]), (4, out["landmarks5"][1])):
+    y, x = np.nonzero(out["labels"] == label)
+    centre = np.array([x.mean(), y.mean()]) + 0.5
+    assert np.abs(centre - point * 64).max() < 0.6
+  # Half of them stay, and no example keeps what others lose.
+  kept = 0
+  for seed in range(200):
+    out = transforms.ResizedCrop()(face, np.random.default_rng(seed))
+    kept += np.array_equal(out["image"], face["image"])
+    assert "camera" not in out
+  assert 75 < kept < 125
+
+
+def test_flips_and_crops_by_config():
+  data = {"resized_crop": {"scale": (0.8, 0.9)}, "flip": 0.5}
+  made = transforms.from_config(data, 64, ["image", "attributes"])
+  flips = [t for t in made.transforms if isinstance(t, transforms.Flip)]
+  assert flips == [transforms.Flip(0.5)]
+  face = _face()
+  pair = face | {"pair_" + k: v for k, v in face.items()}
+  flipped = [0, 0]
+  for seed in range(100):
+    out = transforms.Flip(0.3)(pair, np.random.default_rng(seed))
+    for k, prefix in enumerate(("", "pair_")):
+      same = np.array_equal(out[prefix + "image"], face["image"])
+      flipped[k] += not same
+  assert all(18 < n < 42 for n in flipped) and flipped[0] != flipped[1]
+  with pytest.raises(KeyError, match="no field .'pose'"):
+    transforms.from_config({"flip": 1}, 64, ["image", "pose"])(
+      face, np.random.default_rng(0)
+    )
