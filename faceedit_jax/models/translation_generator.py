@@ -16,6 +16,7 @@ from faceedit_jax.nn.layers import (
   instance_norm,
   resize,
   upsample2,
+  zeros,
 )
 from faceedit_jax.nn.style import (
   InstanceNorm,
@@ -109,6 +110,9 @@ class TranslationGenerator(nn.Module):
     w_hpf: divisor of the high-pass filter of the skips, which masks open. 0:
       the decoder's blocks have shortcuts in place of such skips, and there is
       one block less that halves the side.
+    residual: whether the result is added to the picture, which is then the
+      result at first (not published: what an edit leaves alone need not be
+      learned; Shen and Liu 2017).
     dtype: compute dtype.
   """
 
@@ -116,6 +120,7 @@ class TranslationGenerator(nn.Module):
   channels: int = 64
   max_channels: int = 512
   w_hpf: float = 1.0
+  residual: bool = False
   dtype: Any = jnp.float32
 
   @property
@@ -175,8 +180,10 @@ class TranslationGenerator(nn.Module):
         mask = resize(mask, side, side, antialias=False).astype(h.dtype)
         h = h + high_pass(mask * details[side], float(self.w_hpf))
     h = leaky(InstanceNorm(name="norm_out")(h))
-    h = conv(x.shape[-1], 1, name="to_rgb", **shared)(h)
-    return h.astype(jnp.float32)
+    if self.residual:
+      shared["init"] = zeros
+    h = conv(x.shape[-1], 1, name="to_rgb", **shared)(h).astype(jnp.float32)
+    return x + h if self.residual else h
 
   def _check(self, masks: Array | None) -> None:
     if self.halvings < 0 or self.image_size % 2**self.halvings:
