@@ -40,15 +40,20 @@ ALLOWED = {
 }
 # The top layer knows recipes through the registry. These two build nets.
 BUILDERS = {"annotate.py": {"models", "nn"}, "convert.py": {"models", "nn"}}
+# Names of methods, in one word, apart, or with anything but letters between.
 METHOD = re.compile(
-  r"(?i:difffae|diff_fae|latref|gan_?inversion)|(?<![a-z])l2m|L2M"
+  r"(?i:diff[\W_]*fae|star[\W_]*gan|diffusion[\W_]*(?:driven[\W_]*)?gan)"
+  r"|(?i:(?<![a-z])(?:lat[\W_]*ref(?!er)|gan[\W_]*inversion))"
+  r"|LatRef|GANInversion|(?<![A-Za-z])[lL]2[mM](?:gan)?(?![a-z])|L2M"
 )
 # Files and folders that serve every method alike.
 GENERIC = (
   "faceedit_jax/core",
   "faceedit_jax/nn",
   "faceedit_jax/train.py",
+  "faceedit_jax/stages.py",
   "faceedit_jax/batches.py",
+  "faceedit_jax/readings.py",
   "faceedit_jax/main.py",
   "faceedit_jax/evaluate.py",
   "faceedit_jax/edit.py",
@@ -59,6 +64,8 @@ GENERIC = (
   "faceedit_jax/export.py",
   "data_pipelines",
 )
+# Functions of so many statements, or more, are in the package once.
+COPIED = 5
 
 
 def python_files(*tops):
@@ -140,15 +147,79 @@ def named_methods(tree):
   }
   words = []
   for node in ast.walk(tree):
-    if isinstance(node, ast.Constant):
-      if isinstance(node.value, str) and id(node) not in free:
-        words.append(node.value)
-      continue
-    for field in ("id", "attr", "name", "asname", "arg", "module"):
-      value = getattr(node, field, None)
-      if isinstance(value, str):
-        words.append(value)
-  return [word for word in words if METHOD.search(word)]
+    if id(node) not in free:
+      for _, value in ast.iter_fields(node):
+        words += value if isinstance(value, list) else [value]
+  return [w for w in map(_text, words) if METHOD.search(w)]
+
+
+def _text(word):
+  if isinstance(word, bytes):
+    return word.decode(errors="ignore")
+  return word if isinstance(word, str) else ""
+
+
+def functions(tree):
+  """(normalised code, name) of the functions of COPIED statements or more.
+
+  Two functions with the same code do the same under other names: their own,
+  those of what they take and those of what they assign.
+  """
+  for node in ast.walk(tree):
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+      below = [n for n in ast.walk(node) if isinstance(n, ast.stmt)]
+      # The function itself is one of them.
+      if sum(not _is_text(n) for n in below) - 1 >= COPIED:
+        yield _normalised(node), node.name
+
+
+def _is_text(node):
+  return (
+    isinstance(node, ast.Expr)
+    and isinstance(node.value, ast.Constant)
+    and isinstance(node.value.value, str)
+  )
+
+
+def _normalised(function):
+  """A function's code without docstrings, types and names of its own."""
+  tree = ast.parse(ast.unparse(function))
+  own = {}
+
+  def rename(name):
+    own.setdefault(name, f"name{len(own)}")
+
+  for node in ast.walk(tree):
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+      rename(node.name)
+      node.decorator_list, node.returns = [], None
+    elif isinstance(node, ast.arg):
+      rename(node.arg)
+      node.annotation = None
+    elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+      rename(node.id)
+    elif isinstance(node, ast.ExceptHandler) and node.name:
+      rename(node.name)
+    if isinstance(getattr(node, "body", None), list):
+      node.body = [child for child in node.body if not _is_text(child)]
+  for node in ast.walk(tree):
+    for field in ("id", "arg", "name"):
+      name = getattr(node, field, None)
+      if name in own and not isinstance(node, ast.keyword):
+        setattr(node, field, own[name])
+  return ast.dump(tree)
+
+
+def copies(trees):
+  """Pairs "place: name" of functions that are copies; {place: tree} given."""
+  found, seen = [], {}
+  for place, tree in trees.items():
+    for code, name in functions(tree):
+      here = f"{place}: {name}"
+      if code in seen:
+        found.append((seen[code], here))
+      seen.setdefault(code, here)
+  return found
 
 
 def parse(path):
@@ -207,12 +278,19 @@ def test_core_knows_no_layers():
 
 
 def test_generic_code_names_no_method():
-  wrong = {
-    str(path.relative_to(ROOT)): found
-    for path in python_files(*GENERIC)
-    if (found := named_methods(parse(path)))
-  }
+  wrong = {}
+  for path in python_files(*GENERIC):
+    name = str(path.relative_to(ROOT))
+    found = named_methods(parse(path)) + METHOD.findall(name)
+    if found:
+      wrong[name] = found
   assert not wrong
+
+
+def test_no_function_is_there_twice():
+  files = python_files("faceedit_jax", "data_pipelines")
+  trees = {str(path.relative_to(ROOT)): parse(path) for path in files}
+  assert not copies(trees)
 
 
 def test_files_are_short():
@@ -260,18 +338,92 @@ def test_the_arrow_check_lets_pass(module, code):
   "code",
   [
     "from faceedit_jax.recipes import difffae",
+    "from faceedit_jax.recipes.l2m_gan import L as R",
+    "import faceedit_jax.recipes.stargan",
     "kind = 'l2m'",
+    "kind = b'l2m'",
+    "kind = 'the L2M-GAN of 2021'",
     "class L2MGan: pass",
+    "class StarGANv2: pass",
     "def edit(latref_scale): pass",
+    "def diffusion_gan(): pass",
+    "def f():\n  global star_gan",
     "x.gan_inversion",
     "f(f'{x} DiffFAE')",
+    "f(l2m=1)",
     "import a as difffae",
+    "match x:\n  case {'a': 1, **latref}: pass",
+    "def f():\n  'Docstring.'\n  return 'LatRef-Diff'",
   ],
 )
 def test_the_name_check_finds(code):
   assert named_methods(ast.parse(code))
 
 
-def test_the_name_check_leaves_docstrings_and_other_words():
-  code = '"""As DiffFAE does."""\npixel2mask = "a"  # l2m'
+@pytest.mark.parametrize(
+  "code",
+  [
+    '"""As DiffFAE does."""\npixel2mask = "a"  # l2m',
+    "class A:\n  'After StarGAN v2.'\n  def f(self):\n    'L2M-GAN.'",
+    "label2map, l2_mean, flat_reference, restart_gang = 'began inversions'",
+  ],
+)
+def test_the_name_check_leaves_docstrings_and_other_words(code):
   assert not named_methods(ast.parse(code))
+
+
+HELPER = """
+def read(source, names):
+  'Reads.'
+  found = {}
+  for name in names:
+    value = source[name]
+    try:
+      found[name] = value * 2
+    except TypeError as error:
+      raise KeyError(name) from error
+  return found
+"""
+RENAMED = """
+class Recipe:
+  @staticmethod
+  def _collect(table: dict, columns: tuple) -> dict:
+    'Another docstring.'
+    made = {}
+    for column in columns:
+      entry = table[column]
+      try:
+        made[column] = entry * 2
+      except TypeError as wrong:
+        raise KeyError(column) from wrong
+    return made
+"""
+
+
+@pytest.mark.parametrize(
+  "old, new",
+  [
+    (None, None),
+    ("* 2", "* 3"),
+    ("KeyError", "ValueError"),
+    ("entry * 2", "table * 2"),
+  ],
+)
+def test_the_copy_check(old, new):
+  other = RENAMED.replace(old, new) if old else RENAMED
+  assert (other != RENAMED) == bool(old)
+  trees = {"a.py": ast.parse(HELPER), "b.py": ast.parse(other)}
+  wanted = [] if old else [("a.py: read", "b.py: _collect")]
+  assert copies(trees) == wanted
+
+
+def test_the_copy_check_looks_within_a_file():
+  assert copies({"a.py": ast.parse(HELPER + RENAMED)})
+
+
+def test_the_copy_check_leaves_short_functions():
+  short = "def f(a):\n  b = a\n  c = b\n  d = c\n  return d"
+  long = "def f(a):\n  b = a\n  c = b\n  d = c\n  e = d\n  return e"
+  for code, found in ((short, False), (long, True)):
+    trees = {name: ast.parse(code) for name in ("a.py", "b.py")}
+    assert bool(copies(trees)) == found
