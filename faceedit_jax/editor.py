@@ -7,6 +7,7 @@ import dataclasses
 import difflib
 import functools
 import inspect
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -365,18 +366,22 @@ class Editor:
     }
     # Noise is drawn by row; every picture gets that of a lone edit.
     inputs["row"] = np.zeros(self.batch_size, np.int32)
-    given = {
-      k: v.tolist() if isinstance(v, np.ndarray | np.generic) else v
-      for k, v in {**knobs, **items[0].own}.items()
-      if v is not None
+    given = _settings(self.recipe, {**knobs, **items[0].own})
+    traced = {
+      k: jax.tree.map(float, v)
+      for k, v in given.items()
+      if k in self.recipe.sliders
+      and _are_numbers(v)
+      and isinstance(v, list | tuple) == _takes_a_list(self.recipe, k)
     }
-    key = repr(sorted(given.items()))
+    fixed = {k: v for k, v in given.items() if k not in traced}
+    key = repr(sorted(fixed.items()))
     if key not in self._edits:
-      self._edits[key] = jax.jit(functools.partial(_edit, self.recipe, given))
+      self._edits[key] = jax.jit(functools.partial(_edit, self.recipe, fixed))
     try:
       outputs, shown = jax.device_get(
         self._edits[key](
-          self._variables, self._frozen, inputs, jax.random.key(seed)
+          self._variables, self._frozen, inputs, jax.random.key(seed), traced
         )
       )
     # A knob that the recipe cannot use, or a seed out of range.
@@ -426,8 +431,9 @@ class Editor:
     )
 
 
-def _edit(recipe, knobs, variables, frozen, inputs, rng):
+def _edit(recipe, knobs, variables, frozen, inputs, rng, traced):
   """The recipe's edit, and its own colours for what is no picture."""
+  knobs = {**knobs, **traced}
   outputs = dict(recipe.edit(variables, frozen, inputs, rng, **knobs))
   count = inputs[SOURCE].shape[0]
   outputs = {
@@ -437,6 +443,32 @@ def _edit(recipe, knobs, variables, frozen, inputs, rng):
   }
   paint = getattr(recipe, "paint", None)
   return outputs, dict(paint(variables, outputs)) if paint else {}
+
+
+def _settings(recipe, knobs: Mapping[str, Any]) -> dict[str, Any]:
+  """The settings that are given; one number for a list is a list of one."""
+  given = {}
+  for name, value in knobs.items():
+    if isinstance(value, np.ndarray | np.generic):
+      value = value.tolist()
+    one = _are_numbers(value) and not isinstance(value, list | tuple)
+    if one and _takes_a_list(recipe, name):
+      value = (value,)
+    if value is not None:
+      given[name] = value
+  return given
+
+
+def _takes_a_list(recipe, name: str) -> bool:
+  """Whether a setting of `recipe.edit` is a tuple by default."""
+  known = inspect.signature(recipe.edit).parameters
+  return name in known and isinstance(known[name].default, tuple)
+
+
+def _are_numbers(value: Any) -> bool:
+  """Whether a setting is a finite number or a list of them."""
+  values = value if isinstance(value, list | tuple) else (value,)
+  return all(type(v) in (int, float) and math.isfinite(v) for v in values)
 
 
 def _label(value: Any) -> str:

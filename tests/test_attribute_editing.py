@@ -1,6 +1,7 @@
 """Editing by words and strengths: command line, lists, Python and export."""
 
 import csv
+import functools
 import json
 
 import jax
@@ -12,7 +13,7 @@ from faceedit_jax import edit, export, stages
 from faceedit_jax.core import checkpoint
 from faceedit_jax.core import step as step_lib
 from faceedit_jax.core.errors import UserError
-from tests.toy_attributes import COLOURS, config_of
+from tests.toy_attributes import COLOURS, ToyAttributes, config_of
 from tests.toy_editor import SIZE
 
 GRAY = 120
@@ -165,6 +166,8 @@ def test_a_strip_from_python(editor, files):
     )
   plain = editor.edit(files / "a.png", aligned=True)
   assert plain.strip is None
+  one = editor.edit(files / "a.png", strengths=0.5, aligned=True)
+  assert one.settings == {"strengths": (0.5,)}
   with pytest.raises(UserError, match="made no strip"):
     plain.strip_sheet()
 
@@ -195,6 +198,36 @@ def test_mistakes(workdir, files, arguments, message, capsys):
   assert printed.out == "" and printed.err.startswith("error: ")
   assert printed.err.count("\n") == 1 and message in printed.err
   assert {p.name for p in files.iterdir()} == {"a.png", "b.png"}
+
+
+def test_a_slider_moves_without_a_new_compilation(editor, files, monkeypatch):
+  traces = []
+  original = ToyAttributes.edit
+
+  @functools.wraps(original)
+  def counted(self, *arguments, **knobs):
+    traces.append(knobs)
+    return original(self, *arguments, **knobs)
+
+  monkeypatch.setattr(ToyAttributes, "edit", counted)
+  own = edit.Editor(editor.recipe, editor._variables, editor._frozen, SIZE)
+
+  def at(**knobs):
+    return own.edit(files / "a.png", attribute="Bangs", aligned=True, **knobs)
+
+  for strength in (1, 0.5, -0.5, 1.5, 0):
+    got = colour_of(at(strength=strength).image)
+    np.testing.assert_allclose(got, gray_plus(Bangs=strength), atol=1)
+  assert len(traces) == 1
+  for low in (0.0, 0.5):
+    result = at(strengths=(low, 1))
+    got = colour_of(result.strip[:, :SIZE])
+    np.testing.assert_allclose(got, gray_plus(Bangs=low), atol=1)
+    assert result.settings["strengths"] == (low, 1)
+  assert len(traces) == 2
+  for wrong in (True, float("inf"), "1"):
+    with pytest.raises(UserError, match="is no number"):
+      at(strength=wrong)
 
 
 # Lists of edits.

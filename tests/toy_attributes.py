@@ -21,6 +21,7 @@ class ToyAttributes(toy_editor.ToyEditor):
   """Adds and takes colours away, in order, each from the clipped last one."""
 
   attributes: tuple[str, ...] = tuple(COLOURS)
+  sliders = ("strength", "strengths")
 
   @property
   def queries(self):

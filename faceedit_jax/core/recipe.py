@@ -302,9 +302,12 @@ class Recipe(abc.ABC):
   Attributes:
     edit_options: options of the config that only `edit` and the evaluation
       read; a trained stage may be used, and go on training, with others.
+    sliders: settings of `edit` that are numbers, or lists of them, and may be
+      traced: another value needs no new compilation.
   """
 
   edit_options = ()
+  sliders = ()
 
   @abc.abstractmethod
   def init(self, rng: Array) -> Mapping[str, Variables]:

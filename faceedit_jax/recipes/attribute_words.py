@@ -10,6 +10,10 @@ import numbers
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import jax
+
+from faceedit_jax.core.typing import Array
+
 
 def parse_edits(
   text: str, attributes: Sequence[str]
@@ -52,11 +56,11 @@ def _edit(word: str, text: str, attributes: Sequence[str]) -> tuple[int, bool]:
   raise ValueError(f"attribute {name!r} is unknown; {hint}it knows {known}")
 
 
-def parse_strength(value: Any, name: str = "strength") -> float:
+def parse_strength(value: Any, name: str = "strength") -> float | Array:
   """A strength: 0 leaves the picture as it is, 1 is the target; beyond goes on.
 
   Args:
-    value: a finite number.
+    value: a finite number; a traced one is taken as it is.
     name: of the setting, for the error.
 
   Returns:
@@ -65,6 +69,8 @@ def parse_strength(value: Any, name: str = "strength") -> float:
   Raises:
     ValueError: one line: it is no finite number.
   """
+  if isinstance(value, jax.Array):
+    return value
   real = isinstance(value, numbers.Real) and not isinstance(value, bool)
   if not real or not math.isfinite(value):
     raise ValueError(
@@ -74,7 +80,9 @@ def parse_strength(value: Any, name: str = "strength") -> float:
   return float(value)
 
 
-def parse_strengths(value: Any, name: str = "strengths") -> tuple[float, ...]:
+def parse_strengths(
+  value: Any, name: str = "strengths"
+) -> tuple[float | Array, ...]:
   """The strengths of a strip.
 
   Args:
@@ -92,5 +100,7 @@ def parse_strengths(value: Any, name: str = "strengths") -> tuple[float, ...]:
       f"{name}: {value!r} are no numbers; wanted some like 0,0.5,1, or "
       "FIRST:LAST:COUNT like 0:1.5:7"
     )
-  several = value if isinstance(value, Iterable) else (value,)
-  return tuple(parse_strength(v, name) for v in several)
+  # A traced number calls itself iterable.
+  several = isinstance(value, Iterable) and getattr(value, "ndim", 1)
+  value = value if several else (value,)
+  return tuple(parse_strength(v, name) for v in value)

@@ -1,5 +1,6 @@
 """What an attribute edit is asked for, in words and numbers."""
 
+import jax
 import numpy as np
 import pytest
 
@@ -49,6 +50,17 @@ def test_strengths():
   assert words.parse_strengths([2]) == words.parse_strengths(2) == (2.0,)
   assert words.parse_strengths(()) == ()
   assert words.parse_strengths(np.linspace(0, 1, 3)) == (0.0, 0.5, 1.0)
+
+
+def test_strengths_may_be_traced():
+  double = jax.jit(
+    lambda one, more: (
+      2 * words.parse_strength(one),
+      [2 * s for s in words.parse_strengths(more)],
+    )
+  )
+  assert double(0.5, (1.0, 2.0)) == (1.0, [2.0, 4.0])
+  assert double(0.5, 3.0) == (1.0, [6.0])
 
 
 @pytest.mark.parametrize("value", ["much", None, True, float("nan"), 1j])
