@@ -92,6 +92,7 @@ class L2MGANRecipe(recipe_lib.Recipe):
   evaluator: Any = None
 
   edit_options = ("evaluation",)
+  sliders = ("strength", "strengths")
 
   @classmethod
   def from_config(cls, nets, options, image_size, dtype):
@@ -468,7 +469,8 @@ class L2MGANRecipe(recipe_lib.Recipe):
       (b, s, n s, 3).
 
     Raises:
-      ValueError: one line: an unknown attribute, or a reference for several.
+      ValueError: one line: an unknown attribute, a reference for several, or
+        a setting of another kind.
     """
     wanted = attribute_words.parse_edits(
       attribute or self.attributes[0], self.attributes
@@ -479,11 +481,22 @@ class L2MGANRecipe(recipe_lib.Recipe):
         f"{REFERENCE} goes with one attribute, got {len(wanted)} in "
         f"{attribute!r}; edit one after another"
       )
-    arguments = (variables, frozen, inputs, rng, wanted, has)
-    out = {"image": self._edit(*arguments, strength)}
-    if strengths:
-      strip = [self._edit(*arguments, s) for s in strengths]
-      out["strip"] = jnp.concatenate(strip, axis=2)
+    if has not in (None, True, False):
+      raise ValueError(f"has is {has!r}; it must be true, false or none")
+    steps = (
+      attribute_words.parse_strength(strength),
+      *attribute_words.parse_strengths(strengths),
+    )
+    # A loop: the nets are compiled once, however long the strip is.
+    first, *rest = jax.lax.map(
+      functools.partial(
+        self._edit, variables, frozen, inputs, rng, wanted, has
+      ),
+      jnp.stack([jnp.asarray(s, jnp.float32) for s in steps]),
+    )
+    out = {"image": first}
+    if rest:
+      out["strip"] = jnp.concatenate(rest, axis=2)
     return out
 
   def _edit(self, variables, frozen, inputs, rng, wanted, has, strength):
@@ -515,8 +528,9 @@ class L2MGANRecipe(recipe_lib.Recipe):
           related = self._encode(variables, reference, target).related
           codes = codes._replace(moved=related)
         style = codes.edited(strength)
-      image = self._draw(variables, frozen, image, style)
-    return jnp.clip(image, -1.0, 1.0)
+      # Clipped each time: a sequence is the same as edits of edits.
+      image = jnp.clip(self._draw(variables, frozen, image, style), -1.0, 1.0)
+    return image
 
   def edit_spec(self):
     """Inputs of an exported edit."""
