@@ -3,7 +3,8 @@
 Heusel et al. 2017; the metric of DiffFAE Sec. 5.1, which names no tool. The
 resizing rule changes the value, so it is part of the name: pytorch-fid's
 (bilinear, no antialiasing) by default, clean-fid's (Parmar et al. 2022) on
-request. So does the number of pictures: a value is given with both.
+request, and StarGAN v2's, whose network is torchvision's. So does the number of
+pictures: a value is given with both.
 """
 
 import dataclasses
@@ -21,14 +22,19 @@ from PIL import Image
 
 from faceedit_jax.core.typing import UInt8, Variables, typechecked
 from faceedit_jax.metrics import frechet
+from faceedit_jax.models.feature_resnet import imagenet_units
 from faceedit_jax.models.inception import Inception
 from faceedit_jax.nn.layers import resize
 
 SIZE = 299  # side that the network reads, in pixels
-Rule = Literal["pytorch-fid", "clean-fid"]
+Rule = Literal["pytorch-fid", "clean-fid", "stargan-v2"]
 RULES: dict[str, str] = {
   "pytorch-fid": "bilinear to 299 without antialiasing",
   "clean-fid": "Pillow's antialiased bicubic to 299 in float",
+}
+# With torchvision's network (`Inception.tensorflow` False).
+TORCHVISION_RULES: dict[str, str] = {
+  "stargan-v2": "torchvision's network, Pillow's bilinear to 256, then 299",
 }
 
 
@@ -102,7 +108,7 @@ def describe(a: Features, b: Features, rule: str) -> str:
   """What a value stands on: tool, resizing rule, numbers of pictures."""
   few = min(n for n in (a.count, b.count, np.inf) if n is not None)
   text = (
-    f"{rule} ({RULES[rule]}), {a.count} pictures against "
+    f"{rule} ({(RULES | TORCHVISION_RULES)[rule]}), {a.count} pictures against "
     f"{'an unknown number' if b.count is None else b.count}"
   )
   if few <= a.mean.size:
@@ -130,10 +136,27 @@ def clean_resize(
   )
 
 
+@typechecked
+def stargan_resize(
+  pictures: UInt8[np.ndarray, "n h w 3"],
+) -> UInt8[np.ndarray, "n 299 299 3"]:
+  """The resizing of StarGAN v2's metrics, rounded to grey levels both times."""
+
+  def one(picture):
+    made = Image.fromarray(picture)
+    for side in (256, SIZE):
+      made = made.resize((side, side), Image.Resampling.BILINEAR)
+    return np.asarray(made)
+
+  return np.stack([one(picture) for picture in pictures])
+
+
 def _read(net, variables, pictures, rule):
   """Features of a block of pictures in 0..255."""
   if rule == "clean-fid":
     x = (pictures - 128) / 128
+  elif rule == "stargan-v2":
+    x = imagenet_units(pictures.astype(jnp.float32) / 127.5 - 1)
   else:
     x = resize(pictures.astype(jnp.float32) / 255, SIZE, SIZE, antialias=False)
     x = 2 * x - 1
@@ -146,7 +169,8 @@ class Reader:
   Args:
     net: the network; its published size gives FID.
     variables: its weights.
-    rule: resizing rule, one of RULES.
+    rule: resizing rule, one of RULES, or of TORCHVISION_RULES for a network of
+      that kind.
     batch: pictures that a device reads at a time.
     devices: the devices to use, by default all of this process.
   """
@@ -159,9 +183,11 @@ class Reader:
     batch: int = 8,
     devices: Sequence[jax.Device] | None = None,
   ):
-    if rule not in RULES:
+    rules = RULES if net.tensorflow else TORCHVISION_RULES
+    if rule not in rules:
       raise ValueError(
-        f"FID resizing rule {rule!r}, wanted one of {', '.join(RULES)}"
+        f"FID resizing rule {rule!r}, wanted one of {', '.join(rules)} with "
+        "this Inception network"
       )
     devices = jax.local_devices() if devices is None else list(devices)
     mesh = jax.make_mesh(
@@ -190,6 +216,8 @@ class Reader:
       count = len(part)
       if self._rule == "clean-fid":
         part = clean_resize(part)
+      elif self._rule == "stargan-v2":
+        part = stargan_resize(part)
       filling = ((0, self._block - count), (0, 0), (0, 0), (0, 0))
       part = jax.device_put(np.pad(part, filling), self._rows)
       out.append(np.asarray(self._run(self._variables, part))[:count])

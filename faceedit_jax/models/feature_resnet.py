@@ -10,14 +10,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from faceedit_jax.core.typing import Array, Float, Image, typechecked
-from faceedit_jax.nn.layers import (
-  Features,
-  batch_norm,
-  conv,
-  dense,
-  max_pool,
-  resize,
-)
+from faceedit_jax.nn.layers import Features, batch_norm, conv, dense, max_pool
 
 # Of ImageNet's pictures in [0, 1].
 _MEAN = (0.485, 0.456, 0.406)
@@ -66,15 +59,12 @@ class FeatureResNet(nn.Module):
     width: channels of the first stage; doubles with each stage.
     classes: of the last layer, whose logits are returned in place of the
       features (the unofficial training code); None leaves it out.
-    input_size: side in pixels to which pictures are brought first, for the stem
-      quarters it; None leaves them as they are.
     dtype: compute dtype.
   """
 
   stages: tuple[int, ...] = (2, 2, 2, 2)
   width: int = 64
   classes: int | None = None
-  input_size: int | None = None
   dtype: Any = jnp.float32
 
   @nn.compact
@@ -90,8 +80,6 @@ class FeatureResNet(nn.Module):
       (b, width * 2^(len(stages) - 1)) float32, the mean over pixels; or
       (b, classes).
     """
-    if self.input_size is not None:
-      x = resize(x, self.input_size, self.input_size)
     h = imagenet_units(x)
     h = conv(self.width, 7, 2, bias=False, dtype=self.dtype, name="conv1")(h)
     h = nn.relu(batch_norm(h, train, "bn1"))

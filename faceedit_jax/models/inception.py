@@ -4,6 +4,7 @@ The metric of DiffFAE Sec. 5.1; the network that Heusel et al. 2017 scored
 with, as pytorch-fid holds it: torchvision's inception_v3 with 1008 classes and
 three changes. Averages in front of `branch_pool` leave out the padding, the
 last block takes a maximum there, and norms add 1e-3 to the variance.
+Torchvision's own form is here too: the code of StarGAN v2 scores with it.
 """
 
 from typing import Any
@@ -154,11 +155,13 @@ class Mixed(nn.Module):
   Attributes:
     chains: see `_BLOCKS`.
     width: channels of the network's first layer.
+    padded: whether averages count the padding as zeros.
     dtype: compute dtype.
   """
 
   chains: tuple
   width: int
+  padded: bool = False
   dtype: Any = jnp.float32
 
   @nn.compact
@@ -170,7 +173,10 @@ class Mixed(nn.Module):
     for step in chain:
       if step == "average":
         x = nn.avg_pool(
-          x, (3, 3), padding=((1, 1), (1, 1)), count_include_pad=False
+          x,
+          (3, 3),
+          padding=((1, 1), (1, 1)),
+          count_include_pad=self.padded,
         )
       elif step == "maximum":
         x = max_pool(x, 3, 1, 1)
@@ -203,11 +209,15 @@ class Inception(nn.Module):
     width: channels of the first layer, a multiple of 2; the others follow in
       proportion. 32 is the published size.
     classes: number of logits.
+    tensorflow: whether it is the published TensorFlow network, as pytorch-fid
+      holds it; else torchvision's own, whose averages count the padding and
+      whose last block takes one, too.
     dtype: compute dtype.
   """
 
   width: int = _FULL_WIDTH
   classes: int = 1008
+  tensorflow: bool = True
   dtype: Any = jnp.float32
 
   @nn.compact
@@ -245,7 +255,10 @@ class Inception(nn.Module):
         name=name,
       )
       h = layer(h)
-    for name, chains in _BLOCKS.items():
-      h = Mixed(chains, self.width, self.dtype, name=name)(h)
+    blocks, padded = _BLOCKS, not self.tensorflow
+    if padded:
+      blocks = _BLOCKS | {"Mixed_7c": _BLOCKS["Mixed_7b"]}
+    for name, chains in blocks.items():
+      h = Mixed(chains, self.width, padded, self.dtype, name=name)(h)
     features = h.astype(jnp.float32).mean((1, 2))
     return features, dense(self.classes, name="fc")(features)

@@ -262,6 +262,15 @@ KINDS: Mapping[str, Kind] = {
     lambda nets: (inception.Inception(), (_picture(299),)),
     perception.inception,
   ),
+  "inception_torchvision": Kind(
+    "Inception of torchvision (inception_v3_google-0cc3c7bd.pth), which the "
+    "FID of StarGAN v2 reads",
+    lambda nets: (
+      inception.Inception(classes=1000, tensorflow=False),
+      (_picture(299),),
+    ),
+    perception.inception_torchvision,
+  ),
   "deep3d": Kind(
     "coefficient net of Deep3DFaceRecon_pytorch (epoch_20.pth)",
     lambda nets: (deep3d.Deep3D(), (_picture(deep3d.SIZE),)),

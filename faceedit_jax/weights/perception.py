@@ -69,6 +69,11 @@ def inception(key: str) -> Target | None:
   return _INCEPTION(key)
 
 
+def inception_torchvision(key: str) -> Target | None:
+  """Key map of torchvision's `Inception`; its helping classifier is left."""
+  return None if key.startswith("AuxLogits.") else _INCEPTION(key)
+
+
 def deep3d(key: str) -> Target | None:
   """Key map of `Deep3D` (`net_recon` of Deep3DFaceRecon_pytorch)."""
   if found := re.fullmatch(r"final_layers\.(\d)\.(weight|bias)", key):

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from flax import struct
 
 from data_pipelines import attributes as attributes_lib
 from data_pipelines import samplers, sources, transforms
@@ -21,8 +22,59 @@ from faceedit_jax.core import config as config_lib
 from faceedit_jax.core import optim
 from faceedit_jax.core import recipe as recipe_lib
 from faceedit_jax.models import feature_resnet
+from faceedit_jax.nn import layers
+from faceedit_jax.recipes import face_box
 
 _BLOCK = 64  # pictures that the held-out accuracy reads at a time
+_STILL = 3  # eyes and nose tip: a smile moves the corners of the mouth
+
+
+class AttributeReader(struct.PyTreeNode):
+  """The classifier with what it looks at.
+
+  Attributes:
+    net: its logits are the attributes.
+    input_size: side in pixels of what it sees, for the stem quarters it; None
+      leaves pictures as they are.
+    reach: side of the square that it looks at, in root mean square distances
+      of eyes and nose tip from their mean; None is the whole picture.
+  """
+
+  net: feature_resnet.FeatureResNet = struct.field(pytree_node=False)
+  input_size: int | None = struct.field(pytree_node=False, default=None)
+  reach: float | None = struct.field(pytree_node=False, default=None)
+
+  def look(self, image, points=None, noise=None):
+    """What the net sees of pictures (b, h, w, 3).
+
+    Args:
+      image: in [-1, 1].
+      points: five points (b, 5, 2) in unit coordinates, read with `reach`.
+        Edits and their source are read at the source's.
+      noise: (b, 3): how far the square is off, right and down in its sides, and
+        the logarithm of how much larger it is.
+    """
+    size = self.input_size or image.shape[1]
+    if self.reach is not None:
+      box = face_box.round_points(points[:, :_STILL], self.reach)
+    elif noise is not None:
+      box = jnp.broadcast_to(jnp.asarray([0.0, 0.0, 1.0]), (len(image), 3))
+    else:
+      return layers.resize(image, size, size)
+    if noise is not None:
+      middle = box[:, :2] + (0.5 + noise[:, :2]) * box[:, 2:]
+      side = box[:, 2:] * jnp.exp(noise[:, 2:])
+      box = jnp.concatenate([middle - side / 2, side], axis=-1)
+    return face_box.look(image, box, size)
+
+  def init(self, rng, image_size: int):
+    """Variables of the net."""
+    size = self.input_size or image_size
+    return self.net.init(rng, jnp.zeros((1, size, size, 3)))
+
+  def logits(self, variables, image, points=None):
+    """(b, attributes) float32."""
+    return self.net.apply(variables, self.look(image, points))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,16 +83,19 @@ class AttributesRecipe(recipe_lib.Recipe):
 
   Attributes:
     attributes: CelebA names, in the order of the logits.
+    jitter: in training, standard deviation of the place of what the net looks
+      at, in its sides, and of the logarithm of its size.
     held_out: data section of the pictures by which the trained net is tested;
       None leaves that out.
     split: theirs.
   """
 
-  net: feature_resnet.FeatureResNet
+  reader: AttributeReader
   attributes: tuple[str, ...]
   image_size: int
   tx: optax.GradientTransformation
   ema_decay: float = 0.99
+  jitter: float = 0.0
   held_out: Mapping[str, Any] | None = None
   split: str = "test"
 
@@ -55,24 +110,27 @@ class AttributesRecipe(recipe_lib.Recipe):
       more["held_out"] = held_out.data.to_dict()
       more["split"] = held_out.get("split", "test")
     return cls(
-      net=build_classifier(nets.classifier, len(options.attributes), dtype),
+      reader=build_reader(nets.classifier, len(options.attributes), dtype),
       attributes=tuple(options.attributes),
       image_size=image_size,
       tx=optim.make_tx(**options.optimizer),
       ema_decay=options.ema_decay,
+      jitter=options.jitter,
       **more,
     )
 
   def batch_spec(self):
     size, count = self.image_size, len(self.attributes)
-    return {
+    spec = {
       "image": recipe_lib.Field((size, size, 3), "float32", (-1.0, 1.0)),
       "attributes": recipe_lib.Field((count,), "int32", (0, 1)),
     }
+    if self.reader.reach is not None:
+      spec["landmarks5"] = recipe_lib.Field((5, 2), "float32")
+    return spec
 
   def init(self, rng):
-    size = self.image_size
-    return {"classifier": self.net.init(rng, jnp.zeros((1, size, size, 3)))}
+    return {"classifier": self.reader.init(rng, self.image_size)}
 
   def groups(self):
     return {"classifier": recipe_lib.Group(("classifier",), self.tx)}
@@ -84,10 +142,21 @@ class AttributesRecipe(recipe_lib.Recipe):
     decay = optim.ema_warmup(self.ema_decay)
     return {"ema": recipe_lib.Ema(("classifier",), decay)}
 
+  def seen(self, ctx):
+    """What the net looks at, off by `jitter`; half of it mirrored.
+
+    No attribute has a left and a right.
+    """
+    image = ctx.batch["image"]
+    noise = jax.random.normal(ctx.key("jitter"), (len(image), 3)) * self.jitter
+    seen = self.reader.look(image, ctx.batch.get("landmarks5"), noise)
+    mirrored = jax.random.bernoulli(ctx.key("mirror"), 0.5, (len(image),))
+    return jnp.where(mirrored[:, None, None, None], seen[:, :, ::-1], seen)
+
   def classify_loss(self, params, ctx):
-    logits, updated = self.net.apply(
+    logits, updated = self.reader.net.apply(
       {"params": params["classifier"], **ctx.stats["classifier"]},
-      ctx.batch["image"],
+      self.seen(ctx),
       train=True,
       mutable=["batch_stats"],
     )
@@ -100,15 +169,17 @@ class AttributesRecipe(recipe_lib.Recipe):
     return loss, recipe_lib.Aux(metrics, {"classifier": updated})
 
   def preview(self, variables, frozen, batch, rng):
-    """Pictures over two rows of squares: what is true, what is read.
+    """What the net sees over two rows of squares: what is true, what it reads.
 
     A square per attribute, white for 1 and black for 0.
     """
     del frozen, rng
-    image = batch["image"]
-    read = jax.nn.sigmoid(self.net.apply(variables["classifier"], image))
-    rows = [_squares(row, image) for row in (batch["attributes"], read)]
-    return {"true_and_read": jnp.concatenate([image, *rows], axis=1)}
+    image, points = batch["image"], batch.get("landmarks5")
+    logits = self.reader.logits(variables["classifier"], image, points)
+    seen = self.reader.look(image, points)
+    rows = [batch["attributes"], jax.nn.sigmoid(logits)]
+    rows = [_squares(row, seen) for row in rows]
+    return {"true_and_read": jnp.concatenate([seen, *rows], axis=1)}
 
   def evaluators(self):
     if self.held_out is None:
@@ -148,17 +219,19 @@ class HeldOutAccuracy:
     )
     spec = tuple(recipe.batch_spec())
     prepare = transforms.from_config({}, recipe.image_size, spec, spec)
-    read = jax.jit(recipe.net.apply)
+    read = jax.jit(recipe.reader.logits)
     made, true = [], []
     for first in range(0, len(source), _BLOCK):
       rows = range(first, min(first + _BLOCK, len(source)))
+      # The last block is filled up, so that one program reads them all.
       examples = [prepare(source[i], samplers.generator(0, i)) for i in rows]
-      image = np.stack([e["image"] for e in examples])
-      missing = _BLOCK - len(image)
-      filled = np.pad(image, ((0, missing), (0, 0), (0, 0), (0, 0)))
-      logits = np.asarray(read(variables["classifier"], filled))
-      made.append(logits[: len(image)] > 0)
-      true.append(np.stack([e["attributes"] for e in examples]) > 0)
+      filled = examples + examples[-1:] * (_BLOCK - len(examples))
+      batch = {name: np.stack([e[name] for e in filled]) for name in spec}
+      logits = read(
+        variables["classifier"], batch["image"], batch.get("landmarks5")
+      )
+      made.append(np.asarray(logits)[: len(rows)] > 0)
+      true.append(batch["attributes"][: len(rows)] > 0)
     made, true = np.concatenate(made), np.concatenate(true)
     scores = {}
     for at, name in enumerate(recipe.attributes):
@@ -172,10 +245,12 @@ class HeldOutAccuracy:
     return scores
 
 
-def build_classifier(spec, count: int, dtype) -> feature_resnet.FeatureResNet:
-  """The classifier of `count` attributes, from `nets.classifier`."""
+def build_reader(spec, count: int, dtype) -> AttributeReader:
+  """The reader of `count` attributes, from `nets.classifier`."""
   fields = config_lib.module_fields(spec)
-  return feature_resnet.FeatureResNet(classes=count, dtype=dtype, **fields)
+  look = {name: fields.pop(name, None) for name in ("input_size", "reach")}
+  net = feature_resnet.FeatureResNet(classes=count, dtype=dtype, **fields)
+  return AttributeReader(net=net, **look)
 
 
 def _squares(values, image):
