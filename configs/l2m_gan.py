@@ -126,6 +126,7 @@ def get_config(variant=""):
     recipe["weights"]["orthogonality"] = 0.0
   if variant == "long_stargan_v2":
     mapped(config)
+    config["nets"]["mapping_network"]["width"] = 64
   if variant == "smoke":
     smoke(config)
   return ConfigDict(config)
@@ -240,6 +241,7 @@ def embedded(variant):
     optimizers=dict(discriminator=dict(kind="adam", lr=1e-3)),
     r1_every=8,
     ema_warms_up=True,
+    evaluation=dict(data=dict(world), split="attributes", edits=0),
   )
   count = steps["score_attributes"]
   classifier = difffae.stage(
@@ -248,13 +250,13 @@ def embedded(variant):
       attributes=ATTRIBUTES,
       optimizer=difffae.optimizer(2e-3, count, 50),
       ema_decay=0.99,
+      jitter=0.05,
       evaluation=dict(split="test", data=dict(world)),
     ),
     dict(
       world,
       batch_size=32,
       sampler="attributes",
-      jitter=dict(low=0.9, high=1.1, shift=0.05),
       photometric=dict(probability=0.5),
     ),
     count,

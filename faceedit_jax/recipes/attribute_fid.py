@@ -12,7 +12,8 @@ from collections.abc import Mapping
 import jax
 import numpy as np
 
-from data_pipelines import attribute_columns, samplers, transforms
+from data_pipelines import attributes as attributes_lib
+from data_pipelines import samplers, transforms
 from faceedit_jax.metrics import fid as fid_lib
 from faceedit_jax.models import inception as inception_lib
 from faceedit_jax.recipes import scoring as scoring_lib
@@ -153,9 +154,7 @@ class _Pictures:
 
   def __init__(self, settings, split, data_dir):
     source = settings.open(split, data_dir)
-    self._source = attribute_columns.AttributeColumns(
-      source, settings.attributes
-    )
+    self._source = attributes_lib.AttributeColumns(source, settings.attributes)
     self._prepare = transforms.from_config(
       {}, settings.image_size, ("image",), ("image",)
     )

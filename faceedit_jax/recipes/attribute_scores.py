@@ -14,7 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from data_pipelines import attribute_columns, samplers, sources, transforms
+from data_pipelines import attributes as attributes_lib
+from data_pipelines import samplers, sources, transforms
 from faceedit_jax.core import recipe as recipe_lib
 from faceedit_jax.metrics import attributes as measures
 from faceedit_jax.metrics import fid as fid_lib
@@ -211,7 +212,7 @@ class Examples:
   def __init__(self, settings: AttributeEvaluator, data_dir, quick: bool):
     self._is, self._source = settings, settings.open(settings.split, data_dir)
     self._prefix = "source_" if settings.counterfactuals else ""
-    names = attribute_columns.names_of(self._source)
+    names = attributes_lib.names_of(self._source)
     missing = [name for name in settings.reads if name not in names]
     if missing:
       raise ValueError(

@@ -26,7 +26,7 @@ from faceedit_jax.models import landmark_masks
 from faceedit_jax.models import mapping_network as mapping_lib
 from faceedit_jax.models import style_encoder as encoder_lib
 from faceedit_jax.models import translation_generator as generator_lib
-from faceedit_jax.recipes import attribute_words
+from faceedit_jax.recipes import attribute_scores, attribute_words
 from faceedit_jax.recipes import perceptual as perceptual_lib
 
 STYLES = ("factored", "mapped")
@@ -178,6 +178,11 @@ class L2MGANRecipe(recipe_lib.Recipe):
         for net in trained
         if nets[net].get("weights", "")
       },
+      evaluator=attribute_scores.from_config(
+        options.evaluation, nets, attributes, image_size, dtype
+      )
+      if options.get("evaluation")
+      else None,
     )
 
   # What the trainer asks for.
