@@ -1,11 +1,11 @@
 """L2M-GAN: edits of attributes (a smile, glasses, bangs) by latent codes.
 
-    python -m faceedit_jax.main --config=configs/l2m_gan.py --workdir=runs/l2m_gan
+    python -m faceedit_jax.main --config=configs/l2m_gan.py --workdir=runs/l2m
 
 trains and scores the embedded default: synthetic heads at 64 px, one model for
 Smiling, Eyeglasses and Bangs. After it
 
-    python -m faceedit_jax.edit --workdir=runs/l2m_gan --source=face.png \
+    python -m faceedit_jax.edit --workdir=runs/l2m --source=face.png \
       --attribute=+Smiling --output=out.png
 
 Variants (`--config=configs/l2m_gan.py:VARIANT`):
@@ -67,9 +67,9 @@ VARIANTS = (
 )
 
 STEPS = {
-  "": dict(identity=350, gan=2600, score_attributes=400, score_identity=500),
+  "": dict(identity=350, gan=4000, score_attributes=400, score_identity=500),
   "long": dict(
-    identity=2000, gan=16000, score_attributes=1000, score_identity=2000
+    identity=2000, gan=20000, score_attributes=1000, score_identity=2000
   ),
 }
 
@@ -97,6 +97,7 @@ EMBEDDED = dict(
   perceptual=0.2,
   orthogonality=1.0,
   stay=5.0,
+  labels=1.0,
   r1=1.0,
 )
 
@@ -156,6 +157,7 @@ def gan(attributes, weights, optimizer, data, steps, **more):
     lpips_weights="",
     weights=dict(weights),
     r1_every=1,
+    generator_start=0,
     ema_decay=0.999,
     ema_warms_up=False,
   )
@@ -235,11 +237,11 @@ def embedded(variant):
   stage = gan(
     ATTRIBUTES,
     EMBEDDED,
-    difffae.optimizer(5e-3, count, 0, kind="muon", clip=0.0, b1=0.0, b2=0.99),
-    dict(world, batch_size=8),
+    difffae.optimizer(3e-3, count, 0, kind="muon", clip=0.0, b1=0.0, b2=0.99),
+    dict(world, batch_size=8, keep=0.2),
     count,
-    optimizers=dict(discriminator=dict(kind="adam", lr=1e-3)),
     r1_every=8,
+    generator_start=5000 if long else 1500,
     ema_warms_up=True,
     evaluation=dict(data=dict(world), split="attributes", edits=0),
   )
@@ -372,6 +374,8 @@ def smoke(config):
     )
     if name in ("identity", "score_identity"):
       recipe["identities"] = 4
+    if name == "gan":
+      recipe.update(generator_start=1, r1_every=2)
     if "evaluation" in recipe:
       recipe["evaluation"] = copy.deepcopy(recipe["evaluation"])
       recipe["evaluation"]["data"] = small(recipe["evaluation"]["data"])

@@ -87,16 +87,18 @@ class AttributeColumns:
 class DomainSource:
   """Pictures drawn alike often from every domain, with a domain to move to.
 
-  Example i is a picture of attribute i mod A. Whether it has the attribute and
-  whether it is to have it are tossed, so half of the edits ask for what is
-  there; all is a pure function of (seed, i).
+  Example i is a picture of attribute i mod A. Whether it has the attribute is
+  tossed, and whether it is to keep what it has; all is a pure function of
+  (seed, i).
 
   Args:
     source: pictures with attributes.
-    names: the attributes.
+    names: the attributes; the field `attributes` is narrowed to them.
     seed: of the choice.
     references: how many further pictures of the target domain to add, as
       `reference_image` and `second_reference_image`.
+    keep: share of examples whose target is the domain that they are of;
+      targets are drawn apart from the pictures as published, which is a half.
 
   Raises:
     ValueError: the source lacks an attribute, or pictures on one side of it.
@@ -112,14 +114,17 @@ class DomainSource:
     names: Sequence[str],
     seed: int = 0,
     references: int = 0,
+    keep: float = 0.5,
   ):
     if not names:
       raise ValueError("data.attributes is empty; name at least one attribute")
     if not 0 <= references <= len(self.REFERENCES):
       raise ValueError(f"references is {references}, wanted 0, 1 or 2")
-    self._source, self._seed = source, seed
+    if not 0 <= keep < 1:
+      raise ValueError(f"data.keep is {keep}, wanted 0 up to below 1")
+    self._source, self._seed, self._keep = source, seed, keep
     self._references = self.REFERENCES[:references]
-    self.names = tuple(names)
+    self.names, self._at = tuple(names), columns(source, names)
     table = table_of(source, names)
     self._groups = [
       np.flatnonzero(table[:, a] == value)
@@ -141,8 +146,11 @@ class DomainSource:
   def __getitem__(self, index: int) -> dict[str, Any]:
     rng = samplers.generator(self._seed, _PICTURE_STREAM, index)
     first = 2 * (index % len(self.names))
-    domain, target = (first + int(v) for v in rng.integers(0, 2, 2))
+    side = int(rng.integers(0, 2))
+    moved = 1 - side if rng.random() >= self._keep else side
+    domain, target = first + side, first + moved
     out = dict(self._draw(rng, domain))
+    out[FIELD] = np.asarray(out[FIELD])[self._at]
     for name in self._references:
       out[name] = self._draw(rng, target)["image"]
     return {**out, "domain": np.int32(domain), "target": np.int32(target)}

@@ -147,7 +147,11 @@ def open_data(
       return attributes.AttributeColumns(source, data["attributes"])
     if sampler == "domains":
       return attributes.DomainSource(
-        source, data["attributes"], seed, data.get("references", 0)
+        source,
+        data["attributes"],
+        seed,
+        data.get("references", 0),
+        data.get("keep", 0.5),
       )
   raise UserError(
     f"data.sampler is {sampler!r}, wanted 'single', 'pairs', 'balanced', "

@@ -26,6 +26,7 @@ from faceedit_jax.models import landmark_masks
 from faceedit_jax.models import mapping_network as mapping_lib
 from faceedit_jax.models import style_encoder as encoder_lib
 from faceedit_jax.models import translation_generator as generator_lib
+from faceedit_jax.nn import style as style_lib
 from faceedit_jax.recipes import attribute_scores, attribute_words
 from faceedit_jax.recipes import perceptual as perceptual_lib
 
@@ -41,6 +42,7 @@ TERMS = (
   "stay",
   "own",
   "r1",
+  "labels",
 )
 REFERENCE = "attribute_from"
 
@@ -67,6 +69,8 @@ class L2MGANRecipe(recipe_lib.Recipe):
     txs: {net: its optimiser}.
     weights: {term: weight}, of TERMS; numbers or functions of the step.
     r1_every: steps between gradient penalties.
+    generator_start: step from which on there are translations; before, the
+      discriminator learns the labels alone.
     ema_decay: of all nets but the discriminator.
     ema_warms_up: whether the average starts short; see `optim.ema_warmup`.
     starts: {net: file that it starts from}.
@@ -86,6 +90,7 @@ class L2MGANRecipe(recipe_lib.Recipe):
   txs: Mapping[str, optax.GradientTransformation]
   weights: Mapping[str, Any]
   r1_every: int = 1
+  generator_start: int = 0
   ema_decay: float = 0.999
   ema_warms_up: bool = False
   starts: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -104,6 +109,11 @@ class L2MGANRecipe(recipe_lib.Recipe):
         + ", ".join(map(repr, STYLES))
       )
     attributes = tuple(options.attributes)
+    if options.generator_start and not options.weights.get("labels", 0.0):
+      raise ValueError(
+        f"recipe.generator_start is {options.generator_start}, but "
+        "recipe.weights.labels is 0: nothing would be learned before"
+      )
     if not attributes or len(set(attributes)) != len(attributes):
       raise ValueError(
         f"recipe.attributes is {attributes}; wanted one name or several, each "
@@ -171,6 +181,7 @@ class L2MGANRecipe(recipe_lib.Recipe):
       },
       weights={term: optim.make_ramp(value) for term, value in weights.items()},
       r1_every=options.r1_every,
+      generator_start=options.generator_start,
       ema_decay=options.ema_decay,
       ema_warms_up=options.ema_warms_up,
       starts={
@@ -199,6 +210,9 @@ class L2MGANRecipe(recipe_lib.Recipe):
     spec = {"image": picture, "domain": domain, "target": domain}
     if self.mapped:
       spec |= {"reference_image": picture, "second_reference_image": picture}
+    if self._uses("labels"):
+      count = len(self.attributes)
+      spec["attributes"] = recipe_lib.Field((count,), "int32", (0, 1))
     if self.perceptual.reads_points:
       spec["landmarks5"] = recipe_lib.Field((5, 2), "float32")
     return spec
@@ -264,12 +278,29 @@ class L2MGANRecipe(recipe_lib.Recipe):
       phases.append(("d", judge, self.judge_loss, "moved"))
       phases.append(("g", draw, self.translate_loss, "moved"))
     made = [
-      recipe_lib.Phase(name, groups, functools.partial(loss, kind=kind))
+      recipe_lib.Phase(
+        name,
+        groups,
+        functools.partial(loss, kind=kind),
+        start=self.generator_start,
+      )
       for name, groups, loss, kind in phases
     ]
+    if self.generator_start:
+      made.append(
+        recipe_lib.Phase(
+          "labels", judge, self.labels_loss, stop=self.generator_start
+        )
+      )
     if self._lazy:
       made.insert(
-        0, recipe_lib.Phase("r1", judge, self.r1_loss, every=self.r1_every)
+        0,
+        recipe_lib.Phase(
+          "r1",
+          judge,
+          self.r1_loss,
+          every=self.r1_every,
+        ),
       )
     return tuple(made)
 
@@ -303,7 +334,7 @@ class L2MGANRecipe(recipe_lib.Recipe):
       return None
     return landmark_masks.face_masks(self.fan.apply(frozen["fan"], image))
 
-  def _judge(self, params, image, domain):
+  def _judge(self, params, image, domain=None):
     net = {"params": params["discriminator"]}
     return self.discriminator.apply(net, image, domain)
 
@@ -353,14 +384,38 @@ class L2MGANRecipe(recipe_lib.Recipe):
     fake = jax.lax.stop_gradient(
       self._draw(variables, ctx.frozen, batch["image"], style)
     )
-    real_logits = self._judge(params, batch["image"], batch["domain"])
+    every = self._judge(params, batch["image"])
+    real_logits = style_lib.pick(every, batch["domain"])
     fake_logits = self._judge(params, fake, batch["target"])
     loss = adversarial.bce(real_logits, 1.0) + adversarial.bce(fake_logits, 0.0)
     metrics = {"real": real_logits.mean(), "fake": fake_logits.mean()}
+    if self._uses("labels"):
+      metrics["labels"] = self._labels(every, batch["attributes"])
+      loss = loss + self._weight("labels", ctx) * metrics["labels"]
     if not self._lazy:
       penalty, aux = self.r1_loss(params, ctx)
       loss, metrics = loss + penalty, metrics | dict(aux.metrics)
     return loss, recipe_lib.Aux(metrics=metrics)
+
+  def _labels(self, logits, attributes):
+    """Real pictures count as real on their side of every attribute, and as
+    not real on the other (matching-aware, Reed et al. 2016)."""
+    side = 2.0 * attributes[..., None] - 1
+    logits = logits.reshape(*attributes.shape, 2)
+    return jax.nn.softplus(-logits * side * jnp.array([-1.0, 1.0])).mean()
+
+  def labels_loss(self, params, ctx):
+    """The discriminator's labels alone, while nothing is translated yet."""
+    batch = ctx.batch
+    logits = self._judge(params, batch["image"])
+    pairs = logits.reshape(*batch["attributes"].shape, 2)
+    right = (pairs[..., 1] > pairs[..., 0]) == (batch["attributes"] > 0)
+    return self._labels(logits, batch["attributes"]), recipe_lib.Aux(
+      metrics={
+        f"accuracy_{name}": right[:, at].mean()
+        for at, name in enumerate(self.attributes)
+      }
+    )
 
   def r1_loss(self, params, ctx):
     """The gradient penalty on real pictures, as often as it is skipped."""

@@ -102,3 +102,18 @@ def test_ema_warmup():
   np.testing.assert_allclose(
     [decay(n) for n in (0, 8, 1000)], [0.1, 0.5, 0.9], rtol=1e-6
   )
+
+
+def test_a_ramp_goes_from_start_to_end():
+  ramp = optim.make_ramp(dict(start=2.0, end=4.0, steps=10, begin=5))
+  at = [float(ramp(step)) for step in (0, 5, 10, 15, 99)]
+  assert at == pytest.approx([2, 2, 3, 4, 4])
+  assert optim.make_ramp(3) == 3.0
+
+
+@pytest.mark.parametrize(
+  "value", ["1", dict(start=1.0, end=0.0), dict(start=1, end=0, steps=0)]
+)
+def test_a_weight_that_is_no_ramp_is_refused(value):
+  with pytest.raises(ValueError, match="loss weight"):
+    optim.make_ramp(value)

@@ -1,0 +1,392 @@
+"""Adversarial training of attribute edits, on nets of a few channels."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import l2m_gan as config_module
+from data_pipelines import records
+from faceedit_jax import recipes, stages, train
+from faceedit_jax.core import config as config_lib
+from faceedit_jax.core import handover
+from faceedit_jax.core import recipe as recipe_lib
+from faceedit_jax.core import state as state_lib
+from faceedit_jax.core import step as step_lib
+from faceedit_jax.core.errors import UserError
+from tests.test_train import assert_equal, state_of
+
+SIZE = 16
+SMALL = [
+  f"image_size={SIZE}",
+  "nets.identity.input_size=16",
+  "stage.gan.recipe.optimizer.kind=adam",  # compiles sooner
+]
+quick_jit = functools.partial(
+  jax.jit, compiler_options=handover.run_once() or {}
+)
+
+
+def small_config(*overrides):
+  config = config_lib.load("configs/l2m_gan.py:smoke")
+  return config_lib.override(config, [*SMALL, *overrides])
+
+
+def build(config=None, styles="factored", masks=False, **options):
+  config = small_config() if config is None else config
+  nets = config.nets.to_dict()
+  recipe = config.stage.gan.recipe.to_dict()
+  recipe |= dict(generator_start=0) | options
+  del recipe["evaluation"]
+  if styles == "mapped":
+    nets["mapping_network"] = dict(latent_dim=4, width=8, layers=2)
+    recipe["styles"] = styles
+    recipe["weights"]["diversity"] = dict(start=1.0, end=0.0, steps=4)
+  if masks:
+    nets["generator"].update(w_hpf=1.0, residual=False)
+    nets["fan"] = dict(landmarks=98, width=2, input_size=64)
+  return recipes.build(
+    recipe.pop("name"),
+    nets=config_lib.from_dict(nets),
+    options=config_lib.from_dict(recipe),
+    image_size=32 if masks else SIZE,
+    dtype="float32",
+  )
+
+
+@pytest.fixture(scope="module")
+def recipe():
+  return build()
+
+
+@pytest.fixture(scope="module")
+def trained(recipe):
+  """Nets whose generator is not the identity it starts as."""
+  state = quick_jit(lambda: step_lib.init_state(recipe, jax.random.key(0)))()
+  variables = state_lib.view(state, None)
+  kernel = variables["generator"]["params"]["to_rgb"]["kernel"]
+  variables["generator"]["params"]["to_rgb"]["kernel"] = (
+    0.3 * jax.random.normal(jax.random.key(7), kernel.shape)
+  )
+  return variables
+
+
+def batch_of(recipe, n, seed=0):
+  """Domains and targets belong to one attribute, as the data have it."""
+  batch = recipe_lib.example_batch(recipe.batch_spec(), n, seed)
+  pair = 2 * (np.arange(n) % len(recipe.attributes))
+  batch["domain"] = (pair + np.arange(n) % 2).astype(np.int32)
+  batch["target"] = (pair + np.arange(n) // 2 % 2).astype(np.int32)
+  return batch
+
+
+@pytest.mark.parametrize(
+  ("styles", "masks"),
+  [("factored", False), ("factored", True), ("mapped", False)],
+)
+def test_every_net_learns_and_shows_something(styles, masks):
+  recipe = build(styles=styles, masks=masks)
+  phases = {
+    "factored": ["r1", "d", "g"],
+    "mapped": ["r1", "d_latent", "d_reference", "g_latent", "g_reference"],
+  }
+  assert [phase.name for phase in recipe.phases()] == phases[styles]
+  state = quick_jit(lambda: step_lib.init_state(recipe, jax.random.key(0)))()
+  frozen = quick_jit(lambda: recipe.init_frozen(jax.random.key(1)))()
+  step = quick_jit(step_lib.make_step(recipe), static_argnames="due")
+  batch = batch_of(recipe, 4)
+  before = jax.device_get(state.params)
+  due = step_lib.due_phases(recipe.phases(), 0)
+  for _ in range(2):  # the first leaves out what begins at 0
+    state, metrics, _ = step(state, frozen, batch, due=due)
+  assert np.isfinite([float(v) for v in metrics.values()]).all()
+  assert {"cycle", "style", "adversarial"} <= {k.split("/")[1] for k in metrics}
+  for net, tree in jax.device_get(state.params).items():
+    moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), tree, before[net])
+    assert max(jax.tree.leaves(moved)) > 0, f"{net} was not trained"
+  variables = state_lib.view(state, "ema")
+  shown = quick_jit(recipe.preview)(variables, frozen, batch, jax.random.key(2))
+  assert len(shown) == 2 + 2 * len(recipe.attributes)
+  for picture in shown.values():
+    assert picture.shape == batch["image"].shape
+    assert np.isfinite(picture).all()
+
+
+def test_labels_come_first_and_alone():
+  recipe = build(generator_start=2)
+  names = [step_lib.due_phases(recipe.phases(), i) for i in (0, 1, 2, 3)]
+  assert names == [("labels",), ("labels",), ("r1", "d", "g"), ("d", "g")]
+  state = quick_jit(lambda: step_lib.init_state(recipe, jax.random.key(0)))()
+  step = quick_jit(step_lib.make_step(recipe), static_argnames="due")
+  batch = batch_of(recipe, 8)
+  losses = []
+  for _ in range(20):
+    state, metrics, _ = step(state, {}, batch, due=("labels",))
+    losses.append(float(metrics["labels/loss"]))
+  assert losses[-1] < 0.8 * losses[0], "one batch, and its labels stay unknown"
+
+
+def test_a_phase_trains_its_own_side_alone(recipe):
+  state = quick_jit(lambda: step_lib.init_state(recipe, jax.random.key(0)))()
+  frozen = quick_jit(lambda: recipe.init_frozen(jax.random.key(1)))()
+  step = quick_jit(step_lib.make_step(recipe), static_argnames="due")
+  before = jax.device_get(state.params)
+  for due, own in (
+    (("r1",), {"discriminator"}),
+    (("d",), {"discriminator"}),
+    (("g",), {"generator", "style_encoder"}),
+  ):
+    after, _, _ = step(state, frozen, batch_of(recipe, 4), due=due)
+    for net, tree in jax.device_get(after.params).items():
+      same = jax.tree.map(np.array_equal, tree, before[net])
+      assert all(jax.tree.leaves(same)) == (net not in own)
+
+
+def losses_of(recipe, step, seed=0):
+  """The terms of phase g at a step."""
+  state = quick_jit(lambda: step_lib.init_state(recipe, jax.random.key(0)))()
+  frozen = quick_jit(lambda: recipe.init_frozen(jax.random.key(1)))()
+  ctx = recipe_lib.Ctx(
+    batch=batch_of(recipe, 4, seed),
+    frozen=frozen,
+    stats=state.stats,
+    ema=state.ema,
+    step=jnp.asarray(step),
+    rng=jax.random.key(3),
+  )
+  loss, aux = quick_jit(recipe.phases()[-1].loss)(state.params, ctx)
+  return float(loss), {k: float(v) for k, v in aux.metrics.items()}
+
+
+def test_the_loss_is_the_weighted_sum_and_weights_follow_the_step():
+  ramp = dict(start=1.0, end=3.0, steps=10)
+  weights = dict(
+    adversarial=1.0, cycle=ramp, style=2.0, perceptual=0.5, orthogonality=4.0
+  )
+  recipe = build(weights=weights)
+  for step, cycle in ((0, 1.0), (5, 2.0), (50, 3.0)):
+    loss, terms = losses_of(recipe, step)
+    wanted = (
+      terms["adversarial"]
+      + cycle * terms["cycle"]
+      + 2 * terms["style"]
+      + 0.5 * terms["perceptual"]
+      + 4 * terms["orthogonality"]
+    )
+    assert loss == pytest.approx(wanted, rel=1e-5)
+  assert "stay" not in terms and terms["orthogonality"] > 0
+
+
+def test_diversity_is_made_large_until_its_ramp_ends():
+  recipe = build(styles="mapped")
+  weights = {"adversarial": 1.0, "cycle": 5.0, "style": 1.0}
+  weights |= {"perceptual": 0.2, "stay": 5.0}
+  for step, share in ((0, 1.0), (2, 0.5), (4, 0.0)):
+    loss, terms = losses_of(recipe, step)
+    assert terms["diversity"] <= 0
+    wanted = sum(w * terms[name] for name, w in weights.items())
+    assert loss == pytest.approx(wanted + share * terms["diversity"], rel=1e-5)
+
+
+@pytest.fixture(scope="module")
+def edit(recipe, trained):
+  """`recipe.edit` of two pictures."""
+  source = batch_of(recipe, 2)["image"]
+
+  def run(source=source, reference=None, **knobs):
+    inputs = {"source": source}
+    if reference is not None:
+      inputs["attribute_from"] = reference
+    made = quick_jit(functools.partial(recipe.edit, **knobs))(
+      trained, {}, inputs, jax.random.key(0)
+    )
+    return jax.device_get(made)
+
+  run.source = source
+  return run
+
+
+def test_strength_0_is_the_pictures_own_style(edit, recipe, trained):
+  still = edit(attribute="+Bangs", strength=0.0)["image"]
+  domain = jnp.full((2,), 2 * recipe.attributes.index("Bangs"), jnp.int32)
+  own = recipe._own(trained, edit.source, domain)
+  drawn = recipe._draw(trained, {}, edit.source, own)
+  np.testing.assert_allclose(still, jnp.clip(drawn, -1, 1), atol=1e-5)
+  changed = edit(attribute="+Bangs")["image"]
+  assert np.abs(changed - still).max() > 1e-3
+
+
+def test_directions_attributes_and_what_the_source_has_matter(edit):
+  made = [
+    edit(attribute="+Smiling")["image"],
+    edit(attribute="-Smiling")["image"],
+    edit(attribute="+Smiling", has=True)["image"],
+    edit(attribute="+Eyeglasses")["image"],
+  ]
+  for i, a in enumerate(made):
+    for b in made[:i]:
+      assert np.abs(a - b).max() > 1e-4
+
+
+def test_a_sequence_is_edits_of_edits(edit):
+  both = edit(attribute="+Smiling,-Bangs")["image"]
+  first = edit(attribute="+Smiling")["image"]
+  second = edit(source=first, attribute="-Bangs")["image"]
+  np.testing.assert_allclose(both, second, atol=1e-5)
+
+
+def test_a_strip_holds_the_edits_of_its_strengths(edit):
+  strip = edit(attribute="+Smiling", strengths=(0.0, 1.5))["strip"]
+  assert strip.shape == (2, SIZE, 2 * SIZE, 3)
+  for i, strength in enumerate((0.0, 1.5)):
+    alone = edit(attribute="+Smiling", strength=strength)["image"]
+    part = strip[:, :, i * SIZE : (i + 1) * SIZE]
+    np.testing.assert_allclose(part, alone, atol=1e-5)
+
+
+def test_a_reference_gives_its_form_of_the_attribute(edit, recipe, trained):
+  other = batch_of(recipe, 2, seed=1)["image"]
+  made = edit(attribute="+Smiling", reference=other)["image"]
+  assert np.abs(made - edit(attribute="+Smiling")["image"]).max() > 1e-4
+  has, lacks = (jnp.full((2,), side, jnp.int32) for side in (1, 0))
+  own = recipe._encode(trained, edit.source, lacks, target=has)
+  taken = recipe._encode(trained, jnp.asarray(other), has).related
+  wanted = recipe._draw(trained, {}, edit.source, own.unrelated + taken)
+  np.testing.assert_allclose(made, jnp.clip(wanted, -1, 1), atol=1e-5)
+  with pytest.raises(ValueError, match="goes with one attribute, got 2"):
+    edit(attribute="Smiling,Bangs", reference=other)
+
+
+def test_mapped_styles_come_from_noise_or_references():
+  recipe = build(styles="mapped")
+  nets = quick_jit(lambda: recipe.init(jax.random.key(0)))()
+  kernel = nets["generator"]["params"]["to_rgb"]["kernel"]
+  nets["generator"]["params"]["to_rgb"]["kernel"] = kernel + 0.1
+  source = batch_of(recipe, 2)["image"]
+  run = quick_jit(functools.partial(recipe.edit, attribute="+Smiling"))
+  same = {"source": source, "row": jnp.zeros(2, jnp.int32)}
+  a, b = (run(nets, {}, same, jax.random.key(i))["image"] for i in (0, 1))
+  assert np.abs(a - b).max() > 1e-5
+  again = run(nets, {}, same, jax.random.key(0))["image"]
+  np.testing.assert_array_equal(a, again)
+  told = same | {"attribute_from": source[::-1]}
+  c, d = (run(nets, {}, told, jax.random.key(i))["image"] for i in (0, 1))
+  np.testing.assert_array_equal(c, d)
+
+
+@pytest.mark.parametrize(
+  ("change", "message"),
+  [
+    (dict(styles="mixed"), "recipe.styles is 'mixed'"),
+    (dict(attributes=()), "wanted one name or several"),
+    (dict(weights=dict(cycles=1.0)), r"recipe.weights has \['cycles'\]"),
+    (dict(weights=dict(cycle=dict(start=1.0))), "or a ramp"),
+    (dict(generator_start=3, weights={}), "nothing would be learned"),
+    (dict(r1_every=0), "recipe.r1_every is 0"),
+    (dict(optimizers=dict(critic=dict(lr=1.0))), r"optimizers has \['critic'"),
+  ],
+)
+def test_wrong_options_are_named(change, message):
+  with pytest.raises(UserError, match=message):
+    build(**change)
+
+
+# The configs.
+
+
+def count(tree):
+  return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+@pytest.mark.parametrize("variant", config_module.VARIANTS)
+def test_every_stage_builds(variant, tmp_path):
+  config = config_lib.load(f"configs/l2m_gan.py:{variant}")
+  for name in (*config.stages, *config.scoring_stages):
+    assert stages.make_stage(config, name, tmp_path).recipe.phases()
+
+
+@pytest.mark.parametrize(
+  ("variant", "sizes"),
+  [
+    (
+      "celeba_hq_smiling",
+      dict(
+        generator=43_295_363,
+        style_encoder=20_954_368,
+        discriminator=20_852_290,
+      ),
+    ),
+    (
+      "stargan_v2",
+      dict(
+        generator=43_295_363,
+        style_encoder=20_916_928,
+        discriminator=20_852_290,
+        mapping_network=2_438_272,
+      ),
+    ),
+  ],
+)
+def test_paper_sizes(variant, sizes, tmp_path):
+  config = config_lib.load(f"configs/l2m_gan.py:{variant}")
+  recipe = stages.make_stage(config, "gan", tmp_path).recipe
+  nets = jax.eval_shape(recipe.init, jax.random.key(0))
+  assert {net: count(v["params"]) for net, v in nets.items()} == sizes
+  frozen = jax.eval_shape(recipe.init_frozen, jax.random.key(0))
+  assert count(frozen["fan"]["params"]) == 6_333_603
+  # The step itself at full size: shapes and phases fit one another.
+  state = jax.eval_shape(
+    functools.partial(step_lib.init_state, recipe), jax.random.key(0)
+  )
+  batch = recipe_lib.abstract_batch(recipe.batch_spec(), 8)
+  due = step_lib.due_phases(recipe.phases(), 0)
+  step = functools.partial(step_lib.make_step(recipe), due=due)
+  after, metrics, _ = jax.eval_shape(step, state, frozen, batch)
+  assert jax.tree.structure(after) == jax.tree.structure(state)
+  assert f"{due[-1]}/cycle" in metrics
+
+
+# Training.
+
+
+@pytest.fixture
+def data(tmp_path):
+  rng = np.random.default_rng(0)
+  records.write_records(
+    tmp_path / "data" / "tiny" / "train",
+    [
+      {
+        "image": rng.integers(0, 256, (SIZE, SIZE, 3), np.uint8),
+        "landmarks5": rng.random((5, 2), np.float32),
+        "attributes": rng.integers(0, 2, 3).astype(np.int8),
+      }
+      for _ in range(24)
+    ],
+    settings={"attribute_names": list(config_module.ATTRIBUTES)},
+  )
+  return tmp_path / "data"
+
+
+def test_resumed_in_the_midst_it_ends_the_same(tmp_path, data):
+  config = small_config(
+    "stages=('gan',)",
+    "tensorboard=False",
+    "stage.gan.data.source=array_record",
+    "stage.gan.data.folder=tiny",
+    f"stage.gan.data.size={SIZE}",
+    "stage.gan.evaluate=False",
+    "stage.gan.recipe.perceptual=none",
+    "stage.gan.recipe.r1_every=2",
+    "stage.gan.preview_every=0",
+  )
+  with config.unlocked():
+    config.stage.gan.recipe.weights.stay = dict(start=0.0, end=9.0, steps=6)
+  for workdir, stops in (("whole", (5,)), ("parts", (3, 5))):
+    for steps in stops:
+      config.stage.gan.steps = steps
+      train.run(config, tmp_path / workdir, data_dir=data)
+  states = [state_of(config, tmp_path / w, "gan") for w in ("whole", "parts")]
+  assert int(states[0]["step"]) == 5
+  assert_equal(*states)
