@@ -153,14 +153,13 @@ class _Pictures:
   """Pictures of a split by the value of an attribute."""
 
   def __init__(self, settings, split, data_dir):
-    source = settings.open(split, data_dir)
-    self._source = attributes_lib.AttributeColumns(source, settings.attributes)
+    self._source = settings.open(split, data_dir)
     self._prepare = transforms.from_config(
       {}, settings.image_size, ("image",), ("image",)
     )
     self._names = settings.attributes
-    count = min(settings.fid.pictures or len(source), len(source))
-    self._table = self._source.table(count)
+    table = attributes_lib.table_of(self._source, self._names)
+    self._table = table[: settings.fid.pictures or None]
 
   def batches(self, name, value):
     """Pictures (n, s, s, 3) in [-1, 1] that have it, or have it not."""

@@ -35,6 +35,7 @@ class Corner:
   """Stands in for the network: tells what it was shown."""
 
   width: int = 1
+  tensorflow: bool = True
 
   def apply(self, variables, x):
     where = ((0, 0), (0, 150), (149, 149), (298, 298))
@@ -45,7 +46,8 @@ class Corner:
 
 
 def reader(rule="pytorch-fid", **more):
-  return fid.Reader(Corner(), jnp.zeros(()), rule, **more)
+  net = Corner(tensorflow=rule != "stargan-v2")
+  return fid.Reader(net, jnp.zeros(()), rule, **more)
 
 
 def pictures(rng, n=7, side=20):
@@ -138,6 +140,28 @@ def test_clean_fid_reads_pillows_float_pictures(rng):
   edge[:, :, 32:] = 255
   seen = reader("clean-fid")(edge)[0]
   assert seen[15:18].min() == -1 and seen[18:21].max() == 127 / 128
+
+
+def test_stargan_v2_reads_twice_resized_pictures(rng):
+  """In ImageNet's units, as its data loader and its metrics have them."""
+  image = pictures(rng, 1, 64)
+  seen = reader("stargan-v2")(image)
+  made = Image.fromarray(image[0])
+  for side in (256, 299):
+    made = made.resize((side, side), Image.Resampling.BILINEAR)
+  wanted = np.asarray(made) / 255 - np.array([0.485, 0.456, 0.406])
+  wanted = wanted / np.array([0.229, 0.224, 0.225])
+  np.testing.assert_allclose(seen[0, :3], wanted[0, 0], atol=1e-5)
+  np.testing.assert_allclose(seen[0, 6:9], wanted[149, 149], atol=1e-5)
+  np.testing.assert_allclose(seen[0, 12:15], wanted.mean((0, 1)), atol=1e-4)
+
+
+def test_rules_belong_to_networks():
+  weights = jnp.zeros(())
+  with pytest.raises(ValueError, match="wanted one of stargan-v2 with this"):
+    fid.Reader(Corner(tensorflow=False), weights, "pytorch-fid")
+  with pytest.raises(ValueError, match="wanted one of pytorch-fid, clean-fid"):
+    fid.Reader(Corner(), weights, "stargan-v2")
 
 
 def test_unknown_rules_are_refused():

@@ -1,4 +1,6 @@
-"""Records what pytorch-fid's Inception says; needs torch and torchvision.
+"""Records what pytorch-fid's Inception and torchvision's own say.
+
+Needs torch and torchvision.
 
   python -m tests.models.record_inception
 
@@ -48,6 +50,18 @@ def build(divide, classes):
   )
   net.fc = torch.nn.Linear(2048 // divide, classes)
   return net.eval()
+
+
+def run_own(net, pictures):
+  """Features and logits as torchvision's own code has them."""
+  out = {}
+  hook = net.avgpool.register_forward_hook(
+    lambda _, __, y: out.update(own_features=y[:, :, 0, 0])
+  )
+  with torch.no_grad():
+    out["own_logits"] = net(torch.from_numpy(pictures).permute(0, 3, 1, 2))
+  hook.remove()
+  return {name: value.numpy() for name, value in out.items()}
 
 
 def run(net, pictures, traced=()):
@@ -107,7 +121,9 @@ def load(net):
 def main() -> None:
   net = build(DIVIDE, CLASSES)
   state = load(net)
-  out = run(net, inception_weights.pictures(SIZE), TRACED)
+  pictures = inception_weights.pictures(SIZE)
+  own = run_own(net, pictures)
+  out = own | run(net, pictures, TRACED)
   shapes = json.dumps({key: value.shape for key, value in state.items()})
   traced = {name: out[name][..., ::8] for name in TRACED}
   np.savez_compressed(PATH, shapes=shapes, **{**out, **traced})

@@ -59,11 +59,31 @@ def test_inception_is_the_one_of_pytorch_fid():
   found = {"features": features, "logits": logits}
   for name, calls in seen["intermediates"].items():
     found[name] = calls["__call__"][0][..., ::8]
-  for name in set(recorded.files) - {"shapes"}:
+  own = {"own_features", "own_logits"}
+  for name in set(recorded.files) - {"shapes"} - own:
     assert found[name].shape == recorded[name].shape
     np.testing.assert_allclose(
       found[name], recorded[name], atol=3e-6, rtol=0, err_msg=name
     )
+
+
+def test_torchvisions_own_inception():
+  """Averages count the padding, and the last block takes one, too."""
+  recorded = np.load(RECORDED)
+  state = recorded_state(recorded)
+  state["AuxLogits.fc.weight"] = np.zeros((12, 96), np.float32)
+  variables = keymap.convert(state, perception.inception_torchvision)
+  pictures = jnp.asarray(inception_weights.pictures(139))
+  net = inception.Inception(width=4, classes=12, tensorflow=False)
+  features, logits = jax.jit(net.apply)(variables, pictures)
+  for found, name in ((features, "features"), (logits, "logits")):
+    wanted = recorded[f"own_{name}"]
+    np.testing.assert_allclose(found, wanted, atol=3e-6, rtol=0)
+    assert np.abs(wanted - recorded[name]).max() > 1e-3
+  image = array(1, 299, 299, 3)
+  whole = inception.Inception(classes=1000, tensorflow=False)
+  # inception_v3's 27,161,264 without the helping classifier.
+  assert parameters(whole, image) == 23_834_568
 
 
 def test_pooling_leaves_padding_out_and_ends_in_a_maximum():
