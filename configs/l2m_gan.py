@@ -1,11 +1,12 @@
 """L2M-GAN: edits of attributes (a smile, glasses, bangs) by latent codes.
 
-    python -m faceedit_jax.main --config=configs/l2m_gan.py --workdir=runs/l2m
+    python -m faceedit_jax.main --config=configs/l2m_gan.py \
+      --workdir=runs/l2m_gan
 
 trains and scores the embedded default: synthetic heads at 64 px, one model for
 Smiling, Eyeglasses and Bangs. After it
 
-    python -m faceedit_jax.edit --workdir=runs/l2m --source=face.png \
+    python -m faceedit_jax.edit --workdir=runs/l2m_gan --source=face.png \
       --attribute=+Smiling --output=out.png
 
 Variants (`--config=configs/l2m_gan.py:VARIANT`):
@@ -311,6 +312,15 @@ def paper(variant, weights="weights"):
     input_size=256,
   )
   made["features"] = dict(weights=f"{weights}/resnet18.safetensors")
+  # These two only score.
+  made["identity"] = dict(
+    stages=(3, 4, 14, 3),
+    widths=(64, 128, 256, 512),
+    stem=64,
+    embedding=512,
+    input_size=112,
+  )
+  made["classifier"] = dict(stages=(2, 2, 2, 2), width=64)
   terms = UNOFFICIAL
   if baseline:
     terms = STARGAN_V2
@@ -337,6 +347,30 @@ def paper(variant, weights="weights"):
     data,
     steps,
     perceptual="none" if baseline else "features",
+    evaluation=dict(
+      data=dict(data),
+      split="test",
+      edits=0,
+      counterfactuals=False,
+      weights=dict(
+        identity=f"{weights}/arcface.safetensors",
+        inception_torchvision=f"{weights}/inception_torchvision.safetensors",
+      ),
+      # StarGAN v2 draws ten styles for each picture.
+      fid=dict(outputs=10 if baseline else 1),
+    ),
+  )
+  classifier = difffae.stage(
+    dict(
+      name="attributes",
+      attributes=attributes,
+      optimizer=difffae.optimizer(1e-3, 10_000, 500),
+      ema_decay=0.999,
+      jitter=0.02,
+      evaluation=dict(split="test", data=dict(data)),
+    ),
+    dict(data, batch_size=64, sampler="attributes", attributes=attributes),
+    10_000,
   )
   stage.update(preview_every=1000, checkpoint_every=5000, keep_every=10_000)
   config = dict(
@@ -349,8 +383,8 @@ def paper(variant, weights="weights"):
     image_size=256,
     nets=made,
     stages=("gan",),
-    scoring_stages=(),
-    stage=dict(gan=stage),
+    scoring_stages=("score_attributes",),
+    stage=dict(gan=stage, score_attributes=classifier),
   )
   if baseline:
     mapped(config)

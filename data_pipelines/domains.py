@@ -84,8 +84,10 @@ class DomainFolderSource:
   def __getitem__(self, index: int) -> dict[str, Any]:
     file, number = self._files[index]
     image = images.read_image(self.path / file)
+    aligned = align.centre_square(image, self._size)
     return {
-      "image": align.centre_square(image, self._size).image,
+      "image": aligned.image,
+      "landmarks5": aligned.landmarks5,
       "attributes": np.asarray([number], np.int8),
       "file": file,
     }

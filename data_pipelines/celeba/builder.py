@@ -67,6 +67,7 @@ class CelebaHq(tfds.core.GeneratorBasedBuilder):
     size = config.size
     features = {
       "image": tfds.features.Image(shape=(size, size, 3), dtype=np.uint8),
+      "landmarks5": tfds.features.Tensor(shape=(5, 2), dtype=np.float32),
       "attributes": tfds.features.Tensor(
         shape=(files.ATTRIBUTES,), dtype=np.int8
       ),

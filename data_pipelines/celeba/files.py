@@ -11,7 +11,7 @@ import pathlib
 import numpy as np
 from PIL import Image
 
-from data_pipelines import images
+from data_pipelines import align, images
 from data_pipelines.synthetic_heads import labels
 
 PICTURES = 30_000
@@ -257,12 +257,14 @@ def read_example(
     masks: whether to add the labels.
 
   Returns:
-    `image` uint8 (s, s, 3), `attributes` int8 (A,), `picture` int32, and where
+    `image` uint8 (s, s, 3), `landmarks5` (5, 2), where alignment has put the
+    face, `attributes` int8 (A,), `picture` int32, and where
     known `original` int32 (its number in CelebA), `partition` int8, `labels`
     uint8 (s, s).
   """
   out = {
     "image": read_picture(index, number, size),
+    "landmarks5": align.CANONICAL5.copy(),
     "attributes": index.attributes[number],
     "picture": np.int32(number),
   }

@@ -13,9 +13,11 @@ from faceedit_jax import recipes, stages, train
 from faceedit_jax.core import config as config_lib
 from faceedit_jax.core import handover
 from faceedit_jax.core import recipe as recipe_lib
+from faceedit_jax.core import sharding
 from faceedit_jax.core import state as state_lib
 from faceedit_jax.core import step as step_lib
 from faceedit_jax.core.errors import UserError
+from tests.recipes import test_devices
 from tests.test_train import assert_equal, state_of
 
 SIZE = 16
@@ -390,3 +392,16 @@ def test_resumed_in_the_midst_it_ends_the_same(tmp_path, data):
   states = [state_of(config, tmp_path / w, "gan") for w in ("whole", "parts")]
   assert int(states[0]["step"]) == 5
   assert_equal(*states)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("styles", ["factored", "mapped"])
+def test_eight_devices_equal_one(styles):
+  # At a full rate tiny nets amplify rounding.
+  recipe = build(
+    small_config("stage.gan.recipe.optimizer.lr=1e-4"), styles=styles
+  )
+  one = sharding.make_mesh({"data": 1, "fsdp": 1}, jax.devices()[:1])
+  eight = sharding.make_mesh({"data": 4, "fsdp": 2}, jax.devices())
+  a, b = (test_devices.losses(recipe, mesh) for mesh in (one, eight))
+  np.testing.assert_allclose(b, a, rtol=1e-4)
