@@ -260,8 +260,8 @@ def test_the_table_and_the_sheet(data_dir, tmp_path):
   whole = json.loads((tmp_path / "table.json").read_text(encoding="utf-8"))
   assert whole["scores"] == scores
   sheet = np.asarray(Image.open(tmp_path / "edits.png"))
-  # Three examples of each direction, or as many as there are.
-  shown = sum(min(3, by_hand(d)[0]) for d in DIRECTIONS)
+  # The first examples of each direction, no more than a batch has.
+  shown = sum(min(scoring.BATCH, by_hand(d)[0]) for d in DIRECTIONS)
   step = SIDE + 2
   assert sheet.shape == (shown * step + 2, 4 * step + 2, 3)
   source, smile, bangs, truth = (
@@ -323,8 +323,9 @@ def inception(monkeypatch):
     """Lets a signal through to the last layer."""
     if path[-1].key == "kernel":
       spread = np.sqrt(2 / np.prod(leaf.shape[:-1]))
-      return jnp.asarray(spread * rng.normal(size=leaf.shape), jnp.float32)
-    return jnp.full(leaf.shape, float(path[-1].key in ("scale", "var")))
+      return np.float32(spread * rng.normal(size=leaf.shape))
+    whole = path[-1].key in ("scale", "var")
+    return np.full(leaf.shape, float(whole), np.float32)
 
   wanted = shapes(NET, array(1, 80, 80, 3))
   return jax.tree_util.tree_map_with_path(draw, wanted)
