@@ -1,4 +1,4 @@
-"""L2M-GAN: edits of attributes (a smile, glasses, bangs) by latent codes.
+r"""L2M-GAN: edits of attributes (a smile, glasses, bangs) by latent codes.
 
     python -m faceedit_jax.main --config=configs/l2m_gan.py \
       --workdir=runs/l2m_gan
