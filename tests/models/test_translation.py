@@ -235,3 +235,13 @@ def test_resnet_normalises_and_pools(rng):
   np.testing.assert_allclose(grey, 0, atol=1e-6)
   brighter = imagenet_units(jnp.broadcast_to(mean + 0.2, x.shape))
   np.testing.assert_allclose(brighter[0, 0, 0, 1], 0.1 / 0.224, rtol=1e-4)
+
+
+def test_a_residual_generator_begins_with_the_picture_itself():
+  net = TranslationGenerator(
+    16, 4, 8, w_hpf=0.0, residual=True
+  )
+  x = jax.random.uniform(jax.random.key(0), (1, 16, 16, 3))
+  style = jnp.ones((1, 4))
+  variables = net.init(jax.random.key(1), x, style)
+  np.testing.assert_array_equal(net.apply(variables, x, style), x)
