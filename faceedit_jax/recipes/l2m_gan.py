@@ -189,10 +189,11 @@ class L2MGANRecipe(recipe_lib.Recipe):
         for net in trained
         if nets[net].get("weights", "")
       },
+      # The record of a run, which editing reads, holds no nets that score.
       evaluator=attribute_scores.from_config(
         options.evaluation, nets, attributes, image_size, dtype
       )
-      if options.get("evaluation")
+      if options.get("evaluation") and {"classifier", "identity"} <= set(nets)
       else None,
     )
 

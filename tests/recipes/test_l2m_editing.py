@@ -1,4 +1,4 @@
-"""The edit of the attribute recipe: words, strengths, strips and its export."""
+"""A run of attributes, edited and exported from what it has recorded."""
 
 import functools
 
@@ -7,95 +7,82 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from faceedit_jax import edit, export, recipes
+from data_pipelines import images
+from faceedit_jax import edit, export, stages
+from faceedit_jax.core import checkpoint
 from faceedit_jax.core import config as config_lib
+from faceedit_jax.core import step as step_lib
+from faceedit_jax.core.errors import UserError
 
 SIZE = 16
 
 
+def drawn(leaf):
+  """An array for a shape: no initialiser has to be compiled."""
+  draw = np.random.default_rng(leaf.size)
+  if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+    return jax.random.key(0)
+  if not jnp.issubdtype(leaf.dtype, jnp.floating):
+    return np.zeros(leaf.shape, leaf.dtype)
+  scale = np.prod(leaf.shape[-2:-1]) ** -0.5
+  return np.asarray(scale * draw.standard_normal(leaf.shape), leaf.dtype)
+
+
 @pytest.fixture(scope="module")
-def trained():
-  """(recipe, variables) of tiny nets; drawn here, which compiles nothing."""
+def workdir(tmp_path_factory):
+  """What training leaves; the nets that score are not trained yet."""
+  path = tmp_path_factory.mktemp("run")
   config = config_lib.load("configs/l2m_gan.py").to_dict()
   for name in ("generator", "style_encoder", "discriminator"):
     config["nets"][name] |= {"channels": 4, "max_channels": 8}
-  config = config_lib.from_dict(config)
-  options = config_lib.from_dict(
-    {k: v for k, v in config.stage.gan.recipe.items() if k != "name"}
-  )
-  recipe = recipes.build(
-    "l2m_gan",
-    nets=config.nets,
-    options=options,
-    image_size=SIZE,
-    dtype=jnp.float32,
-  )
-  shapes = jax.eval_shape(recipe.init, jax.random.key(0))
-  draw = np.random.default_rng(0)
-  variables = jax.tree.map(
-    lambda leaf: np.float32(
-      draw.standard_normal(leaf.shape) / np.prod(leaf.shape[-2:-1]) ** 0.5
-    ),
-    shapes,
-  )
-  return recipe, variables
+  config["image_size"] = SIZE
+  # The run needs no other stage then.
+  config["stage"]["gan"]["recipe"]["perceptual"] = "none"
+  config["stage"]["gan"]["recipe"]["weights"]["perceptual"] = 0.0
+  stage = stages.make_stage(config_lib.from_dict(config), "gan", path)
+  init = functools.partial(step_lib.init_state, stage.recipe)
+  state = jax.tree.map(drawn, jax.eval_shape(init, jax.random.key(0)))
+  store = checkpoint.Checkpoints(stage.checkpoints)
+  store.save(state, checkpoint.Record(2, {}, stage.identity, {}))
+  store.close()
+  for seed, name in enumerate(("a", "b")):
+    images.write_image(path / f"{name}.png", picture(seed))
+  return path
 
 
-def pictures(n, seed=0):
+def picture(seed):
   draw = np.random.default_rng(seed)
-  return draw.uniform(-1, 1, (n, SIZE, SIZE, 3)).astype(np.float32)
+  return draw.integers(0, 256, (SIZE, SIZE, 3), np.uint8)
 
 
-PROGRAMS = {}
+@pytest.fixture(scope="module")
+def editor(workdir):
+  return edit.Editor.from_workdir(workdir)
 
 
-def run(trained, source, strength=1.0, other=None, **fixed):
-  """The edit of pictures, `other` is what to take the attribute from."""
-  recipe, variables = trained
-  key = repr(fixed)
-  if key not in PROGRAMS:
-    PROGRAMS[key] = jax.jit(functools.partial(recipe.edit, **fixed))
-  inputs = {"source": source}
-  if other is not None:
-    inputs["attribute_from"] = other
-  rng = jax.random.key(0)
-  made = PROGRAMS[key](variables, {}, inputs, rng, strength=strength)
-  return {k: np.asarray(v) for k, v in made.items()}
-
-
-def test_a_strip_is_the_single_edits(trained):
-  source, strengths = pictures(2), (-0.5, 0.0, 1.5)
-  made = run(trained, source, attribute="-Bangs", strengths=strengths)
-  assert made["strip"].shape == (2, SIZE, 3 * SIZE, 3)
-  shown = np.split(made["strip"], 3, axis=2)
-  for strength, picture in zip(strengths, shown, strict=True):
-    alone = run(trained, source, attribute="-Bangs", strength=strength)
-    assert list(alone) == ["image"]
-    np.testing.assert_allclose(picture, alone["image"], atol=2e-5)
-  assert np.abs(shown[0] - shown[2]).max() > 1e-3
-  # At strength 0 the style is the picture's own, whatever the target.
-  there = run(trained, source, attribute="Bangs", has=True, strength=0.0)
-  np.testing.assert_allclose(there["image"], shown[1], atol=2e-5)
-
-
-def test_several_attributes_follow_one_another(trained):
-  source = pictures(2)
-  both = run(trained, source, attribute="+Smiling,-Bangs", strength=1.2)
-  first = run(trained, source, attribute="+Smiling", strength=1.2)["image"]
-  then = run(trained, first, attribute="-Bangs", strength=1.2)["image"]
-  np.testing.assert_allclose(both["image"], then, atol=2e-5)
-  assert np.abs(first - then).max() > 1e-4
-
-
-def test_a_reference_gives_its_part_of_the_style(trained):
-  source = pictures(2)
-  a, b = (
-    run(trained, source, other=pictures(2, seed), attribute="+Smiling")["image"]
-    for seed in (1, 2)
+def test_the_command_line(workdir, editor, tmp_path, capsys):
+  out = tmp_path / "out.png"
+  line = [
+    f"--workdir={workdir}",
+    f"--source={workdir / 'a.png'}",
+    f"--output={out}",
+    "--aligned",
+    "--attribute=-Bangs",
+  ]
+  other = f"--attribute_from={workdir / 'b.png'}"
+  assert edit.main([*line, other, "--strengths=0:2:3"]) == 0
+  strip = tmp_path / "out_strip.png"
+  assert capsys.readouterr().out == f"wrote {out} and {strip}\n"
+  assert strip.is_file()
+  wanted = editor.edit(
+    picture(0),
+    attribute="-Bangs",
+    attribute_from=picture(1),
+    strengths=(0, 1, 2),
+    aligned=True,
   )
-  plain = run(trained, source, attribute="+Smiling")["image"]
-  for left, right in ((a, b), (a, plain), (b, plain)):
-    assert np.abs(left - right).max() > 1e-4
+  made = images.read_image(out).astype(int)
+  np.testing.assert_allclose(made, wanted.image, atol=1)
 
 
 @pytest.mark.parametrize(
@@ -106,35 +93,38 @@ def test_a_reference_gives_its_part_of_the_style(trained):
     ({"strengths": "0,l"}, "strengths: '0,l' are no numbers"),
     ({"has": "maybe"}, "has is 'maybe'"),
     (
-      {"attribute": "Smiling,Bangs", "other": pictures(2)},
+      {"attribute": "Smiling,Bangs", "attribute_from": picture(1)},
       "attribute_from goes with one attribute",
     ),
   ],
 )
-def test_mistakes(trained, given, message):
-  with pytest.raises(ValueError, match=message):
-    inputs = {"source": pictures(2), "attribute_from": given.pop("other", None)}
-    trained[0].edit(trained[1], {}, inputs, None, **given)
+def test_mistakes(editor, given, message):
+  with pytest.raises(UserError, match=message) as error:
+    editor.edit(picture(0), aligned=True, **given)
+  assert len(str(error.value).splitlines()) == 1
 
 
-def test_a_slider_needs_no_new_compilation(trained):
-  editor = edit.Editor(*trained, {}, SIZE)
-  source = np.uint8(127.5 * (pictures(1)[0] + 1))
+def test_a_slider_needs_no_new_compilation(workdir):
+  editor = edit.Editor.from_workdir(workdir)
+  knobs = {"attribute": "-Eyeglasses", "aligned": True}
   made = [
-    editor.edit(source, strength=s, aligned=True).image for s in (0.0, 1, 2.5)
+    editor.edit(picture(0), strengths=(0, s), **knobs).strip for s in (1, 2.5)
   ]
   assert [program._cache_size() for program in editor._edits.values()] == [1]
-  assert (made[0] != made[2]).any()
+  same, moved = np.split(made[0] != made[1], 2, axis=1)
+  assert moved.any() and not same.any()
 
 
-def test_an_export_holds_the_words_and_the_strip(trained, tmp_path):
-  knobs = {"attribute": "-Eyeglasses", "strengths": [0.0, 2.0]}
-  export.export_edit(*trained, {}, tmp_path, knobs=knobs, platforms=("cpu",))
+def test_an_export_holds_the_words_and_the_strip(workdir, editor, tmp_path):
+  line = [f"--workdir={workdir}", f"--out={tmp_path}", "--platforms=cpu"]
+  knobs = '--knobs={"attribute": "-Eyeglasses", "strengths": [0, 2]}'
+  assert export.main([*line, knobs]) == 0
   bundle = export.load_bundle(tmp_path)
   assert list(bundle.manifest["inputs"]) == ["source"]
-  for count in (1, 2):
-    source = pictures(2)[:count]
-    made = bundle({"source": source})
-    wanted = run(trained, pictures(2), **knobs)
-    for name in ("image", "strip"):
-      np.testing.assert_allclose(made[name], wanted[name][:count], atol=2e-5)
+  made = bundle({"source": np.float32(picture(0)[None]) / 127.5 - 1})
+  wanted = editor.edit(
+    picture(0), attribute="-Eyeglasses", strengths=(0, 2), aligned=True
+  )
+  for name, shown in (("image", wanted.image), ("strip", wanted.strip)):
+    as_bytes = (np.asarray(made[name][0]) + 1) * 127.5
+    np.testing.assert_allclose(as_bytes, shown, atol=1)
