@@ -238,9 +238,7 @@ def test_resnet_normalises_and_pools(rng):
 
 
 def test_a_residual_generator_begins_with_the_picture_itself():
-  net = TranslationGenerator(
-    16, 4, 8, w_hpf=0.0, residual=True
-  )
+  net = TranslationGenerator(16, 4, 8, w_hpf=0.0, residual=True)
   x = jax.random.uniform(jax.random.key(0), (1, 16, 16, 3))
   style = jnp.ones((1, 4))
   variables = net.init(jax.random.key(1), x, style)
