@@ -199,7 +199,9 @@ def mapped(config):
     weights.pop("orthogonality", None)
     weights["diversity"] = dict(start=1.0, end=0.0, steps=part["steps"])
     part["data"]["references"] = 2
-  config["nets"]["mapping_network"] = dict(latent_dim=16, width=512, layers=4)
+  config["nets"]["mapping_network"] = dict(
+    weights="", latent_dim=16, width=512, layers=4
+  )
 
 
 def embedded(variant):
@@ -334,6 +336,8 @@ def paper(variant, weights="weights"):
   attributes = CELEBA[variant]
   baseline = variant == "stargan_v2"
   made = nets(64, 512, 512, 1)  # 2^14 / 256 channels at first
+  for section in made.values():
+    section["weights"] = ""  # a converted file to start from
   made["fan"] = dict(
     weights=f"{weights}/l2m_fan.safetensors",
     landmarks=98,
