@@ -411,12 +411,15 @@ class L2MGANRecipe(recipe_lib.Recipe):
     logits = self._judge(params, batch["image"])
     pairs = logits.reshape(*batch["attributes"].shape, 2)
     right = (pairs[..., 1] > pairs[..., 0]) == (batch["attributes"] > 0)
-    return self._labels(logits, batch["attributes"]), recipe_lib.Aux(
-      metrics={
-        f"accuracy_{name}": right[:, at].mean()
-        for at, name in enumerate(self.attributes)
-      }
-    )
+    loss = self._labels(logits, batch["attributes"])
+    metrics = {
+      f"accuracy_{name}": right[:, at].mean()
+      for at, name in enumerate(self.attributes)
+    }
+    if not self._lazy:
+      penalty, aux = self.r1_loss(params, ctx)
+      loss, metrics = loss + penalty, metrics | dict(aux.metrics)
+    return loss, recipe_lib.Aux(metrics=metrics)
 
   def r1_loss(self, params, ctx):
     """The gradient penalty on real pictures, as often as it is skipped."""
