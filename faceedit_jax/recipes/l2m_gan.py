@@ -16,21 +16,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from faceedit_jax.core import config as config_lib
 from faceedit_jax.core import optim
 from faceedit_jax.core import recipe as recipe_lib
 from faceedit_jax.losses import adversarial, reconstruction, style_codes
-from faceedit_jax.models import domain_discriminator as discriminator_lib
-from faceedit_jax.models import fan as fan_lib
-from faceedit_jax.models import landmark_masks
-from faceedit_jax.models import mapping_network as mapping_lib
-from faceedit_jax.models import style_encoder as encoder_lib
-from faceedit_jax.models import translation_generator as generator_lib
 from faceedit_jax.nn import style as style_lib
 from faceedit_jax.recipes import attribute_scores, attribute_words
 from faceedit_jax.recipes import perceptual as perceptual_lib
+from faceedit_jax.recipes import translation_nets as nets_lib
 
-STYLES = ("factored", "mapped")
 # Terms of the losses, each with a weight: a number or a ramp over the steps.
 TERMS = (
   "adversarial",
@@ -55,14 +48,7 @@ class L2MGANRecipe(recipe_lib.Recipe):
   and `g_reference`; `r1` where the gradient penalty is lazy.
 
   Attributes:
-    generator: picture and style to a picture.
-    style_encoder: picture to style codes.
-    discriminator: a logit for each domain.
-    mapping_network: noise to styles; None for factored styles.
-    latent_dim: numbers of that noise.
-    fan: finds the points whose masks open the generator's skips; None: no
-      masks.
-    fan_weights: file of its weights.
+    nets: what is trained, and the net that finds masks.
     perceptual: what the perceptual term is measured in.
     attributes: attribute a makes the domains 2 a (without) and 2 a + 1 (with).
     image_size: side of the pictures in pixels.
@@ -73,17 +59,10 @@ class L2MGANRecipe(recipe_lib.Recipe):
       discriminator learns the labels alone.
     ema_decay: of all nets but the discriminator.
     ema_warms_up: whether the average starts short; see `optim.ema_warmup`.
-    starts: {net: file that it starts from}.
     evaluator: scores the edits; None: nothing does.
   """
 
-  generator: generator_lib.TranslationGenerator
-  style_encoder: encoder_lib.StyleEncoder
-  discriminator: discriminator_lib.DomainDiscriminator
-  mapping_network: mapping_lib.MappingNetwork | None
-  latent_dim: int
-  fan: fan_lib.FAN | None
-  fan_weights: str
+  nets: nets_lib.TranslationNets
   perceptual: perceptual_lib.Perceptual
   attributes: tuple[str, ...]
   image_size: int
@@ -93,7 +72,6 @@ class L2MGANRecipe(recipe_lib.Recipe):
   generator_start: int = 0
   ema_decay: float = 0.999
   ema_warms_up: bool = False
-  starts: Mapping[str, str] = dataclasses.field(default_factory=dict)
   evaluator: Any = None
 
   edit_options = ("evaluation",)
@@ -102,12 +80,6 @@ class L2MGANRecipe(recipe_lib.Recipe):
   @classmethod
   def from_config(cls, nets, options, image_size, dtype):
     """Builds the recipe from all of `nets` and the stage's options."""
-    styles = options.styles
-    if styles not in STYLES:
-      raise ValueError(
-        f"recipe.styles is {styles!r}; it must be one of "
-        + ", ".join(map(repr, STYLES))
-      )
     attributes = tuple(options.attributes)
     if options.generator_start and not options.weights.get("labels", 0.0):
       raise ValueError(
@@ -129,66 +101,30 @@ class L2MGANRecipe(recipe_lib.Recipe):
       raise ValueError(
         f"recipe.r1_every is {options.r1_every}; it must be 1 or more"
       )
-    mapped = styles == "mapped"
-    shared = {"image_size": image_size, "dtype": dtype}
-    domains = 2 * len(attributes)
-
-    def fields(net):
-      return config_lib.module_fields(nets[net])
-
-    encoder = fields("style_encoder")
-    if mapped:
-      encoder["factor_layers"] = 0
-    mapping, latent_dim = None, 0
-    if mapped:
-      section = fields("mapping_network")
-      latent_dim = section.pop("latent_dim")
-      mapping = mapping_lib.MappingNetwork(
-        domains=domains, style_dim=encoder["style_dim"], **section
-      )
-    fan, fan_weights = None, ""
-    if nets.generator.w_hpf and "fan" in nets:
-      fan = fan_lib.FAN(dtype=dtype, **fields("fan"))
-      fan_weights = nets.fan.get("weights", "")
-    trained = ["generator", "style_encoder", "discriminator"]
-    trained += ["mapping_network"] * mapped
+    built = nets_lib.TranslationNets.from_config(
+      nets, options.styles, 2 * len(attributes), image_size, dtype
+    )
     own = options.get("optimizers", {})
-    unknown = sorted(set(own) - set(trained))
+    unknown = sorted(set(own) - set(built.trained))
     if unknown:
       raise ValueError(
-        f"recipe.optimizers has {unknown}; the nets are {', '.join(trained)}"
+        f"recipe.optimizers has {unknown}; the nets are "
+        + ", ".join(built.trained)
       )
     return cls(
-      generator=generator_lib.TranslationGenerator(
-        **shared, **fields("generator")
-      ),
-      style_encoder=encoder_lib.StyleEncoder(
-        **shared, domains=domains, **encoder
-      ),
-      discriminator=discriminator_lib.DomainDiscriminator(
-        **shared, domains=domains, **fields("discriminator")
-      ),
-      mapping_network=mapping,
-      latent_dim=latent_dim,
-      fan=fan,
-      fan_weights=fan_weights,
+      nets=built,
       perceptual=perceptual_lib.from_config(nets, options, dtype),
       attributes=attributes,
       image_size=image_size,
       txs={
         net: optim.make_tx(**{**options.optimizer, **own.get(net, {})})
-        for net in trained
+        for net in built.trained
       },
       weights={term: optim.make_ramp(value) for term, value in weights.items()},
       r1_every=options.r1_every,
       generator_start=options.generator_start,
       ema_decay=options.ema_decay,
       ema_warms_up=options.ema_warms_up,
-      starts={
-        net: nets[net]["weights"]
-        for net in trained
-        if nets[net].get("weights", "")
-      },
       # The record of a run, which editing reads, holds no nets that score.
       evaluator=attribute_scores.from_config(
         options.evaluation, nets, attributes, image_size, dtype
@@ -199,17 +135,12 @@ class L2MGANRecipe(recipe_lib.Recipe):
 
   # What the trainer asks for.
 
-  @property
-  def mapped(self) -> bool:
-    """Whether styles come from noise or references (StarGAN v2)."""
-    return self.mapping_network is not None
-
   def batch_spec(self):
     size = self.image_size
     picture = recipe_lib.Field((size, size, 3), "float32", (-1.0, 1.0))
     domain = recipe_lib.Field((), "int32", (0, 2 * len(self.attributes) - 1))
     spec = {"image": picture, "domain": domain, "target": domain}
-    if self.mapped:
+    if self.nets.mapped:
       spec |= {"reference_image": picture, "second_reference_image": picture}
     if self._uses("labels"):
       count = len(self.attributes)
@@ -219,47 +150,20 @@ class L2MGANRecipe(recipe_lib.Recipe):
     return spec
 
   def init(self, rng):
-    picture = jnp.zeros((1,) + (self.image_size,) * 2 + (3,))
-    domain = jnp.zeros((1,), jnp.int32)
-    style = jnp.zeros((1, self.style_encoder.style_dim))
-    inputs = {
-      "generator": (self.generator, picture, style),
-      "style_encoder": (self.style_encoder, picture, domain),
-      "discriminator": (self.discriminator, picture, domain),
-    }
-    if self.mapped:
-      noise = jnp.zeros((1, self.latent_dim))
-      inputs["mapping_network"] = (self.mapping_network, noise, domain)
-    keys = jax.random.split(rng, len(inputs))
-    return {
-      name: net.init(key, *arguments)
-      for key, (name, (net, *arguments)) in zip(
-        keys, inputs.items(), strict=True
-      )
-    }
+    return self.nets.init(rng)
 
   def init_from(self):
     return {
       net: recipe_lib.WeightSource(path=path)
-      for net, path in self.starts.items()
+      for net, path in self.nets.starts.items()
     }
 
   def frozen(self):
-    sources = dict(self.perceptual.frozen())
-    if self.fan is not None:
-      sources["fan"] = (
-        recipe_lib.WeightSource(path=self.fan_weights)
-        if self.fan_weights
-        else recipe_lib.WeightSource(stage="fan")
-      )
-    return sources
+    return {**self.perceptual.frozen(), **self.nets.frozen()}
 
   def init_frozen(self, rng):
-    nets = dict(self.perceptual.init_frozen(rng, self.image_size))
-    if self.fan is not None:
-      picture = jnp.zeros((1,) + (self.image_size,) * 2 + (3,))
-      nets["fan"] = self.fan.init(rng, picture)
-    return nets
+    scale = self.perceptual.init_frozen(rng, self.image_size)
+    return {**scale, **self.nets.init_frozen(rng)}
 
   def groups(self):
     return {net: recipe_lib.Group((net,), tx) for net, tx in self.txs.items()}
@@ -267,7 +171,7 @@ class L2MGANRecipe(recipe_lib.Recipe):
   def phases(self):
     judge = ("discriminator",)
     phases = []
-    if self.mapped:
+    if self.nets.mapped:
       # The encoder and the mapping network learn from noise alone.
       draw = ("generator", "mapping_network", "style_encoder")
       for name, groups in (("latent", draw), ("reference", ("generator",))):
@@ -296,12 +200,7 @@ class L2MGANRecipe(recipe_lib.Recipe):
     if self._lazy:
       made.insert(
         0,
-        recipe_lib.Phase(
-          "r1",
-          judge,
-          self.r1_loss,
-          every=self.r1_every,
-        ),
+        recipe_lib.Phase("r1", judge, self.r1_loss, every=self.r1_every),
       )
     return tuple(made)
 
@@ -319,53 +218,26 @@ class L2MGANRecipe(recipe_lib.Recipe):
   def evaluators(self):
     return {self.evaluator.name: self.evaluator} if self.evaluator else {}
 
-  # The pieces.
-
-  def _encode(self, variables, image, domain, **more):
-    net = {"params": variables["style_encoder"]["params"]}
-    return self.style_encoder.apply(net, image, domain, **more)
-
-  def _draw(self, variables, frozen, image, style):
-    """Redraws pictures (b, s, s, 3) in styles (b, d)."""
-    net = {"params": variables["generator"]["params"]}
-    return self.generator.apply(net, image, style, self._masks(frozen, image))
-
-  def _masks(self, frozen, image):
-    if self.fan is None:
-      return None
-    return landmark_masks.face_masks(self.fan.apply(frozen["fan"], image))
-
-  def _judge(self, params, image, domain=None):
-    net = {"params": params["discriminator"]}
-    return self.discriminator.apply(net, image, domain)
-
-  def _map(self, variables, noise, domain):
-    net = {"params": variables["mapping_network"]["params"]}
-    return self.mapping_network.apply(net, noise, domain)
-
-  def _own(self, variables, image, domain):
-    """The pictures' own styles (b, d)."""
-    found = self._encode(variables, image, domain)
-    return found if self.mapped else found.style
-
   def _new_styles(self, variables, ctx, kind):
     """The styles to move to: two of them where they are mapped, else one, and
     the parts of the pictures' own style or None."""
     batch = ctx.batch
     target = batch["target"]
     if kind == "moved":
-      codes = self._encode(
+      codes = self.nets.encode(
         variables, batch["image"], batch["domain"], target=target
       )
       return (codes.edited(),), codes
     if kind == "latent":
-      shape = (len(target), self.latent_dim)
+      shape = (len(target), self.nets.latent_dim)
       noises = [
         jax.random.normal(ctx.key(f"latent_{i}"), shape) for i in range(2)
       ]
-      return tuple(self._map(variables, z, target) for z in noises), None
+      return tuple(self.nets.map(variables, z, target) for z in noises), None
     names = ("reference_image", "second_reference_image")
-    return tuple(self._own(variables, batch[n], target) for n in names), None
+    return tuple(
+      self.nets.own_style(variables, batch[n], target) for n in names
+    ), None
 
   # Training, L2M-GAN section 3.3.
 
@@ -380,14 +252,14 @@ class L2MGANRecipe(recipe_lib.Recipe):
   def judge_loss(self, params, ctx, kind):
     """Real and translated pictures against their domains' logits."""
     batch = ctx.batch
-    variables = {net: {"params": tree} for net, tree in params.items()}
+    variables = _variables(params)
     style = self._new_styles(variables, ctx, kind)[0][0]
     fake = jax.lax.stop_gradient(
-      self._draw(variables, ctx.frozen, batch["image"], style)
+      self.nets.draw(variables, ctx.frozen, batch["image"], style)
     )
-    every = self._judge(params, batch["image"])
+    every = self.nets.judge(variables, batch["image"])
     real_logits = style_lib.pick(every, batch["domain"])
-    fake_logits = self._judge(params, fake, batch["target"])
+    fake_logits = self.nets.judge(variables, fake, batch["target"])
     loss = adversarial.bce(real_logits, 1.0) + adversarial.bce(fake_logits, 0.0)
     metrics = {"real": real_logits.mean(), "fake": fake_logits.mean()}
     if self._uses("labels"):
@@ -407,8 +279,8 @@ class L2MGANRecipe(recipe_lib.Recipe):
 
   def labels_loss(self, params, ctx):
     """The discriminator's labels alone, while nothing is translated yet."""
-    batch = ctx.batch
-    logits = self._judge(params, batch["image"])
+    batch, variables = ctx.batch, _variables(params)
+    logits = self.nets.judge(variables, batch["image"])
     pairs = logits.reshape(*batch["attributes"].shape, 2)
     right = (pairs[..., 1] > pairs[..., 0]) == (batch["attributes"] > 0)
     loss = self._labels(logits, batch["attributes"])
@@ -423,9 +295,10 @@ class L2MGANRecipe(recipe_lib.Recipe):
 
   def r1_loss(self, params, ctx):
     """The gradient penalty on real pictures, as often as it is skipped."""
-    batch = ctx.batch
+    batch, variables = ctx.batch, _variables(params)
     penalty = adversarial.r1_penalty(
-      lambda image: self._judge(params, image, batch["domain"]), batch["image"]
+      lambda image: self.nets.judge(variables, image, batch["domain"]),
+      batch["image"],
     ).mean()
     weight = self._weight("r1", ctx) * self.r1_every
     return weight * penalty, recipe_lib.Aux(metrics={"r1": penalty})
@@ -434,17 +307,21 @@ class L2MGANRecipe(recipe_lib.Recipe):
     """All that is asked of a translation, each term under its name."""
     batch, frozen = ctx.batch, ctx.frozen
     image, domain, target = batch["image"], batch["domain"], batch["target"]
-    variables = {net: {"params": tree} for net, tree in params.items()}
+    variables = _variables(params)
     styles, codes = self._new_styles(variables, ctx, kind)
-    fake = self._draw(variables, frozen, image, styles[0])
-    own = codes.style if codes else self._own(variables, image, domain)
+    fake = self.nets.draw(variables, frozen, image, styles[0])
+    own = (
+      codes.style if codes else self.nets.own_style(variables, image, domain)
+    )
     terms = {
-      "adversarial": adversarial.bce(self._judge(params, fake, target), 1.0),
+      "adversarial": adversarial.bce(
+        self.nets.judge(variables, fake, target), 1.0
+      ),
       "cycle": reconstruction.l1(
-        self._draw(variables, frozen, fake, own), image
+        self.nets.draw(variables, frozen, fake, own), image
       ).mean(),
       "style": reconstruction.l1(
-        self._own(variables, fake, target), styles[0]
+        self.nets.own_style(variables, fake, target), styles[0]
       ).mean(),
     }
     if self._uses("perceptual"):
@@ -455,14 +332,14 @@ class L2MGANRecipe(recipe_lib.Recipe):
       terms["stay"] = reconstruction.l1(fake, image).mean()
     if self._uses("own"):
       terms["own"] = reconstruction.l1(
-        self._draw(variables, frozen, image, own), image
+        self.nets.draw(variables, frozen, image, own), image
       ).mean()
     if codes:
       terms["orthogonality"] = style_codes.factor_orthogonality(
         codes.unrelated, codes.related, codes.moved
       ).mean()
     elif self._uses("diversity"):
-      other = self._draw(variables, frozen, image, styles[1])
+      other = self.nets.draw(variables, frozen, image, styles[1])
       # To be made large.
       terms["diversity"] = -style_codes.diversity(fake, other).mean()
     loss = sum(self._weight(term, ctx) * v for term, v in terms.items())
@@ -480,10 +357,10 @@ class L2MGANRecipe(recipe_lib.Recipe):
   def preview(self, variables, frozen, batch, rng):
     """The pictures, redrawn as they are, and with each attribute edited."""
     image, domain = batch["image"], batch["domain"]
-    own = self._own(variables, image, domain)
+    own = self.nets.own_style(variables, image, domain)
     rows = {
       "picture": image,
-      "as_it_is": self._draw(variables, frozen, image, own),
+      "as_it_is": self.nets.draw(variables, frozen, image, own),
     }
     for name in self.attributes:
       for sign, word in (("+", "with"), ("-", "without")):
@@ -572,30 +449,37 @@ class L2MGANRecipe(recipe_lib.Recipe):
         jnp.full((count,), 2 * index + side, jnp.int32)
         for side in (int(had), int(value))
       )
-      if self.mapped:
-        own = self._own(variables, image, domain)
+      if self.nets.mapped:
+        own = self.nets.own_style(variables, image, domain)
         if reference is None:
           rows = inputs.get("row", jnp.arange(count))
           noise = jax.vmap(
             lambda row, at=at: jax.random.normal(
               jax.random.fold_in(jax.random.fold_in(rng, at), row),
-              (self.latent_dim,),
+              (self.nets.latent_dim,),
             )
           )(rows)
-          new = self._map(variables, noise, target)
+          new = self.nets.map(variables, noise, target)
         else:
-          new = self._own(variables, reference, target)
+          new = self.nets.own_style(variables, reference, target)
         style = own + strength * (new - own)
       else:
-        codes = self._encode(variables, image, domain, target=target)
+        codes = self.nets.encode(variables, image, domain, target=target)
         if reference is not None:
-          related = self._encode(variables, reference, target).related
+          related = self.nets.encode(variables, reference, target).related
           codes = codes._replace(moved=related)
         style = codes.edited(strength)
       # Clipped each time: a sequence is the same as edits of edits.
-      image = jnp.clip(self._draw(variables, frozen, image, style), -1.0, 1.0)
+      image = jnp.clip(
+        self.nets.draw(variables, frozen, image, style), -1.0, 1.0
+      )
     return image
 
   def edit_spec(self):
     """Inputs of an exported edit."""
     return {"source": self.batch_spec()["image"]}
+
+
+def _variables(params):
+  """{net: variables} of {net: parameters}."""
+  return {net: {"params": tree} for net, tree in params.items()}

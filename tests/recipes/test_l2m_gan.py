@@ -215,8 +215,8 @@ def edit(recipe, trained):
 def test_strength_0_is_the_pictures_own_style(edit, recipe, trained):
   still = edit(attribute="+Bangs", strength=0.0)["image"]
   domain = jnp.full((2,), 2 * recipe.attributes.index("Bangs"), jnp.int32)
-  own = recipe._own(trained, edit.source, domain)
-  drawn = recipe._draw(trained, {}, edit.source, own)
+  own = recipe.nets.own_style(trained, edit.source, domain)
+  drawn = recipe.nets.draw(trained, {}, edit.source, own)
   np.testing.assert_allclose(still, jnp.clip(drawn, -1, 1), atol=1e-5)
   changed = edit(attribute="+Bangs")["image"]
   assert np.abs(changed - still).max() > 1e-3
@@ -255,9 +255,9 @@ def test_a_reference_gives_its_form_of_the_attribute(edit, recipe, trained):
   made = edit(attribute="+Smiling", reference=other)["image"]
   assert np.abs(made - edit(attribute="+Smiling")["image"]).max() > 1e-4
   has, lacks = (jnp.full((2,), side, jnp.int32) for side in (1, 0))
-  own = recipe._encode(trained, edit.source, lacks, target=has)
-  taken = recipe._encode(trained, other, has).related
-  wanted = recipe._draw(trained, {}, edit.source, own.unrelated + taken)
+  own = recipe.nets.encode(trained, edit.source, lacks, has)
+  taken = recipe.nets.encode(trained, other, has).related
+  wanted = recipe.nets.draw(trained, {}, edit.source, own.unrelated + taken)
   np.testing.assert_allclose(made, jnp.clip(wanted, -1, 1), atol=1e-5)
   with pytest.raises(ValueError, match="goes with one attribute, got 2"):
     edit(attribute="Smiling,Bangs", reference=other)
