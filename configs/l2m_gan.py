@@ -45,8 +45,8 @@ Deviations of the embedded default, all for a training this short:
                 (`residual`), so that what an edit leaves alone is there at once
   discriminator learns which side of each attribute real pictures are on, alone
                 at first (`labels`, `generator_start`; Reed et al. 2016)
-  losses        cycle 5, style 1, r1 0.03 to 0.1, perceptual 0.2 in our own identity
-                net; `stay` 5, the mean change of all pixels
+  losses        cycle 5, style 1, r1 0.03 to 0.1, perceptual 0.2 in our own
+                identity net; `stay` 5, the mean change of all pixels
   targets       one in five is what the picture has (published: half)
   optimiser     Muon (published: Adam)
 """
