@@ -63,6 +63,8 @@ pictures 6.1 degrees off, with Adam 11.3 (expressions 0.58 and 1.04 mm, light
 
 from ml_collections import ConfigDict
 
+from configs.common import check_variant, optimizer, stage
+
 VARIANTS = (
   "",
   "long",
@@ -111,39 +113,6 @@ STEPS = {
 }
 
 
-def optimizer(lr, steps=0, warmup=0, clip=1.0, kind="adam", **more):
-  """A cosine over `steps` if given, else a constant rate."""
-  return dict(
-    kind=kind,
-    lr=lr,
-    schedule="cosine" if steps else "constant",
-    warmup_steps=warmup,
-    total_steps=steps,
-    final=0.05,
-    clip=clip,
-    **more,
-  )
-
-
-def stage(recipe, data, steps, **more):
-  """One stage with the settings that all of them share."""
-  out = dict(
-    recipe=recipe,
-    data=data,
-    steps=steps,
-    accumulate=1,
-    log_every=50,
-    preview_every=500,
-    preview_count=8,
-    checkpoint_every=500,
-    keep=2,
-    evaluate=True,
-    seed=0,
-  )
-  out.update(more)
-  return out
-
-
 def get_config(variant=""):
   """The configuration of a variant.
 
@@ -156,11 +125,7 @@ def get_config(variant=""):
   Raises:
     ValueError: unknown variant.
   """
-  if variant not in VARIANTS:
-    raise ValueError(
-      f"configs/difffae.py has no variant {variant!r}; it has "
-      + ", ".join(repr(v) for v in VARIANTS)
-    )
+  check_variant(variant, VARIANTS, "configs/difffae.py")
   if variant.startswith("voxceleb"):
     from configs import difffae_paper  # noqa: PLC0415  (it builds on this)
 

@@ -5,6 +5,7 @@ paper leaves open. Not run: the data and most of the weights are licence-gated.
 """
 
 from configs import difffae
+from configs.common import optimizer
 
 
 def make(variant):
@@ -141,7 +142,7 @@ def paper(size, kind="deca", weights="weights"):
   denoiser["steps"] = 100_000
   denoiser["data"]["batch_size"] = 16
   denoiser["recipe"].update(
-    optimizer=difffae.optimizer(1e-4, clip=0.0),
+    optimizer=optimizer(1e-4, clip=0.0),
     timesteps=dict(antithetic=False, power=1.0),
     prediction="eps",
     layout=0.0,
@@ -158,8 +159,8 @@ def paper(size, kind="deca", weights="weights"):
   first = stages["first_stage"]
   first["steps"] = 200_000
   first["recipe"].update(
-    optimizer=difffae.optimizer(4.5e-6 * 10, clip=0.0, b1=0.5, b2=0.9),
-    disc_optimizer=difffae.optimizer(4.5e-6 * 10, clip=0.0, b1=0.5, b2=0.9),
+    optimizer=optimizer(4.5e-6 * 10, clip=0.0, b1=0.5, b2=0.9),
+    disc_optimizer=optimizer(4.5e-6 * 10, clip=0.0, b1=0.5, b2=0.9),
     perceptual="lpips" if published else "estimator",
     lpips_weights=f"{weights}/lpips_vgg.safetensors" if published else "",
     perceptual_weight=1.0,
@@ -172,7 +173,7 @@ def paper(size, kind="deca", weights="weights"):
   region["steps"] = 200_000
   region["data"]["batch_size"] = 128
   region["recipe"].update(
-    optimizer=difffae.optimizer(1e-4),
+    optimizer=optimizer(1e-4),
     ema_decay=0.9999,
     layout=0.0,
     # No labelled regions: a guess until the previews `slot_0` and so on show
@@ -182,7 +183,7 @@ def paper(size, kind="deca", weights="weights"):
   identity = stages["identity"]
   identity["steps"] = 100_000
   identity["recipe"].update(
-    optimizer=difffae.optimizer(1e-3, 100_000, 1000),
+    optimizer=optimizer(1e-3, 100_000, 1000),
     identities=1251,  # of VoxCeleb1, held-out people included
     margin=0.5,
     scale=64.0,

@@ -10,11 +10,13 @@ Smiling, Eyeglasses and Bangs. After it
       --attribute=+Smiling --output=out.png
 
 Variants (`--config=configs/l2m_gan.py:VARIANT`):
-  (none)        the default. README, "Measured", has its time and scores.
-  long          the same with more people and steps (hours on 2 cores).
+  (none)        the default. README, "Status and limits", says how far it has
+                been run; no scores yet.
+  long          the same with more people and steps. Not run to its end.
   long_no_orthogonality   the ablation: the weight of the orthogonality is 0.
+                Not run.
   long_stargan_v2         the baseline: the same nets and data, StarGAN v2's
-                styles and losses.
+                styles and losses. Not run.
   celeba_hq_smiling, celeba_hq_male   the paper's setting: CelebA-HQ at 256 px,
                 one attribute, batch 8, 100 k steps (StarGAN v2, the same nets:
                 about 3 days on one V100). Not run: the data is downloaded by
@@ -24,7 +26,8 @@ Variants (`--config=configs/l2m_gan.py:VARIANT`):
   celeba_hq_smiling_official  weights of the losses as the flags of the authors'
                 release have them. Not run.
   stargan_v2    StarGAN v2 on CelebA-HQ (Male, as its authors). Not run.
-                Published: FID 13.73 from noise, 23.84 from references.
+                Published (clovaai/stargan-v2, README): FID 13.73 from noise,
+                23.84 from references.
   smoke         the default cut down to seconds, for tests.
 
 Neither paper nor release has training code; what stands here for it:
@@ -55,7 +58,8 @@ import copy
 
 from ml_collections import ConfigDict
 
-from configs import difffae
+from configs.common import check_variant, optimizer
+from configs.common import stage as stage_of
 
 ATTRIBUTES = ("Smiling", "Eyeglasses", "Bangs")
 
@@ -103,17 +107,17 @@ STARGAN_V2 = dict(
   adversarial=1.0,
   cycle=1.0,
   style=1.0,
-  diversity=dict(start=1.0, end=0.0, steps=100_000),
   r1=1.0,
-)
+)  # and diversity, see `mapped`
+# Deviations, for a short training of small nets.
 EMBEDDED = dict(
   adversarial=1.0,
-  cycle=5.0,
-  style=1.0,
-  perceptual=0.2,
+  cycle=5.0,  # published: 1
+  style=1.0,  # published: 2, or 1 (OFFICIAL)
+  perceptual=0.2,  # published: 2, or 1; of another net's features
   orthogonality=1.0,
-  stay=5.0,
-  labels=1.0,
+  stay=5.0,  # not published
+  labels=1.0,  # not published
 )
 
 
@@ -129,11 +133,7 @@ def get_config(variant=""):
   Raises:
     ValueError: unknown variant.
   """
-  if variant not in VARIANTS:
-    raise ValueError(
-      f"configs/l2m_gan.py has no variant {variant!r}; it has "
-      + ", ".join(repr(v) for v in VARIANTS)
-    )
+  check_variant(variant, VARIANTS, "configs/l2m_gan.py")
   if variant.startswith("celeba") or variant == "stargan_v2":
     return ConfigDict(paper(variant))
   config = embedded("long" if variant.startswith("long") else "")
@@ -171,13 +171,12 @@ def gan(attributes, weights, optimizer, data, steps, **more):
     perceptual="identity",
     lpips_weights="",
     weights=dict(weights),
-    r1_every=1,
     generator_start=0,
     ema_decay=0.999,
     ema_warms_up=False,
   )
   recipe.update(more)
-  return difffae.stage(
+  return stage_of(
     recipe,
     dict(data, sampler="domains", attributes=tuple(attributes), references=0),
     steps,
@@ -194,9 +193,11 @@ def mapped(config):
     # A hundredth of the other nets' rate.
     slow = recipe["optimizer"]["lr"] / 100
     recipe["optimizers"]["mapping_network"] = dict(lr=slow)
-    weights = recipe["weights"]
+    weights, begin = recipe["weights"], recipe["generator_start"]
     weights.pop("orthogonality", None)
-    weights["diversity"] = dict(start=1.0, end=0.0, steps=part["steps"])
+    weights["diversity"] = dict(
+      start=1.0, end=0.0, begin=begin, steps=part["steps"] - begin
+    )
     part["data"]["references"] = 2
   config["nets"]["mapping_network"] = dict(
     weights="", latent_dim=16, width=512, layers=4
@@ -225,7 +226,7 @@ def embedded(variant):
   )
   steps = STEPS[variant]
   made = nets(16, 32, 128, 0)
-  made["generator"]["residual"] = True
+  made["generator"]["residual"] = True  # not published
   made["identity"] = dict(
     stages=(2, 2, 2, 2),
     widths=(16, 32, 64, 128),
@@ -239,10 +240,10 @@ def embedded(variant):
   )
 
   def identity(seed, count):
-    return difffae.stage(
+    return stage_of(
       dict(
         name="identity",
-        optimizer=difffae.optimizer(1e-3, count, 50, kind="muon"),
+        optimizer=optimizer(1e-3, count, 50, kind="muon"),
         identities=identities,
         margin=0.3,
         scale=24.0,
@@ -257,13 +258,14 @@ def embedded(variant):
   # A smile at 64 px changes little, and a smooth discriminator is blind to it;
   # one that is not smooth is fooled by noise. Smoother as edits are learned.
   weights = dict(
-    EMBEDDED, r1=dict(start=0.03, end=0.1, begin=labels, steps=labels)
+    EMBEDDED,
+    r1=dict(start=0.03, end=0.1, begin=labels, steps=labels),  # published: 1
   )
   stage = gan(
     ATTRIBUTES,
     weights,
-    difffae.optimizer(3e-3, count, 0, kind="muon", clip=0.0, b1=0.0, b2=0.99),
-    dict(world, batch_size=8, keep=0.2),
+    optimizer(3e-3, count, 0, kind="muon", clip=0.0, b1=0.0, b2=0.99),
+    dict(world, batch_size=8, keep=0.2),  # published: 0.5
     count,
     generator_start=labels,
     ema_warms_up=True,
@@ -279,11 +281,11 @@ def embedded(variant):
     attributes=(),
     edits=0,
   )
-  classifier = difffae.stage(
+  classifier = stage_of(
     dict(
       name="attributes",
       attributes=ATTRIBUTES,
-      optimizer=difffae.optimizer(3e-3, count, 50, kind="muon"),
+      optimizer=optimizer(3e-3, count, 50, kind="muon"),
       ema_decay=0.99,
       jitter=0.04,
       evaluation=dict(split="test", data=people),
@@ -377,7 +379,7 @@ def paper(variant, weights="weights"):
   stage = gan(
     attributes,
     terms,
-    difffae.optimizer(
+    optimizer(
       1e-4, kind="adam_l2", clip=0.0, b1=0.0, b2=0.99, weight_decay=1e-4
     ),
     data,
@@ -396,11 +398,11 @@ def paper(variant, weights="weights"):
       fid=dict(outputs=10 if baseline else 1),
     ),
   )
-  classifier = difffae.stage(
+  classifier = stage_of(
     dict(
       name="attributes",
       attributes=attributes,
-      optimizer=difffae.optimizer(1e-3, 10_000, 500),
+      optimizer=optimizer(1e-3, 10_000, 500),
       ema_decay=0.999,
       jitter=0.02,
       evaluation=dict(split="test", data=dict(data)),
@@ -445,7 +447,7 @@ def smoke(config):
     if name in ("identity", "score_identity"):
       recipe["identities"] = 4
     if name == "gan":
-      recipe.update(generator_start=1, r1_every=2)
+      recipe.update(generator_start=1)
     if "evaluation" in recipe:
       recipe["evaluation"] = copy.deepcopy(recipe["evaluation"])
       recipe["evaluation"]["data"] = small(recipe["evaluation"]["data"])

@@ -6,14 +6,12 @@ v2's training (balanced with replacement), for any number of attributes.
 """
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from data_pipelines import samplers
-
-FIELD = "attributes"
+from data_pipelines import records, samplers
 
 _PICTURE_STREAM = 2  # keeps the choice of pictures apart from other draws
 
@@ -54,6 +52,12 @@ def table_of(source: Any, names: Sequence[str]) -> np.ndarray:
   return np.asarray(source.attribute_table(), np.int8)[:, at]
 
 
+def _narrowed(example: Mapping[str, Any], at: Sequence[int]) -> dict[str, Any]:
+  """An example with some of its attributes, in the order of `at`."""
+  values = np.asarray(example[records.ATTRIBUTES])[at]
+  return {**example, records.ATTRIBUTES: values}
+
+
 class AttributeColumns:
   """Examples whose field `attributes` holds those of `names`, in this order.
 
@@ -75,9 +79,7 @@ class AttributeColumns:
     return len(self._source)
 
   def __getitem__(self, index: int) -> dict[str, Any]:
-    example = dict(self._source[index])
-    example[FIELD] = np.asarray(example[FIELD])[self._at]
-    return example
+    return _narrowed(self._source[index], self._at)
 
   def column(self, name: str) -> np.ndarray:
     """The values of one integer field."""
@@ -124,7 +126,7 @@ class DomainSource:
       raise ValueError(f"data.keep is {keep}, wanted 0 up to below 1")
     self._source, self._seed, self._keep = source, seed, keep
     self._references = self.REFERENCES[:references]
-    self.names, self._at = tuple(names), columns(source, names)
+    self._count, self._at = len(names), columns(source, names)
     table = table_of(source, names)
     self._groups = [
       np.flatnonzero(table[:, a] == value)
@@ -141,16 +143,15 @@ class DomainSource:
 
   def __len__(self) -> int:
     # In an epoch each attribute passes as many pictures as there are.
-    return len(self._source) * len(self.names)
+    return len(self._source) * self._count
 
   def __getitem__(self, index: int) -> dict[str, Any]:
     rng = samplers.generator(self._seed, _PICTURE_STREAM, index)
-    first = 2 * (index % len(self.names))
+    first = 2 * (index % self._count)
     side = int(rng.integers(0, 2))
     moved = 1 - side if rng.random() >= self._keep else side
     domain, target = first + side, first + moved
-    out = dict(self._draw(rng, domain))
-    out[FIELD] = np.asarray(out[FIELD])[self._at]
+    out = _narrowed(self._draw(rng, domain), self._at)
     for name in self._references:
       out[name] = self._draw(rng, target)["image"]
     return {**out, "domain": np.int32(domain), "target": np.int32(target)}

@@ -1,7 +1,6 @@
 """Folders of two domains, pictures without and with something.
 
-The layout `{train,val}/{domain}/*.{png,jpg,jpeg}` of image translation
-(section A.6 of the specification).
+The layout `{train,val}/{domain}/*.{png,jpg,jpeg}` of clovaai/stargan-v2.
 """
 
 import os

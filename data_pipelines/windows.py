@@ -61,20 +61,7 @@ def window(example: Example, box: Sequence[float], prefix: str = "") -> Example:
     A new example; pictures keep their size in pixels.
   """
   x0, y0, side = (float(v) for v in box)
-  out = dict(example)
-  size = example[prefix + "image"].shape[0]
-  pixels = tuple(size * v for v in (x0, y0, x0 + side, y0 + side))
-  for names, method in (
-    (SMOOTH, Image.Resampling.BICUBIC),
-    (NEAREST, Image.Resampling.NEAREST),
-  ):
-    for name in names:
-      if prefix + name in example:
-        out[prefix + name] = cut(example[prefix + name], pixels, size, method)
-  for name in POINTS:
-    if prefix + name in example:
-      points = (example[prefix + name] - np.array([x0, y0])) / side
-      out[prefix + name] = points.astype(np.float32)
+  out = _resampled(example, (x0, y0, side, side), prefix)
   if prefix + "camera" in example:
     # x' = s (x + tx) on [-1, 1], to the right; y likewise but upwards.
     s, tx, ty = example[prefix + "camera"]
@@ -134,13 +121,18 @@ def stretch(
   Returns:
     A new example; pictures keep their size in pixels, cameras are dropped.
   """
-  x0, y0, width, height = (float(v) for v in box)
   out = dict(example)
+  if tuple(box) != (0.0, 0.0, 1.0, 1.0):
+    out = _resampled(example, box, prefix)
   for name in CAMERAS:
     out.pop(prefix + name, None)
-  if (x0, y0, width, height) == (0.0, 0.0, 1.0, 1.0):
-    return out
-  size = example[prefix + "image"].shape[0]
+  return out
+
+
+def _resampled(example: Example, box: Sequence[float], prefix: str) -> Example:
+  """Pictures and points as a window (x0, y0, width, height) shows them."""
+  x0, y0, width, height = (float(v) for v in box)
+  out, size = dict(example), example[prefix + "image"].shape[0]
   pixels = tuple(size * v for v in (x0, y0, x0 + width, y0 + height))
   for names, method in (
     (SMOOTH, Image.Resampling.BICUBIC),

@@ -16,10 +16,10 @@ import jax
 import numpy as np
 
 from data_pipelines import align
-from faceedit_jax import find_face, sheets
+from faceedit_jax import find_face
 from faceedit_jax import trained as trained_lib
 from faceedit_jax.core import recipe as recipe_lib
-from faceedit_jax.core import writers
+from faceedit_jax.core import sheets, writers
 from faceedit_jax.core.errors import UserError
 from faceedit_jax.find_face import Detector, Landmarks, Picture
 

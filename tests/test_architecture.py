@@ -59,7 +59,6 @@ GENERIC = (
   "faceedit_jax/edit.py",
   "faceedit_jax/editor.py",
   "faceedit_jax/find_face.py",
-  "faceedit_jax/sheets.py",
   "faceedit_jax/trained.py",
   "faceedit_jax/export.py",
   "data_pipelines",

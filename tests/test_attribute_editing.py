@@ -4,17 +4,14 @@ import csv
 import functools
 import json
 
-import jax
 import numpy as np
 import pytest
 from PIL import Image
 
-from faceedit_jax import edit, export, stages
-from faceedit_jax.core import checkpoint
-from faceedit_jax.core import step as step_lib
+from faceedit_jax import edit, export
 from faceedit_jax.core.errors import UserError
 from tests.toy_attributes import COLOURS, ToyAttributes, config_of
-from tests.toy_editor import SIZE
+from tests.toy_editor import SIZE, save_run
 
 GRAY = 120
 CELL = 164  # of a labelled sheet
@@ -23,16 +20,7 @@ CELL = 164  # of a labelled sheet
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory):
   """Both stages as a finished run leaves them."""
-  path = tmp_path_factory.mktemp("run")
-  for name in ("ae", "head"):
-    stage = stages.make_stage(config_of(), name, path)
-    init = jax.jit(lambda key, r=stage.recipe: step_lib.init_state(r, key))
-    store = checkpoint.Checkpoints(stage.checkpoints)
-    store.save(
-      init(jax.random.key(0)), checkpoint.Record(2, {}, stage.identity, {})
-    )
-    store.close()
-  return path
+  return save_run(tmp_path_factory.mktemp("run"), config_of())
 
 
 @pytest.fixture(scope="module")

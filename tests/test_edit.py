@@ -6,35 +6,28 @@ import os
 import subprocess
 import sys
 
-import jax
 import numpy as np
 import pytest
 from PIL import Image
 
 from data_pipelines import align
-from faceedit_jax import edit, export, stages, trained
-from faceedit_jax.core import checkpoint
+from faceedit_jax import edit, export, trained
 from faceedit_jax.core import recipe as recipe_lib
-from faceedit_jax.core import step as step_lib
 from faceedit_jax.core.errors import CheckpointError, UserError
-from tests.toy_editor import MIDDLE, SIZE, ToyEditor, config_of, portrait
+from tests.toy_editor import (
+  MIDDLE,
+  SIZE,
+  ToyEditor,
+  config_of,
+  portrait,
+  save_run,
+)
 
 
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory):
   """Both stages as a finished run leaves them."""
-  path = tmp_path_factory.mktemp("run")
-  for number, name in enumerate(("ae", "head")):
-    stage = stages.make_stage(config_of(), name, path)
-    init = jax.jit(lambda key, r=stage.recipe: step_lib.init_state(r, key))
-    store = checkpoint.Checkpoints(stage.checkpoints)
-    store.save(
-      init(jax.random.key(0)), checkpoint.Record(2, {}, stage.identity, {})
-    )
-    store.close()
-    marker = {"step": 2, "time": float(number)}
-    (stage.directory / "finished.json").write_text(json.dumps(marker))
-  return path
+  return save_run(tmp_path_factory.mktemp("run"), config_of())
 
 
 @pytest.fixture(scope="module")

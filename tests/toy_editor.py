@@ -1,6 +1,7 @@
 """A small recipe that edits pictures of red discs, for tests of editing."""
 
 import dataclasses
+import json
 
 import jax
 import jax.numpy as jnp
@@ -8,9 +9,11 @@ import numpy as np
 from flax import linen as nn
 
 from data_pipelines import align
+from faceedit_jax import stages
+from faceedit_jax.core import checkpoint, optim
 from faceedit_jax.core import config as config_lib
-from faceedit_jax.core import optim
 from faceedit_jax.core import recipe as recipe_lib
+from faceedit_jax.core import step as step_lib
 from tests import toy_config, toy_recipes
 
 SIZE = 32
@@ -97,3 +100,18 @@ def portrait(width=90, height=120, x=45.0, y=60.0, side=60.0, ground=90):
   picture[inside] = (255, 20, 20)
   points = (x, y) + (align.CANONICAL5.astype(float) - MIDDLE) * side
   return picture, points
+
+
+def save_run(path, config):
+  """Stages `ae` and `head` as a finished run leaves them below a folder."""
+  for number, name in enumerate(("ae", "head")):
+    stage = stages.make_stage(config, name, path)
+    init = jax.jit(lambda key, r=stage.recipe: step_lib.init_state(r, key))
+    store = checkpoint.Checkpoints(stage.checkpoints)
+    store.save(
+      init(jax.random.key(0)), checkpoint.Record(2, {}, stage.identity, {})
+    )
+    store.close()
+    marker = {"step": 2, "time": float(number)}
+    (stage.directory / "finished.json").write_text(json.dumps(marker))
+  return path

@@ -257,8 +257,8 @@ def read_example(
     masks: whether to add the labels.
 
   Returns:
-    `image` uint8 (s, s, 3), `landmarks5` (5, 2), where alignment has put the
-    face, `attributes` int8 (A,), `picture` int32, and where
+    `image` uint8 (s, s, 3), `landmarks5` (5, 2) where alignment has put the
+    face, the same for all, `attributes` int8 (A,), `picture` int32, and where
     known `original` int32 (its number in CelebA), `partition` int8, `labels`
     uint8 (s, s).
   """

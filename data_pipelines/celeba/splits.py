@@ -2,7 +2,8 @@
 
 `hisd`: the first 3,000 pictures are tested (Li et al. 2021). The name of an
 attribute: as many pictures with as without it are tested, 1,412 of each, which
-are as many as CelebA's own test part has (section A.6 of the specification).
+are as many as CelebA's own test part has (songquanpeng/L2M-GAN,
+bin/split_celeba.py).
 `celeba`: CelebA's own parts, through the mapping of the pictures' numbers.
 """
 

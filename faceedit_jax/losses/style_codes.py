@@ -1,6 +1,6 @@
 """Losses of style codes and of pictures drawn from two of them.
 
-L2M-GAN Sec. 3.3; formulas of songquanpeng/L2M-GAN, solver/loss.py, and
+Of L2M-GAN; formulas of songquanpeng/L2M-GAN, solver/loss.py, and
 clovaai/stargan-v2, core/solver.py.
 """
 

@@ -1,6 +1,6 @@
 """Discriminator with one logit for each domain.
 
-L2M-GAN Sec. 3; structure of clovaai/stargan-v2, core/model.py.
+Of L2M-GAN; structure of clovaai/stargan-v2, core/model.py.
 """
 
 from typing import Any

@@ -1,6 +1,6 @@
 """Classification network whose features tell pictures apart: ResNet-18.
 
-L2M-GAN Sec. 3.3 (perceptual loss, frozen); structure of torchvision's
+L2M-GAN's perceptual loss reads it, frozen; structure of torchvision's
 resnet18.
 """
 

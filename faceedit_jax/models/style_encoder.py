@@ -1,6 +1,6 @@
 """Style encoder whose code is parted into what an attribute is and the rest.
 
-L2M-GAN Sec. 3 (style encoder, decomposer, domain transformers); structure of
+L2M-GAN (style encoder, decomposer, domain transformers); structure of
 rucmlcv/L2M-GAN, core/model.py, and without the two of clovaai/stargan-v2.
 """
 

@@ -1,6 +1,6 @@
 """Generator that redraws a picture in a given style.
 
-L2M-GAN Sec. 3; structure of rucmlcv/L2M-GAN and clovaai/stargan-v2,
+Of L2M-GAN; structure of rucmlcv/L2M-GAN and clovaai/stargan-v2,
 core/model.py.
 """
 

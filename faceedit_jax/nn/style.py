@@ -1,6 +1,6 @@
 """Blocks shared by the nets that translate pictures between domains.
 
-L2M-GAN Sec. 3 builds on them; structure of clovaai/stargan-v2, core/model.py.
+L2M-GAN builds on them; structure of clovaai/stargan-v2, core/model.py.
 """
 
 import math

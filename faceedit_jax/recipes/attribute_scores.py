@@ -1,8 +1,8 @@
 """Scores edits of single attributes: reached, and nothing else changed.
 
-The two questions of L2M-GAN Sec. 4.1, with nets that are trained apart, and on
-synthetic heads also against pictures of the true outcome, beside what copying
-the source and what a perfect edit would get.
+The two requirements in L2M-GAN's abstract, measured with nets that are trained
+apart, and on synthetic heads also against pictures of the true outcome, beside
+what copying the source and what a perfect edit would get.
 """
 
 import dataclasses
@@ -166,10 +166,11 @@ class AttributeEvaluator:
   def _columns(self, batch, edit, direction, editors):
     """Columns of the sheet: source, every attribute turned, best truth."""
     count = min(_SHOWN, len(edit))
-    columns = [batch["image"][:count]]
+    source = batch["image"][:count]
+    columns = [("source", source)]
     for name in self.attributes:
       has = batch["attributes"][:count, self.reads.index(name)]
-      made = np.empty_like(columns[0])
+      made = np.empty_like(source)
       for value in (0, 1):
         where = has == value
         if where.any():
@@ -177,12 +178,13 @@ class AttributeEvaluator:
           if turned == direction:
             made[where] = edit[:count][where]
           else:
-            made[where] = editors(turned, columns[0][where], 0)
-      columns.append(made)
+            made[where] = editors(turned, source[where], 0)
+      columns.append((f"{name} turned", made))
     if "truths" in batch:
       truths = batch["truths"][:count]
       gap = np.square(truths - edit[:count, None]).mean((2, 3, 4))
-      columns.append(truths[np.arange(count), gap.argmin(1)])
+      nearest = truths[np.arange(count), gap.argmin(1)]
+      columns.append((f"true {direction}", nearest))
     return columns
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from PIL import Image
 
-from faceedit_jax.core import writers
+from faceedit_jax.core import sheets, writers
 from faceedit_jax.recipes import scoring as scoring_lib
 
 METHODS = {
@@ -172,17 +172,24 @@ def write(
 
 
 def save_sheet(
-  shown: Mapping[str, Sequence[np.ndarray]], path: pathlib.Path
+  shown: Mapping[str, Sequence[tuple[str, np.ndarray]]], path: pathlib.Path
 ) -> None:
   """One example per line, directions one after the other.
 
   Args:
-    shown: {direction: columns of pictures (n, h, w, 3) in [-1, 1]}.
+    shown: {direction: (name, pictures (n, h, w, 3) in [-1, 1]) of each column}.
     path: of the sheet.
   """
-  lines = {}
-  for direction, columns in shown.items():
-    for i in range(len(columns[0])):
-      lines[f"{direction} {i}"] = np.stack([c[i] for c in columns])
-  wide = max(len(line) for line in lines.values())
-  Image.fromarray(writers.make_grid(lines, wide)).save(path)
+  lines = [
+    sheets.labelled((name, writers.to_uint8(c[i])) for name, c in columns)
+    for columns in shown.values()
+    for i in range(len(columns[0][1]))
+  ]
+  wide = max(line.shape[1] for line in lines)
+  padded = [
+    np.pad(
+      line, ((0, 0), (0, wide - line.shape[1]), (0, 0)), constant_values=255
+    )
+    for line in lines
+  ]
+  Image.fromarray(np.concatenate(padded)).save(path)

@@ -1,7 +1,7 @@
 """L2M-GAN: edits of attributes by moving part of a picture's style code.
 
 Trains generator, style encoder (with decomposer and domain transformers) and
-discriminator against one another (L2M-GAN section 3), and holds the edit. With
+discriminator against one another (L2M-GAN), and holds the edit. With
 `styles="mapped"` the same nets learn StarGAN v2, the system it is built on.
 Formulas of songquanpeng/L2M-GAN, solver/, and clovaai/stargan-v2,
 core/solver.py.
@@ -33,7 +33,6 @@ TERMS = (
   "orthogonality",
   "diversity",
   "stay",
-  "own",
   "r1",
   "labels",
 )
@@ -45,7 +44,7 @@ class L2MGANRecipe(recipe_lib.Recipe):
   """Nets `generator`, `style_encoder`, `discriminator` (, `mapping_network`).
 
   Phases `d` and `g`; of mapped styles `d_latent`, `d_reference`, `g_latent`
-  and `g_reference`; `r1` where the gradient penalty is lazy.
+  and `g_reference`; before them `labels`, see `generator_start`.
 
   Attributes:
     nets: what is trained, and the net that finds masks.
@@ -54,7 +53,6 @@ class L2MGANRecipe(recipe_lib.Recipe):
     image_size: side of the pictures in pixels.
     txs: {net: its optimiser}.
     weights: {term: weight}, of TERMS; numbers or functions of the step.
-    r1_every: steps between gradient penalties.
     generator_start: step from which on there are translations; before, the
       discriminator learns the labels alone.
     ema_decay: of all nets but the discriminator.
@@ -68,7 +66,6 @@ class L2MGANRecipe(recipe_lib.Recipe):
   image_size: int
   txs: Mapping[str, optax.GradientTransformation]
   weights: Mapping[str, Any]
-  r1_every: int = 1
   generator_start: int = 0
   ema_decay: float = 0.999
   ema_warms_up: bool = False
@@ -97,10 +94,6 @@ class L2MGANRecipe(recipe_lib.Recipe):
       raise ValueError(
         f"recipe.weights has {unknown}; the terms are {', '.join(TERMS)}"
       )
-    if options.r1_every < 1:
-      raise ValueError(
-        f"recipe.r1_every is {options.r1_every}; it must be 1 or more"
-      )
     built = nets_lib.TranslationNets.from_config(
       nets, options.styles, 2 * len(attributes), image_size, dtype
     )
@@ -121,7 +114,6 @@ class L2MGANRecipe(recipe_lib.Recipe):
         for net in built.trained
       },
       weights={term: optim.make_ramp(value) for term, value in weights.items()},
-      r1_every=options.r1_every,
       generator_start=options.generator_start,
       ema_decay=options.ema_decay,
       ema_warms_up=options.ema_warms_up,
@@ -169,44 +161,33 @@ class L2MGANRecipe(recipe_lib.Recipe):
     return {net: recipe_lib.Group((net,), tx) for net, tx in self.txs.items()}
 
   def phases(self):
-    judge = ("discriminator",)
-    phases = []
+    learners = {"moved": ("generator", "style_encoder")}
     if self.nets.mapped:
       # The encoder and the mapping network learn from noise alone.
-      draw = ("generator", "mapping_network", "style_encoder")
-      for name, groups in (("latent", draw), ("reference", ("generator",))):
-        phases.append((f"d_{name}", judge, self.judge_loss, name))
-        phases.append((f"g_{name}", groups, self.translate_loss, name))
-      phases.sort(key=lambda phase: phase[0])  # both judgements first
-    else:
-      draw = ("generator", "style_encoder")
-      phases.append(("d", judge, self.judge_loss, "moved"))
-      phases.append(("g", draw, self.translate_loss, "moved"))
-    made = [
-      recipe_lib.Phase(
-        name,
-        groups,
-        functools.partial(loss, kind=kind),
-        start=self.generator_start,
-      )
-      for name, groups, loss, kind in phases
-    ]
-    if self.generator_start:
-      made.append(
-        recipe_lib.Phase(
-          "labels", judge, self.labels_loss, stop=self.generator_start
+      learners = {
+        "latent": ("generator", "mapping_network", "style_encoder"),
+        "reference": ("generator",),
+      }
+    made = []
+    for side, loss in (("d", self.judge_loss), ("g", self.translate_loss)):
+      for kind, groups in learners.items():
+        made.append(
+          recipe_lib.Phase(
+            side if kind == "moved" else f"{side}_{kind}",
+            ("discriminator",) if side == "d" else groups,
+            functools.partial(loss, kind=kind),
+            start=self.generator_start,
+          )
         )
+    if self.generator_start:
+      alone = recipe_lib.Phase(
+        "labels",
+        ("discriminator",),
+        self.labels_loss,
+        stop=self.generator_start,
       )
-    if self._lazy:
-      made.insert(
-        0,
-        recipe_lib.Phase("r1", judge, self.r1_loss, every=self.r1_every),
-      )
+      made.append(alone)
     return tuple(made)
-
-  @property
-  def _lazy(self) -> bool:
-    return self.r1_every > 1
 
   def ema(self):
     nets = tuple(net for net in self.txs if net != "discriminator")
@@ -239,7 +220,7 @@ class L2MGANRecipe(recipe_lib.Recipe):
       self.nets.own_style(variables, batch[n], target) for n in names
     ), None
 
-  # Training, L2M-GAN section 3.3.
+  # Training.
 
   def _weight(self, term, ctx):
     return recipe_lib.at(self.weights.get(term, 0.0), ctx.step)
@@ -265,9 +246,8 @@ class L2MGANRecipe(recipe_lib.Recipe):
     if self._uses("labels"):
       metrics["labels"] = self._labels(every, batch["attributes"])
       loss = loss + self._weight("labels", ctx) * metrics["labels"]
-    if not self._lazy:
-      penalty, aux = self.r1_loss(params, ctx)
-      loss, metrics = loss + penalty, metrics | dict(aux.metrics)
+    metrics["r1"] = self._r1(variables, batch)
+    loss = loss + self._weight("r1", ctx) * metrics["r1"]
     return loss, recipe_lib.Aux(metrics=metrics)
 
   def _labels(self, logits, attributes):
@@ -288,20 +268,16 @@ class L2MGANRecipe(recipe_lib.Recipe):
       f"accuracy_{name}": right[:, at].mean()
       for at, name in enumerate(self.attributes)
     }
-    if not self._lazy:
-      penalty, aux = self.r1_loss(params, ctx)
-      loss, metrics = loss + penalty, metrics | dict(aux.metrics)
+    metrics["r1"] = self._r1(variables, batch)
+    loss = loss + self._weight("r1", ctx) * metrics["r1"]
     return loss, recipe_lib.Aux(metrics=metrics)
 
-  def r1_loss(self, params, ctx):
-    """The gradient penalty on real pictures, as often as it is skipped."""
-    batch, variables = ctx.batch, _variables(params)
-    penalty = adversarial.r1_penalty(
+  def _r1(self, variables, batch):
+    """The gradient penalty on real pictures."""
+    return adversarial.r1_penalty(
       lambda image: self.nets.judge(variables, image, batch["domain"]),
       batch["image"],
     ).mean()
-    weight = self._weight("r1", ctx) * self.r1_every
-    return weight * penalty, recipe_lib.Aux(metrics={"r1": penalty})
 
   def translate_loss(self, params, ctx, kind):
     """All that is asked of a translation, each term under its name."""
@@ -330,10 +306,6 @@ class L2MGANRecipe(recipe_lib.Recipe):
       ).mean()
     if self._uses("stay"):
       terms["stay"] = reconstruction.l1(fake, image).mean()
-    if self._uses("own"):
-      terms["own"] = reconstruction.l1(
-        self.nets.draw(variables, frozen, image, own), image
-      ).mean()
     if codes:
       terms["orthogonality"] = style_codes.factor_orthogonality(
         codes.unrelated, codes.related, codes.moved
@@ -345,7 +317,7 @@ class L2MGANRecipe(recipe_lib.Recipe):
     loss = sum(self._weight(term, ctx) * v for term, v in terms.items())
     change = jnp.abs(fake - image).mean((1, 2, 3))
     moves = domain != target
-    # Half of the targets are what is there: told apart from real edits.
+    # Some targets are what is there: told apart from real edits.
     terms["change"] = (change * moves).sum() / jnp.maximum(moves.sum(), 1)
     terms["no_change"] = (change * ~moves).sum() / jnp.maximum(
       (~moves).sum(), 1
@@ -400,7 +372,7 @@ class L2MGANRecipe(recipe_lib.Recipe):
         several, comma separated, follow one another. The first one, given,
         when empty.
       strength: 0 is the picture's own style, 1 the target's; others lie on
-        the line through both (section 3.2: interpolation, extrapolation).
+        the line through both.
       strengths: a strip shows these.
       has: whether the source has the first attribute; None: it has the
         opposite of what is wanted.

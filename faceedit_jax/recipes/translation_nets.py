@@ -1,6 +1,6 @@
 """The nets that translate pictures between domains, and what each is asked.
 
-L2M-GAN section 3; with mapped styles those of StarGAN v2.
+Those of L2M-GAN, or with mapped styles those of StarGAN v2.
 """
 
 import dataclasses
@@ -65,7 +65,7 @@ class TranslationNets:
       dtype: compute dtype.
 
     Raises:
-      ValueError: other styles.
+      ValueError: other styles, or skips without a net that finds masks.
     """
     if styles not in STYLES:
       raise ValueError(
@@ -87,9 +87,15 @@ class TranslationNets:
         domains=domains, style_dim=encoder["style_dim"], **section
       )
     fan, fan_weights = None, ""
-    if nets.generator.w_hpf and "fan" in nets:
+    if nets.generator.w_hpf:
+      fan_weights = nets.fan.get("weights", "") if "fan" in nets else ""
+      if not fan_weights:
+        raise ValueError(
+          f"nets.generator.w_hpf is {nets.generator.w_hpf}, but nets.fan has "
+          "no weights for the masks of the skips; give the file that `convert "
+          "l2m_fan` writes (nets.fan.weights), or set w_hpf to 0"
+        )
       fan = fan_lib.FAN(dtype=dtype, **fields("fan"))
-      fan_weights = nets.fan.get("weights", "")
     built = cls(
       generator=generator_lib.TranslationGenerator(
         **shared, **fields("generator")
@@ -146,9 +152,7 @@ class TranslationNets:
     """{net: where it comes from} of what is never trained here."""
     if self.fan is None:
       return {}
-    if self.fan_weights:
-      return {"fan": recipe_lib.WeightSource(path=self.fan_weights)}
-    return {"fan": recipe_lib.WeightSource(stage="fan")}
+    return {"fan": recipe_lib.WeightSource(path=self.fan_weights)}
 
   def init_frozen(self, rng):
     """{net: variables} with their structure."""

@@ -262,11 +262,16 @@ def test_the_table_and_the_sheet(data_dir, tmp_path):
   sheet = np.asarray(Image.open(tmp_path / "edits.png"))
   # The first examples of each direction, no more than a batch has.
   shown = sum(min(scoring.BATCH, by_hand(d)[0]) for d in DIRECTIONS)
-  step = SIDE + 2
-  assert sheet.shape == (shown * step + 2, 4 * step + 2, 3)
+  # Enlarged, each below its name.
+  times = -(-160 // SIDE)
+  cell, label, gap = times * SIDE, 20, 4
+  high, wide = label + cell + gap, cell + gap
+  assert sheet.shape == (shown * high, 4 * wide + gap, 3)
   source, smile, bangs, truth = (
-    sheet[2 : 2 + SIDE, 2 + c * step :][:, :SIDE] for c in range(4)
+    sheet[label : label + cell : times, gap + c * wide :][:, :cell:times]
+    for c in range(4)
   )
+  assert (sheet[:label, gap : gap + cell] < 128).any(), "no name"
   (first,) = [e for e in edits() if e["target"] and not e["attribute"]][:1]
   np.testing.assert_array_equal(source, first["source_image"])
   np.testing.assert_array_equal(smile, first["truth0_image"])

@@ -47,7 +47,8 @@ def build(config=None, styles="factored", masks=False, **options):
     recipe["weights"]["diversity"] = dict(start=1.0, end=0.0, steps=4)
   if masks:
     nets["generator"]["w_hpf"] = 1.0
-    nets["fan"] = dict(landmarks=98, width=2, input_size=64)
+    fan = dict(weights="fan.safetensors", width=2, input_size=64)
+    nets["fan"] = fan | dict(landmarks=98)
   return recipes.build(
     recipe.pop("name"),
     nets=config_lib.from_dict(nets),
@@ -84,8 +85,8 @@ def batch_of(recipe, n, seed=0):
 def test_every_net_learns_and_shows_something(styles, masks):
   recipe = build(styles=styles, masks=masks)
   phases = {
-    "factored": ["r1", "d", "g"],
-    "mapped": ["r1", "d_latent", "d_reference", "g_latent", "g_reference"],
+    "factored": ["d", "g"],
+    "mapped": ["d_latent", "d_reference", "g_latent", "g_reference"],
   }
   assert [phase.name for phase in recipe.phases()] == phases[styles]
   state = quick_jit(lambda: step_lib.init_state(recipe, jax.random.key(0)))()
@@ -112,12 +113,7 @@ def test_every_net_learns_and_shows_something(styles, masks):
 def test_labels_come_first_and_alone():
   recipe = build(generator_start=2)
   names = [step_lib.due_phases(recipe.phases(), i) for i in (0, 1, 2, 3)]
-  assert names == [
-    ("r1", "labels"),
-    ("labels",),
-    ("r1", "d", "g"),
-    ("d", "g"),
-  ]
+  assert names == [("labels",), ("labels",), ("d", "g"), ("d", "g")]
   state = quick_jit(lambda: step_lib.init_state(recipe, jax.random.key(0)))()
   step = quick_jit(step_lib.make_step(recipe), static_argnames="due")
   batch = batch_of(recipe, 8)
@@ -136,14 +132,13 @@ def test_a_phase_trains_its_own_side_alone(recipe):
     for phase in recipe.phases()
   }
   assert owned == {
-    "r1": {"discriminator"},
     "d": {"discriminator"},
     "g": {"generator", "style_encoder"},
   }
 
 
-def losses_of(recipe, steps):
-  """Loss and terms of the last phase at some steps."""
+def losses_of(recipe, steps, phase=-1):
+  """Loss and terms of a phase, the last by default, at some steps."""
   state = quick_jit(lambda: step_lib.init_state(recipe, jax.random.key(0)))()
   frozen = quick_jit(lambda: recipe.init_frozen(jax.random.key(1)))()
   batch = batch_of(recipe, 4)
@@ -158,7 +153,7 @@ def losses_of(recipe, steps):
       step=step,
       rng=jax.random.key(3),
     )
-    loss, aux = recipe.phases()[-1].loss(state.params, ctx)
+    loss, aux = recipe.phases()[phase].loss(state.params, ctx)
     return loss, dict(aux.metrics)
 
   return [jax.device_get(run(jnp.asarray(step), batch)) for step in steps]
@@ -286,13 +281,28 @@ def test_mapped_styles_come_from_noise_or_references():
     (dict(weights=dict(cycles=1.0)), r"recipe.weights has \['cycles'\]"),
     (dict(weights=dict(cycle=dict(start=1.0))), "or a ramp"),
     (dict(generator_start=3, weights={}), "nothing would be learned"),
-    (dict(r1_every=0), "recipe.r1_every is 0"),
     (dict(optimizers=dict(critic=dict(lr=1.0))), r"optimizers has \['critic'"),
   ],
 )
 def test_wrong_options_are_named(change, message):
   with pytest.raises(UserError, match=message):
     build(**change)
+
+
+def test_skips_without_masks_are_refused():
+  config = small_config("nets.generator.w_hpf=1.0")
+  with pytest.raises(UserError, match="nets.fan has no weights"):
+    build(config)
+
+
+def test_the_penalty_is_that_of_the_real_pictures_and_weighed():
+  recipe = build(weights=dict(adversarial=1.0, labels=1.0, r1=0.0))
+  heavy = build(weights=dict(adversarial=1.0, labels=1.0, r1=3.0))
+  (loss, terms), (more, same) = (
+    losses_of(r, (0,), phase=0)[0] for r in (recipe, heavy)
+  )
+  assert terms["r1"] == pytest.approx(same["r1"]) and terms["r1"] > 0
+  assert more == pytest.approx(loss + 3 * terms["r1"], rel=1e-5)
 
 
 # The configs.
@@ -381,7 +391,6 @@ def test_resumed_in_the_midst_it_ends_the_same(tmp_path, data):
     "stage.gan.evaluate=False",
     "stage.gan.recipe.perceptual=none",
     # One program to compile.
-    "stage.gan.recipe.r1_every=1",
     "stage.gan.recipe.generator_start=0",
     "stage.gan.preview_every=0",
   )

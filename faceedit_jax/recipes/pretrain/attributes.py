@@ -1,7 +1,7 @@
 """Trains the classifier of binary attributes that scores edits.
 
-It is trained apart from what it scores, as L2M-GAN Sec. 4.1 asks of an
-attribute classifier; the paper's own net is not described.
+It is trained apart from what it scores. The classifier of L2M-GAN's authors is
+not in their release; this one is our own.
 """
 
 import dataclasses

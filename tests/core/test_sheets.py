@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from faceedit_jax import sheets
+from faceedit_jax.core import sheets
 
 
 def test_what_counts_as_a_picture():
