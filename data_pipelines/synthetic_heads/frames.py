@@ -114,8 +114,8 @@ def draw_expression(s, wants):
 
   Args:
     s: the stream.
-    wants: may fix `Smiling` (a number in [0, 1), below one half for a smile),
-      `Narrow_Eyes` and `Mouth_Slightly_Open` (both true or false).
+    wants: may fix `Smiling` (a number in [0, 1), below one half for a smile
+      that shows), `Narrow_Eyes` and `Mouth_Slightly_Open` (true or false).
 
   Returns:
     The expression (16,) and the angle of the jaw in degrees.
@@ -126,7 +126,9 @@ def draw_expression(s, wants):
   r = wants.get("Smiling", r)
   size = s.uniform(0, 1)
   if r < 0.5:
-    e["smile"] = 0.4 + 0.8 * size
+    # Asked for, a smile is never so faint that few would call it one.
+    least = 0.7 if "Smiling" in wants else 0.4
+    e["smile"] = least + (1.2 - least) * size
     jaw = s.uniform(0, 10) * opened
     e["upper_lip_raise"] = 0.3 * (jaw > 3) * s.random()
   elif r < 0.58:

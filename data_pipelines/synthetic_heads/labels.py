@@ -105,6 +105,7 @@ ATTRIBUTE_NAMES = (
   "Young",
 )
 YOUNG_AGE = 0.55
+LEAST_SMILE = 0.35
 OPEN_JAW = np.deg2rad(4.0)
 
 
@@ -135,7 +136,7 @@ def attributes(identity: Identity, frame: Frame) -> dict[str, bool]:
     "Pale_Skin": identity.skin["melanin"] < 0.2,
     "Pointy_Nose": shape["nose_width"] < -0.6 and shape["nose_tip_out"] > 0.3,
     "Rosy_Cheeks": identity.skin["cheek"] > 0.6,
-    "Smiling": face["smile"] > 0.35,
+    "Smiling": face["smile"] > LEAST_SMILE,
     "Wavy_Hair": style in tables.WAVY_STYLES and not bald,
     "Wearing_Earrings": identity.earrings["on"] > 0,
     "Wearing_Hat": hat,

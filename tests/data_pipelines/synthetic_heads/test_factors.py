@@ -22,6 +22,7 @@ from data_pipelines.synthetic_heads.frames import (
 from data_pipelines.synthetic_heads.identity import sample_identity
 from data_pipelines.synthetic_heads.streams import Stream
 from faceedit_jax.morphable import rotations, shading
+from faceedit_jax.morphable.head_bases import EXPRESSION_NAMES
 
 
 def _digest(factors, names):
@@ -72,6 +73,19 @@ def test_balancing_one_factor_leaves_the_others_alone():
   plain, balanced = sample_frame(0, 4, 1), sample_frame(0, 4, 1, ("Smiling",))
   for name in ("pose", "gaze", "light", "camera"):
     np.testing.assert_equal(getattr(plain, name), getattr(balanced, name))
+
+
+def test_balanced_smiles_are_clear_ones():
+  at = EXPRESSION_NAMES.index("smile")
+
+  def least(balance):
+    frames = [sample_frame(0, i, 0, balance) for i in range(80)]
+    return min(
+      f.expression[at] for f in frames if f.expression[at] > labels.LEAST_SMILE
+    )
+
+  assert least(()) < 0.6
+  assert least(("Smiling",)) >= 0.7
 
 
 def test_replace_swaps_only_what_is_named():
