@@ -256,9 +256,10 @@ def embedded(variant):
 
   count, labels = steps["gan"], steps["labels"]
   # A smile at 64 px changes little, and a smooth discriminator is blind to it;
-  # one that is not smooth is fooled by noise. Smoother as edits are learned (published: 1).
+  # one that is not smooth is fooled by noise. Smoother as edits are learned.
   weights = dict(
     EMBEDDED,
+    # published: 1
     r1=dict(start=0.1, end=0.3, begin=labels, steps=count - labels),
   )
   stage = gan(
