@@ -87,7 +87,7 @@ STEPS = {
   "long": dict(
     identity=600,
     labels=3000,
-    gan=18000,
+    gan=15000,
     score_attributes=6000,
     score_identity=1500,
   ),
