@@ -456,9 +456,10 @@ def smoke(config):
 
 def small(data):
   """The smallest set that has both sides of every attribute."""
+  own = "_scoring" if data["folder"].endswith("_scoring") else ""
   return dict(
     data,
-    folder="synthetic_heads_smoke_attributes",
+    folder=f"synthetic_heads_smoke_attributes{own}",
     identities=4,
     test_identities=2,
     frames=2,

@@ -85,7 +85,10 @@ def run(overrides: Sequence[str]) -> int:
         f"--{flag}={value}: wanted a folder; mount the bucket and give the "
         "path where it is mounted"
       )
-  prepare_data(config, stages.pick_stages(config, _STAGE.value), data_dir)
+  names = stages.pick_stages(config, _STAGE.value)
+  if _MODE.value == "evaluate":
+    names += stages.scoring_stages(config)
+  prepare_data(config, names, data_dir)
   train.run(config, _WORKDIR.value, _MODE.value, _STAGE.value, data_dir)
   return 0
 

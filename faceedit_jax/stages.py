@@ -83,12 +83,17 @@ def pick_stages(config: Mapping[str, Any], only: str | None) -> list[str]:
     )
   if not only:
     return names
-  names += [n for n in config.get("scoring_stages", ()) if n not in names]
+  names += [n for n in scoring_stages(config) if n not in names]
   if only not in names:
     near = difflib.get_close_matches(only, names, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     raise UserError(f"no stage {only!r} in {names}{hint} (--stage)")
   return [only]
+
+
+def scoring_stages(config: Mapping[str, Any]) -> list[str]:
+  """The stages of nets that only score; evaluations train them when needed."""
+  return list(config.get("scoring_stages", ()))
 
 
 def make_stage(

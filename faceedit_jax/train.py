@@ -79,8 +79,7 @@ def run(
     for built in wanted:
       stages_lib.check_files(built)
     if mode == "evaluate":
-      # Nets that only score edits are trained when they are first needed.
-      for name in config.get("scoring_stages", ()):
+      for name in stages_lib.scoring_stages(config):
         built = stages_lib.make_stage(config, name, workdir, data_dir)
         if not train_stage(built, config, f"{name} (scoring)", stop):
           return False
