@@ -10,8 +10,7 @@ Smiling, Eyeglasses and Bangs. After it
       --attribute=+Smiling --output=out.png
 
 Variants (`--config=configs/l2m_gan.py:VARIANT`):
-  (none)        the default. README, "Status and limits", says how far it has
-                been run; no scores yet.
+  (none)        the default. README, "Attributes", has its scores.
   long          the same with more people and steps. Not run to its end.
   long_no_orthogonality   the ablation: the weight of the orthogonality is 0.
                 Not run.
