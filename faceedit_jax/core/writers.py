@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 from absl import logging
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from faceedit_jax.core import config as config_lib
 from faceedit_jax.core.errors import WorkdirError
 
 _QUEUE = 64  # writes in flight before the loop has to wait
+_FONT = 11
 
 
 def to_uint8(images: np.ndarray) -> np.ndarray:
@@ -35,7 +36,10 @@ def to_uint8(images: np.ndarray) -> np.ndarray:
 
 
 def make_grid(
-  rows: Mapping[str, np.ndarray], columns: int = 8, gap: int = 2
+  rows: Mapping[str, np.ndarray],
+  columns: int = 8,
+  gap: int = 2,
+  named: bool = False,
 ) -> np.ndarray:
   """Lays pictures out as a sheet: one row per name, one column per example.
 
@@ -44,6 +48,7 @@ def make_grid(
       pictures are enlarged to the tallest one.
     columns: pictures shown per row at most.
     gap: white pixels between pictures.
+    named: whether each row has its name before it.
 
   Returns:
     (H, W, 3) uint8.
@@ -79,7 +84,21 @@ def make_grid(
         picture = np.asarray(small.resize((w, h), Image.Resampling.NEAREST))
       top, left = gap + row * step, gap + column * step
       sheet[top : top + h, left : left + w] = picture
-  return sheet
+  return _with_names(sheet, list(rows), step, gap) if named else sheet
+
+
+def _with_names(sheet, names, step, gap):
+  """A sheet with the names of its rows, `step` pixels apart, at its left."""
+  texts = [name.replace("_", " ") for name in names]
+  font = ImageFont.load_default(_FONT)
+  margin = gap + int(max(font.getlength(text) for text in texts)) + 1
+  out = Image.new("RGB", (margin + sheet.shape[1], len(sheet)), "white")
+  out.paste(Image.fromarray(sheet), (margin, 0))
+  draw = ImageDraw.Draw(out)
+  for row, text in enumerate(texts):
+    middle = gap + row * step + (step - gap) // 2
+    draw.text((gap, middle), text, fill="black", font=font, anchor="lm")
+  return np.asarray(out)
 
 
 def open_tensorboard(directory: str | os.PathLike) -> Any | None:
@@ -236,7 +255,8 @@ class Writer:
       self._board.flush()
 
   def _images(self, step, rows, name):
-    sheet = make_grid({k: np.asarray(v) for k, v in rows.items()})
+    rows = {k: np.asarray(v) for k, v in rows.items()}
+    sheet = make_grid(rows, named=True)
     folder = self._directory / "previews"
     folder.mkdir(exist_ok=True)
     path = folder / f"{step:08d}_{name}.png"

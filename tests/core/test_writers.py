@@ -41,6 +41,19 @@ def test_grid_has_a_row_per_name_and_enlarges_small_pictures():
     writers.make_grid({})
 
 
+def test_named_rows_have_their_names_in_a_margin():
+  rows = {name: np.full((1, 24, 24, 3), 9, np.uint8) for name in ("a", "long")}
+  plain = writers.make_grid(rows)
+  named = writers.make_grid(rows, named=True)
+  margin = named.shape[1] - plain.shape[1]
+  assert margin > 10
+  np.testing.assert_array_equal(named[:, margin:], plain)
+  ink = (named[:, :margin] < 128).any(-1)
+  short, long = ink[: len(ink) // 2], ink[len(ink) // 2 :]
+  assert 0 < short.sum() < long.sum()
+  assert not ink[:, 0].any() and not ink[:, -1].any()
+
+
 def test_metrics_sheets_and_hparams(tmp_path):
   writer = writers.Writer(tmp_path, tensorboard=False)
   writer.write_hparams({"a": {"b": 1}, "c": None})
@@ -51,7 +64,7 @@ def test_metrics_sheets_and_hparams(tmp_path):
   assert [x["step"] for x in lines(tmp_path)] == list(range(5))
   writer.close()
   sheet = np.asarray(Image.open(tmp_path / "previews/00000004_preview.png"))
-  assert sheet.shape == (8, 14, 3) and sheet[3, 3, 0] == 128
+  assert sheet.shape[0] == 8 and (sheet[2:6, -6:-2] == 128).all()
   assert json.loads((tmp_path / "hparams.json").read_text()) == {
     "a.b": 1,
     "c": "None",
