@@ -87,7 +87,7 @@ STEPS = {
     identity=600,
     labels=3000,
     gan=12000,
-    score_attributes=6000,
+    score_attributes=4000,
     score_identity=1500,
   ),
 }
@@ -279,7 +279,6 @@ def embedded(variant):
     world,
     folder=f"{world['folder']}_scoring",
     identities=4000 if long else 2000,
-    frames=8 if long else 4,
     attributes=(),
     edits=0,
   )
