@@ -11,7 +11,8 @@ Smiling, Eyeglasses and Bangs. After it
 
 Variants (`--config=configs/l2m_gan.py:VARIANT`):
   (none)        the default. README, "Attributes", has its scores.
-  long          the same with more people and steps. Not run to its end.
+  long          the same with more people and steps and a wider generator. Not
+                run to its end.
   long_no_orthogonality   the ablation: the weight of the orthogonality is 0.
                 Not run.
   long_stargan_v2         the baseline: the same nets and data, StarGAN v2's
