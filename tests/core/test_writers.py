@@ -59,12 +59,14 @@ def test_metrics_sheets_and_hparams(tmp_path):
   writer.write_hparams({"a": {"b": 1}, "c": None})
   for step in range(5):
     writer.write_scalars(step, {"d/loss": np.float32(step)})
-  writer.write_images(4, {"x": np.zeros((2, 4, 4, 3))})
+  rows = {"x": np.zeros((2, 4, 4, 3))}
+  writer.write_images(4, rows)
   writer.flush()
   assert [x["step"] for x in lines(tmp_path)] == list(range(5))
   writer.close()
   sheet = np.asarray(Image.open(tmp_path / "previews/00000004_preview.png"))
   assert sheet.shape[0] == 8 and (sheet[2:6, -6:-2] == 128).all()
+  np.testing.assert_array_equal(sheet, writers.make_grid(rows, named=True))
   assert json.loads((tmp_path / "hparams.json").read_text()) == {
     "a.b": 1,
     "c": "None",
