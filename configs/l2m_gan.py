@@ -225,10 +225,11 @@ def embedded(variant):
     num_threads=2,
   )
   steps = STEPS[variant]
-  # Thin frames are taken away by drawing them exactly in reverse, which 32
-  # channels, fewer numbers than pixels, have not learned.
-  made = nets(16, 64 if long else 32, 128, 0)
-  made["generator"]["residual"] = True  # not published
+  made = nets(16, 64, 128, 0)
+  # Not published: frames are taken away by looking at them.
+  made["generator"] = dict(
+    kind="unet", channels=16, max_channels=64, halvings=3
+  )
   made["identity"] = dict(
     stages=(2, 2, 2, 2),
     widths=(16, 32, 64, 128),

@@ -13,10 +13,10 @@ from faceedit_jax.core.typing import Array, Float, Image, typechecked
 from faceedit_jax.nn.layers import (
   Features,
   conv,
+  dense,
   instance_norm,
   resize,
   upsample2,
-  zeros,
 )
 from faceedit_jax.nn.style import (
   InstanceNorm,
@@ -24,7 +24,6 @@ from faceedit_jax.nn.style import (
   check_size,
   he_normal,
   leaky,
-  linear,
   unit_sum,
 )
 
@@ -38,15 +37,18 @@ class AdaIN(nn.Module):
 
   Attributes:
     dtype: compute dtype.
+    init: initialiser of the layer that reads them.
   """
 
   dtype: Any = jnp.float32
+  init: Any = he_normal
 
   @nn.compact
   @typechecked
   def __call__(self, x: Image, style: Float[Array, "b d"]) -> Features:
     """(1 + scale) norm(x) + bias; keeps the shape (b, h, w, c)."""
-    moved = linear(2 * x.shape[-1], "fc", self.dtype)(style)
+    layer = dense(2 * x.shape[-1], init=self.init, dtype=self.dtype, name="fc")
+    moved = layer(style)
     scale, bias = jnp.split(moved[:, None, None], 2, -1)
     return (1 + scale) * instance_norm(x) + bias
 
@@ -110,9 +112,6 @@ class TranslationGenerator(nn.Module):
     w_hpf: divisor of the high-pass filter of the skips, which masks open. 0:
       the decoder's blocks have shortcuts in place of such skips, and there is
       one block less that halves the side.
-    residual: whether the result is added to the picture, which is then the
-      result at first (not published: what an edit leaves alone need not be
-      learned; Shen and Liu 2017).
     dtype: compute dtype.
   """
 
@@ -120,7 +119,6 @@ class TranslationGenerator(nn.Module):
   channels: int = 64
   max_channels: int = 512
   w_hpf: float = 1.0
-  residual: bool = False
   dtype: Any = jnp.float32
 
   @property
@@ -180,10 +178,8 @@ class TranslationGenerator(nn.Module):
         mask = resize(mask, side, side, antialias=False).astype(h.dtype)
         h = h + high_pass(mask * details[side], float(self.w_hpf))
     h = leaky(InstanceNorm(name="norm_out")(h))
-    if self.residual:
-      shared["init"] = zeros
-    h = conv(x.shape[-1], 1, name="to_rgb", **shared)(h).astype(jnp.float32)
-    return x + h if self.residual else h
+    h = conv(x.shape[-1], 1, name="to_rgb", **shared)(h)
+    return h.astype(jnp.float32)
 
   def _check(self, masks: Array | None) -> None:
     if self.halvings < 0 or self.image_size % 2**self.halvings:

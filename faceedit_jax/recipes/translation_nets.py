@@ -17,8 +17,13 @@ from faceedit_jax.models import landmark_masks
 from faceedit_jax.models import mapping_network as mapping_lib
 from faceedit_jax.models import style_encoder as encoder_lib
 from faceedit_jax.models import translation_generator as generator_lib
+from faceedit_jax.models import translation_unet as unet_lib
 
 STYLES = ("factored", "mapped")
+GENERATORS = {
+  "stargan_v2": generator_lib.TranslationGenerator,
+  "unet": unet_lib.TranslationUNet,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +46,7 @@ class TranslationNets:
     starts: {net: file that it starts from}.
   """
 
-  generator: generator_lib.TranslationGenerator
+  generator: generator_lib.TranslationGenerator | unet_lib.TranslationUNet
   style_encoder: encoder_lib.StyleEncoder
   discriminator: discriminator_lib.DomainDiscriminator
   mapping_network: mapping_lib.MappingNetwork | None
@@ -86,20 +91,25 @@ class TranslationNets:
       mapping = mapping_lib.MappingNetwork(
         domains=domains, style_dim=encoder["style_dim"], **section
       )
+    kind = nets.generator.get("kind", "stargan_v2")
+    if kind not in GENERATORS:
+      raise ValueError(
+        f"nets.generator.kind is {kind!r}; it must be one of "
+        + ", ".join(map(repr, GENERATORS))
+      )
+    generator = GENERATORS[kind](**shared, **fields("generator"))
     fan, fan_weights = None, ""
-    if nets.generator.w_hpf:
+    if kind == "stargan_v2" and generator.w_hpf:
       fan_weights = nets.fan.get("weights", "") if "fan" in nets else ""
       if not fan_weights:
         raise ValueError(
-          f"nets.generator.w_hpf is {nets.generator.w_hpf}, but nets.fan has "
+          f"nets.generator.w_hpf is {generator.w_hpf}, but nets.fan has "
           "no weights for the masks of the skips; give the file that `convert "
           "l2m_fan` writes (nets.fan.weights), or set w_hpf to 0"
         )
       fan = fan_lib.FAN(dtype=dtype, **fields("fan"))
     built = cls(
-      generator=generator_lib.TranslationGenerator(
-        **shared, **fields("generator")
-      ),
+      generator=generator,
       style_encoder=encoder_lib.StyleEncoder(
         **shared, domains=domains, **encoder
       ),
@@ -173,12 +183,12 @@ class TranslationNets:
 
   def draw(self, variables, frozen, image, style):
     """Redraws pictures in styles."""
-    masks = None
+    masks = ()
     if self.fan is not None:
       heatmaps = self.fan.apply(frozen["fan"], image)
-      masks = landmark_masks.face_masks(heatmaps)
+      masks = (landmark_masks.face_masks(heatmaps),)
     net = {"params": variables["generator"]["params"]}
-    return self.generator.apply(net, image, style, masks)
+    return self.generator.apply(net, image, style, *masks)
 
   def judge(self, variables, image, domain=None):
     """Logits of being a real picture of a domain, or (b, k) of each."""

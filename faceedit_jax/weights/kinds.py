@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from faceedit_jax.core.errors import UserError
 from faceedit_jax.models import (
   autoencoder,
   deep3d,
@@ -133,6 +134,12 @@ def _irse(nets):
 
 
 def _generator(nets):
+  kind = nets["generator"].get("kind", "stargan_v2")
+  if kind != "stargan_v2":
+    raise UserError(
+      f"nets.generator.kind is {kind!r}; published files hold 'stargan_v2', "
+      "choose a config with that (configs/l2m_gan.py:celeba_hq_smiling)"
+    )
   net = translation_generator.TranslationGenerator(**_fields(nets["generator"]))
   # The generator takes styles of any length; the encoder's section has it.
   style = nets.get("style_encoder", {}).get("style_dim", 64)

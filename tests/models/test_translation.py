@@ -13,6 +13,7 @@ from faceedit_jax.models.translation_generator import (
   TranslationGenerator,
   high_pass,
 )
+from faceedit_jax.models.translation_unet import TranslationUNet
 from faceedit_jax.nn.style import pick
 from tests.models.counts import array, parameters, randomised, shapes
 
@@ -237,9 +238,35 @@ def test_resnet_normalises_and_pools(rng):
   np.testing.assert_allclose(brighter[0, 0, 0, 1], 0.1 / 0.224, rtol=1e-4)
 
 
-def test_a_residual_generator_begins_with_the_picture_itself():
-  net = TranslationGenerator(16, 4, 8, w_hpf=0.0, residual=True)
-  x = jax.random.uniform(jax.random.key(0), (1, 16, 16, 3))
-  style = jnp.ones((1, 4))
-  variables = net.init(jax.random.key(1), x, style)
-  np.testing.assert_array_equal(net.apply(variables, x, style), x)
+def test_the_u_net_begins_with_the_picture_and_has_skips(rng):
+  net = TranslationUNet(16, 4, 8, halvings=2)
+  x, style = pictures(rng, 2, 16), jnp.asarray(rng.normal(size=(2, 5)), "f4")
+  run = jax.jit(net.apply)
+  start = net.init(jax.random.key(1), x, style)
+  np.testing.assert_array_equal(run(start, x, style), x)
+  variables = randomised(net, rng, x, style)
+  blind = dead_parameters(net, variables, x, style)
+  assert not [name for name in blind if "_conv" not in name]
+  assert all(name.endswith("['bias']") for name in blind)  # before a norm
+  edit = run(variables, x, style) - x
+  assert np.abs(run(variables, x, style + 1) - x - edit).max() > 1e-3
+  # What was seen at each size is read again there.
+  for level, width in ((0, 4), (1, 8)):
+    deaf = jax.tree.map(jnp.array, variables)
+    layer = deaf["params"][f"decode_{level}_conv1"]
+    assert layer["kernel"].shape[2] == 8 + width
+    layer["kernel"] = layer["kernel"].at[:, :, 8:].set(0)
+    assert np.abs(run(deaf, x, style) - x - edit).max() > 1e-3
+
+
+@pytest.mark.parametrize(
+  ("fields", "message"),
+  [
+    (dict(image_size=64), "32 x 32 pixels, wanted 64 x 64"),
+    (dict(halvings=6), "image_size is 32; it is halved 6 times"),
+  ],
+)
+def test_u_net_errors(fields, message):
+  net = TranslationUNet(**{**SMALL, **fields})
+  with pytest.raises(ValueError, match=message):
+    shapes(net, array(1, 32, 32, 3), array(1, 5))

@@ -35,13 +35,16 @@ def small_config(*overrides):
   return config_lib.override(config, [*SMALL, *overrides])
 
 
-def build(config=None, styles="factored", masks=False, **options):
+def build(
+  config=None, styles="factored", masks=False, published=True, **options
+):
   config = small_config() if config is None else config
   nets = config.nets.to_dict()
   recipe = config.stage.gan.recipe.to_dict()
   recipe |= dict(generator_start=0, styles=styles) | options
   del recipe["evaluation"]
-  nets["generator"]["residual"] = False  # it would begin with no change at all
+  if published:  # the U-Net would begin with no change at all
+    nets["generator"] = dict(channels=4, max_channels=8, w_hpf=0.0)
   if styles == "mapped":
     nets["mapping_network"] = dict(latent_dim=4, width=8, layers=2)
     recipe["weights"]["diversity"] = dict(start=1.0, end=0.0, steps=4)
@@ -290,9 +293,15 @@ def test_wrong_options_are_named(change, message):
 
 
 def test_skips_without_masks_are_refused():
-  config = small_config("nets.generator.w_hpf=1.0")
+  config = small_config()
+  config.nets.generator = dict(channels=4, max_channels=8, w_hpf=1.0)
   with pytest.raises(UserError, match="nets.fan has no weights"):
-    build(config)
+    build(config, published=False)
+
+
+def test_unknown_generators_are_refused():
+  with pytest.raises(UserError, match="kind is 'vae'; it must be one of"):
+    build(small_config("nets.generator.kind=vae"), published=False)
 
 
 def test_the_penalty_is_that_of_the_real_pictures_and_weighed():

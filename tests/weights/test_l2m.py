@@ -308,6 +308,12 @@ def test_files_of_another_size_say_theirs(monkeypatch, kind, keys, message):
   assert "\n" not in str(error.value)
 
 
+def test_a_generator_of_another_kind_is_refused(monkeypatch):
+  nets = {**NETS, "generator": {"kind": "unet", "channels": 4}}
+  with pytest.raises(UserError, match="kind is 'unet'; published files hold"):
+    convert_raw("l2m_generator", generator_keys(), monkeypatch, nets)
+
+
 def test_sizes_of_kinds():
   """A config without sections for FAN and ResNet-18 means the published."""
   for kind, count in (("l2m_fan", 6_333_603), ("resnet18", 11_176_512)):
