@@ -43,9 +43,11 @@ Neither paper nor release has training code; what stands here for it:
   several attributes  two domains each; heads and transformers of all domains on
                       one trunk, one decomposer (StarGAN v2's issues 30 and 31)
 Deviations of the embedded default, all for a training this short:
-  nets          narrow; no skips (`w_hpf=0`), for the masks that open them need
-                published weights; the generator adds its output to the picture
-                (`residual`), so that what an edit leaves alone is there at once
+  nets          narrow; the generator is a U-Net that adds its output to the
+                picture (`kind="unet"`): what an edit leaves alone is there at
+                once, and thin frames are taken away by looking at them. The
+                published one, without skips since the masks that open them need
+                published weights, learned neither in this time
   discriminator learns which side of each attribute real pictures are on, alone
                 at first (`labels`, `generator_start`; Reed et al. 2016)
   losses        cycle 5, style 1, r1 0.1 to 0.3, perceptual 0.2 in our own
