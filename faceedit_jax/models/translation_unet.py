@@ -81,7 +81,7 @@ class TranslationUNet(nn.Module):
       return InstanceNorm(name=name)(h)
 
     def styled(h, name):
-      # Starts as a plain norm: scales drawn at random halve what is learned.
+      # Starts as a plain norm: random scales slow the first steps.
       return AdaIN(self.dtype, init=zeros, name=name)(h, style)
 
     h, details = x, []
