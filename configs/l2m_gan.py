@@ -10,9 +10,9 @@ Smiling, Eyeglasses and Bangs. After it
       --attribute=+Smiling --output=out.png
 
 Variants (`--config=configs/l2m_gan.py:VARIANT`):
-  (none)        the default. README, "Attributes", has its scores.
-  long          the same with more people and steps and a wider generator. Not
-                run to its end.
+  (none)        the default.
+  long          the same with more people and steps. README, "Attributes", has
+                the scores of both.
   long_no_orthogonality   the ablation: the weight of the orthogonality is 0.
                 Not run.
   long_stargan_v2         the baseline: the same nets and data, StarGAN v2's
