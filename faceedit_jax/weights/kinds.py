@@ -8,7 +8,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from faceedit_jax.core.errors import UserError
 from faceedit_jax.models import (
   autoencoder,
   deep3d,
@@ -136,7 +135,7 @@ def _irse(nets):
 def _generator(nets):
   kind = nets["generator"].get("kind", "stargan_v2")
   if kind != "stargan_v2":
-    raise UserError(
+    raise ValueError(
       f"nets.generator.kind is {kind!r}; published files hold 'stargan_v2', "
       "choose a config with that (configs/l2m_gan.py:celeba_hq_smiling)"
     )
