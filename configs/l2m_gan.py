@@ -46,8 +46,9 @@ Deviations of the embedded default, all for a training this short:
   nets          narrow; the generator is a U-Net that adds its output to the
                 picture (`kind="unet"`): what an edit leaves alone is there at
                 once, and thin frames are taken away by looking at them. The
-                published one, without skips since the masks that open them need
-                published weights, learned neither in this time
+                published one, its output added too and without skips (the masks
+                that open them need published weights), did not learn to take
+                them away in 5,000 steps of edits
   discriminator learns which side of each attribute real pictures are on, alone
                 at first (`labels`, `generator_start`; Reed et al. 2016)
   losses        cycle 5, style 1, r1 0.1 to 0.3, perceptual 0.2 in our own
@@ -150,13 +151,11 @@ def get_config(variant=""):
   return ConfigDict(config)
 
 
-def nets(channels, max_channels, trunk_channels, w_hpf):
-  """The nets that both settings have."""
-  trunk = dict(channels=channels, max_channels=trunk_channels)
+def nets(channels, max_channels, generator):
+  """The nets that both settings have, around a generator."""
+  trunk = dict(channels=channels, max_channels=max_channels)
   return dict(
-    generator=dict(
-      channels=channels, max_channels=max_channels, w_hpf=float(w_hpf)
-    ),
+    generator=generator,
     style_encoder=dict(trunk, style_dim=64, factor_layers=3, rectified=False),
     discriminator=dict(trunk),
   )
@@ -227,11 +226,9 @@ def embedded(variant):
     num_threads=2,
   )
   steps = STEPS[variant]
-  made = nets(16, 64, 128, 0)
   # Not published: frames are taken away by looking at them.
-  made["generator"] = dict(
-    kind="unet", channels=16, max_channels=64, halvings=3
-  )
+  unet = dict(kind="unet", channels=16, max_channels=64, halvings=3)
+  made = nets(16, 128, unet)
   made["identity"] = dict(
     stages=(2, 2, 2, 2),
     widths=(16, 32, 64, 128),
@@ -345,7 +342,8 @@ def paper(variant, weights="weights"):
   """
   attributes = CELEBA[variant]
   baseline = variant == "stargan_v2"
-  made = nets(64, 512, 512, 1)  # 2^14 / 256 channels at first
+  # 2^14 / 256 channels at first.
+  made = nets(64, 512, dict(channels=64, max_channels=512, w_hpf=1.0))
   for section in made.values():
     section["weights"] = ""  # a converted file to start from
   made["fan"] = dict(

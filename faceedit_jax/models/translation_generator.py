@@ -13,12 +13,11 @@ from faceedit_jax.core.typing import Array, Float, Image, typechecked
 from faceedit_jax.nn.layers import (
   Features,
   conv,
-  dense,
-  instance_norm,
   resize,
   upsample2,
 )
 from faceedit_jax.nn.style import (
+  AdaIN,
   InstanceNorm,
   PreActBlock,
   check_size,
@@ -30,27 +29,6 @@ from faceedit_jax.nn.style import (
 # Sides in pixels at which details of the input are added to the output, and
 # the mask that says where.
 SKIPS = {32: 0, 64: 1, 128: 1}
-
-
-class AdaIN(nn.Module):
-  """Instance norm whose scale and bias are read from the style.
-
-  Attributes:
-    dtype: compute dtype.
-    init: initialiser of the layer that reads them.
-  """
-
-  dtype: Any = jnp.float32
-  init: Any = he_normal
-
-  @nn.compact
-  @typechecked
-  def __call__(self, x: Image, style: Float[Array, "b d"]) -> Features:
-    """(1 + scale) norm(x) + bias; keeps the shape (b, h, w, c)."""
-    layer = dense(2 * x.shape[-1], init=self.init, dtype=self.dtype, name="fc")
-    moved = layer(style)
-    scale, bias = jnp.split(moved[:, None, None], 2, -1)
-    return (1 + scale) * instance_norm(x) + bias
 
 
 class AdaINBlock(nn.Module):

@@ -12,7 +12,6 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from faceedit_jax.core.typing import Array, Float, Image, typechecked
-from faceedit_jax.models.translation_generator import AdaIN
 from faceedit_jax.nn.layers import (
   Features,
   average_pool2,
@@ -20,7 +19,13 @@ from faceedit_jax.nn.layers import (
   upsample2,
   zeros,
 )
-from faceedit_jax.nn.style import InstanceNorm, check_size, he_normal, leaky
+from faceedit_jax.nn.style import (
+  AdaIN,
+  InstanceNorm,
+  check_size,
+  he_normal,
+  leaky,
+)
 
 
 class TranslationUNet(nn.Module):

@@ -46,6 +46,27 @@ class InstanceNorm(nn.Module):
     return (y * scale + bias).astype(x.dtype)
 
 
+class AdaIN(nn.Module):
+  """Instance norm whose scale and bias are read from the style.
+
+  Attributes:
+    dtype: compute dtype.
+    init: initialiser of the layer that reads them.
+  """
+
+  dtype: Any = jnp.float32
+  init: Any = he_normal
+
+  @nn.compact
+  @typechecked
+  def __call__(self, x: Image, style: Float[Array, "b d"]) -> Features:
+    """(1 + scale) norm(x) + bias; keeps the shape (b, h, w, c)."""
+    layer = dense(2 * x.shape[-1], init=self.init, dtype=self.dtype, name="fc")
+    moved = layer(style)
+    scale, bias = jnp.split(moved[:, None, None], 2, -1)
+    return (1 + scale) * instance_norm(x) + bias
+
+
 class PreActBlock(nn.Module):
   """Two 3 x 3 convolutions behind activations, with a shortcut.
 
