@@ -95,6 +95,9 @@ STEPS = {
     score_identity=1500,
   ),
 }
+STEPS["long_no_orthogonality"] = STEPS["long"]
+# Each of its steps updates the generator twice.
+STEPS["long_stargan_v2"] = dict(STEPS["long"], gan=9000)
 
 # Weights of the losses.
 UNOFFICIAL = dict(
@@ -139,13 +142,14 @@ def get_config(variant=""):
   check_variant(variant, VARIANTS, "configs/l2m_gan.py")
   if variant.startswith("celeba") or variant == "stargan_v2":
     return ConfigDict(paper(variant))
-  config = embedded("long" if variant.startswith("long") else "")
+  config = embedded("" if variant == "smoke" else variant)
   recipe = config["stage"]["gan"]["recipe"]
   if variant == "long_no_orthogonality":
     recipe["weights"]["orthogonality"] = 0.0
   if variant == "long_stargan_v2":
     mapped(config)
     config["nets"]["mapping_network"]["width"] = 64
+    config["stages"] = ("gan",)  # there is no perceptual term
   if variant == "smoke":
     smoke(config)
   return ConfigDict(config)
@@ -195,7 +199,9 @@ def mapped(config):
     slow = recipe["optimizer"]["lr"] / 100
     recipe["optimizers"]["mapping_network"] = dict(lr=slow)
     weights, begin = recipe["weights"], recipe["generator_start"]
-    weights.pop("orthogonality", None)
+    recipe["perceptual"] = "none"
+    for term in ("orthogonality", "perceptual"):
+      weights.pop(term, None)
     weights["diversity"] = dict(
       start=1.0, end=0.0, begin=begin, steps=part["steps"] - begin
     )
@@ -207,7 +213,7 @@ def mapped(config):
 
 def embedded(variant):
   """Synthetic heads at 64 px."""
-  long = variant == "long"
+  long = variant.startswith("long")
   identities = 2000 if long else 700
   world = dict(
     source="synthetic_heads",
@@ -387,7 +393,7 @@ def paper(variant, weights="weights"):
     ),
     data,
     steps,
-    perceptual="none" if baseline else "features",
+    perceptual="features",
     evaluation=dict(
       data=dict(data),
       split="test",
