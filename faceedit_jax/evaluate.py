@@ -46,7 +46,9 @@ def evaluate_stage(
   variables = handover.load_view(
     stage.recipe, stage.checkpoints, place, ema, step
   )
-  frozen = handover.load_frozen(stage.recipe, stage.workdir, place)
+  frozen = handover.load_frozen(
+    stage.recipe, stage.workdir, place, skip=stage.recipe.loss_nets()
+  )
   return run_evaluators(stage, variables, frozen, step)
 
 

@@ -26,7 +26,7 @@ class Trained:
   Attributes:
     recipe: its recipe.
     variables: {net: variables} of the trained nets.
-    frozen: {net: variables} of the pretrained nets it reads.
+    frozen: {net: variables} of the pretrained nets that its edit reads.
     image_size: side of its pictures in pixels.
     info: {"stage", "step", "identity"}: what was loaded, as JSON values.
   """
@@ -76,7 +76,9 @@ def load(
   variables = handover.load_view(
     built.recipe, built.checkpoints, place, ema, step
   )
-  frozen = handover.load_frozen(built.recipe, built.workdir, place)
+  frozen = handover.load_frozen(
+    built.recipe, built.workdir, place, skip=built.recipe.loss_nets()
+  )
   if step is None:
     step = checkpoint.steps_in(built.checkpoints)[-1]
   info = {"stage": name, "step": step, "identity": built.identity}

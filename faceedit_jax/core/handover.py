@@ -1,7 +1,7 @@
 """Hands nets from one stage to the next, and to inference, by name."""
 
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.traverse_util
@@ -115,15 +115,30 @@ def load_nets(
 
 
 def load_frozen(
-  recipe: Recipe, workdir: pathlib.Path, place: Place
+  recipe: Recipe,
+  workdir: pathlib.Path,
+  place: Place,
+  skip: Sequence[str] = (),
 ) -> dict[str, Variables]:
   """Loads the frozen nets of a recipe.
 
   A frozen net without a source (say a fixed random projection) keeps the
   values of `init_frozen`.
+
+  Args:
+    recipe: whose nets.
+    workdir: where earlier stages lie.
+    place: onto the devices.
+    skip: names of nets to do without.
+
+  Returns:
+    {net: variables}.
   """
   fresh = jax.eval_shape(recipe.init_frozen, jax.random.key(0))
   sources = recipe.frozen()
+  fresh, sources = (
+    {net: of[net] for net in of if net not in skip} for of in (fresh, sources)
+  )
   abstract = place({net: fresh[net] for net in sources if net in fresh})
   loaded = load_nets(sources, abstract, workdir)
   rest = sorted(set(fresh) - set(sources))

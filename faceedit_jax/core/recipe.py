@@ -341,6 +341,10 @@ class Recipe(abc.ABC):
     del rng
     return {}
 
+  def loss_nets(self) -> Sequence[str]:
+    """Names of the frozen nets that only losses read: edits do without."""
+    return ()
+
   def init_from(self) -> Mapping[str, WeightSource]:
     """{net: where it starts from} of trained nets with a pretrained start."""
     return {}

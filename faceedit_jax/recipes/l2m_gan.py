@@ -153,6 +153,9 @@ class L2MGANRecipe(recipe_lib.Recipe):
   def frozen(self):
     return {**self.perceptual.frozen(), **self.nets.frozen()}
 
+  def loss_nets(self):
+    return tuple(self.perceptual.frozen())
+
   def init_frozen(self, rng):
     scale = self.perceptual.init_frozen(rng, self.image_size)
     return {**scale, **self.nets.init_frozen(rng)}

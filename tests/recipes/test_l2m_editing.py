@@ -30,15 +30,12 @@ def drawn(leaf):
 
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory):
-  """What training leaves; the nets that score are not trained yet."""
+  """What training leaves, without the nets that only score or train."""
   path = tmp_path_factory.mktemp("run")
   config = config_lib.load("configs/l2m_gan.py").to_dict()
   for name in ("generator", "style_encoder", "discriminator"):
     config["nets"][name] |= {"channels": 4, "max_channels": 8}
   config["image_size"] = SIZE
-  # The run needs no other stage then.
-  config["stage"]["gan"]["recipe"]["perceptual"] = "none"
-  config["stage"]["gan"]["recipe"]["weights"]["perceptual"] = 0.0
   stage = stages.make_stage(config_lib.from_dict(config), "gan", path)
   init = functools.partial(step_lib.init_state, stage.recipe)
   state = jax.tree.map(drawn, jax.eval_shape(init, jax.random.key(0)))
