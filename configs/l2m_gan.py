@@ -15,8 +15,9 @@ Variants (`--config=configs/l2m_gan.py:VARIANT`):
                 the scores of both.
   long_no_orthogonality   the ablation: the weight of the orthogonality is 0.
                 Not run.
-  long_stargan_v2         the baseline: the same nets and data, StarGAN v2's
-                styles and losses. Not run.
+  long_stargan_v2         the baseline: StarGAN v2's styles and losses
+                (adversarial, cycle, style, diversity) on the same data, with
+                the U-Net, the labels and r1 of the embedded runs. Not run.
   celeba_hq_smiling, celeba_hq_male   the paper's setting: CelebA-HQ at 256 px,
                 one attribute, batch 8, 100 k steps (StarGAN v2, the same nets:
                 about 3 days on one V100). Not run: the data is downloaded by
@@ -147,6 +148,8 @@ def get_config(variant=""):
   if variant == "long_no_orthogonality":
     recipe["weights"]["orthogonality"] = 0.0
   if variant == "long_stargan_v2":
+    own = recipe["weights"]
+    recipe["weights"] = dict(STARGAN_V2, labels=own["labels"], r1=own["r1"])
     mapped(config)
     config["nets"]["mapping_network"]["width"] = 64
     config["stages"] = ("gan",)  # there is no perceptual term
@@ -200,8 +203,6 @@ def mapped(config):
     recipe["optimizers"]["mapping_network"] = dict(lr=slow)
     weights, begin = recipe["weights"], recipe["generator_start"]
     recipe["perceptual"] = "none"
-    for term in ("orthogonality", "perceptual"):
-      weights.pop(term, None)
     weights["diversity"] = dict(
       start=1.0, end=0.0, begin=begin, steps=part["steps"] - begin
     )
