@@ -436,6 +436,7 @@ def paper(variant, weights="weights"):
   )
   if baseline:
     mapped(config)
+    made["style_encoder"]["factor_layers"] = 0  # as its files are read
   return config
 
 

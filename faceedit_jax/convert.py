@@ -28,9 +28,7 @@ from faceedit_jax.core import handover
 from faceedit_jax.core.errors import UserError, as_user_error
 from faceedit_jax.morphable import flame_files
 from faceedit_jax.weights import account, diffusers_names, reader
-from faceedit_jax.weights.kinds import KINDS
-
-DEFAULT_CONFIG = "configs/difffae.py:voxceleb256"
+from faceedit_jax.weights.kinds import KINDS, Kind
 
 
 def convert(
@@ -114,6 +112,19 @@ def _untrained(init, inputs, paths: Sequence[str]) -> dict[str, np.ndarray]:
   return jax.device_get(once())
 
 
+def _nets(config, section: str, fields: Sequence[str]):
+  """`nets` of a config, a section with what is said once for all nets."""
+  nets = config_lib.net_fields(config)
+  if fields:
+    recipe = config.stage[config.stages[-1]].recipe
+    known = {"image_size": config.image_size}
+    if "attributes" in recipe:  # each makes two
+      known["domains"] = 2 * len(recipe.attributes)
+    said = {field: known[field] for field in fields if field in known}
+    nets[section] = said | nets.get(section, {})
+  return nets
+
+
 def write(
   arrays: Mapping[str, np.ndarray],
   output: str | pathlib.Path,
@@ -145,7 +156,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
   arguments = list(sys.argv[1:] if arguments is None else arguments)
   try:
     if arguments[:1] == ["to_diffusers"]:
-      to_diffusers.run(arguments[1:], DEFAULT_CONFIG)
+      to_diffusers.run(arguments[1:], Kind.config)
     else:
       run(arguments)
   except UserError as error:
@@ -179,16 +190,17 @@ def run(arguments: Sequence[str]) -> None:
   parser.add_argument("--output", required=True, help="NAME.safetensors")
   parser.add_argument(
     "--config",
-    default=DEFAULT_CONFIG,
-    help="whose `nets` give the sizes (%(default)s); --config.nets.unet."
-    "context_dim=128 and so on change them",
+    help="whose `nets` give the sizes (one with the published ones); "
+    "--config.nets.unet.context_dim=128 and so on change them",
   )
   parser.add_argument("--seed", type=int, default=0, help="of untrained parts")
   overrides, arguments = config_lib.split_args(arguments)
   options = parser.parse_args(arguments)
+  made = KINDS.get(options.kind, Kind)
   with as_user_error("--config"):
-    config = config_lib.override(config_lib.load(options.config), overrides)
-  nets = config_lib.net_fields(config)
+    source = options.config or made.config
+    config = config_lib.override(config_lib.load(source), overrides)
+  nets = _nets(config, *made.shared)
   arrays, report = convert(options.kind, options.files, nets, options.seed)
   files = [pathlib.Path(name) for name in options.files]
   notes = {

@@ -218,7 +218,7 @@ def test_unet_takes_over_what_it_shares(tmp_path):
   ],
 )
 def test_nets_have_the_published_size(kind, count):
-  config = config_lib.load(convert.DEFAULT_CONFIG)
+  config = config_lib.load(convert.KINDS[kind].config)
   net, inputs = convert.KINDS[kind].net(config.nets.to_dict())
   shapes = jax.eval_shape(net.init, jax.random.key(0), *inputs)["params"]
   assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == count

@@ -45,6 +45,9 @@ class Kind:
     hint: of a file that does not fit: what its keys say it is, or "".
     sized: whether `keymap` gives the key map of a net, since the file's keys
       mean something else at other sizes.
+    config: whose nets are meant where none is given.
+    shared: (section, fields) of `nets` that a config says once for all nets:
+      "image_size", "domains".
   """
 
   what: str
@@ -57,6 +60,8 @@ class Kind:
   rival: rivals.Rival | None = None
   hint: Callable[[Mapping[str, Any]], str] = lambda state: ""
   sized: bool = False
+  config: str = "configs/difffae.py:voxceleb256"
+  shared: tuple[str, tuple[str, ...]] = ("", ())
 
   def keymap_of(self, net: Any) -> KeyMap:
     """The key map of a net that `net` gave."""
@@ -133,13 +138,14 @@ def _irse(nets):
 
 
 def _generator(nets):
-  kind = nets["generator"].get("kind", "stargan_v2")
+  section = nets.get("generator", {})
+  kind = section.get("kind", "stargan_v2")
   if kind != "stargan_v2":
     raise ValueError(
       f"nets.generator.kind is {kind!r}; published files hold 'stargan_v2', "
       "choose a config with that (configs/l2m_gan.py:celeba_hq_smiling)"
     )
-  net = translation_generator.TranslationGenerator(**_fields(nets["generator"]))
+  net = translation_generator.TranslationGenerator(**_fields(section))
   # The generator takes styles of any length; the encoder's section has it.
   style = nets.get("style_encoder", {}).get("style_dim", 64)
   style = jax.ShapeDtypeStruct((1, style), jnp.float32)
@@ -150,18 +156,18 @@ _DOMAIN = jax.ShapeDtypeStruct((1,), jnp.int32)
 
 
 def _style_encoder(nets):
-  net = style_encoder.StyleEncoder(**_fields(nets["style_encoder"]))
+  net = style_encoder.StyleEncoder(**_fields(nets.get("style_encoder", {})))
   return net, (_picture(net.image_size), _DOMAIN)
 
 
 def _discriminator(nets):
-  options = _fields(nets["discriminator"])
+  options = _fields(nets.get("discriminator", {}))
   net = domain_discriminator.DomainDiscriminator(**options)
   return net, (_picture(net.image_size),)
 
 
 def _mapping_network(nets):
-  options = _fields(nets["mapping_network"])
+  options = _fields(nets.get("mapping_network", {}))
   latent = jax.ShapeDtypeStruct((1, options.pop("latent_dim", 16)), jnp.float32)
   return mapping_network.MappingNetwork(**options), (latent, _DOMAIN)
 
@@ -180,6 +186,7 @@ def _lpips(net):
   return lambda nets: (lpips.LPIPS(net), (_picture(64), _picture(64)))
 
 
+_TRANSLATION = "configs/l2m_gan.py:celeba_hq_smiling"
 _DETAIL = 128  # numbers of DECA's detail code
 # A first stage brings along the LPIPS that it was trained with.
 _LPIPS_PARTS = (
@@ -291,15 +298,19 @@ KINDS: Mapping[str, Kind] = {
     ("generator", ""),
     hint=l2m.generator_hint,
     sized=True,
+    config=_TRANSLATION,
+    shared=("generator", ("image_size",)),
   ),
   "l2m_style_encoder": Kind(
     "style encoder in *_nets_ema.ckpt of L2M-GAN, or of StarGAN v2 with "
-    "factor_layers=0 (nets.style_encoder)",
+    "--config=configs/l2m_gan.py:stargan_v2 (nets.style_encoder)",
     _style_encoder,
     l2m.style_encoder,
     ("style_encoder", ""),
     hint=l2m.style_encoder_hint,
     sized=True,
+    config=_TRANSLATION,
+    shared=("style_encoder", ("image_size", "domains")),
   ),
   "l2m_discriminator": Kind(
     "discriminator in *_nets.ckpt of the same (nets.discriminator)",
@@ -308,6 +319,8 @@ KINDS: Mapping[str, Kind] = {
     ("discriminator", ""),
     hint=l2m.discriminator_hint,
     sized=True,
+    config=_TRANSLATION,
+    shared=("discriminator", ("image_size", "domains")),
   ),
   "l2m_fan": Kind(
     "face alignment network in *_nets_ema.ckpt of the same, or wing.ckpt "
@@ -315,6 +328,7 @@ KINDS: Mapping[str, Kind] = {
     _fan,
     l2m.fan,
     ("fan", ""),
+    config=_TRANSLATION,
   ),
   "stargan2_mapping_network": Kind(
     "mapping network in *_nets_ema.ckpt of StarGAN v2 (nets.mapping_network)",
@@ -322,6 +336,8 @@ KINDS: Mapping[str, Kind] = {
     l2m.mapping_network,
     ("mapping_network", ""),
     sized=True,
+    config="configs/l2m_gan.py:stargan_v2",
+    shared=("mapping_network", ("domains",)),
   ),
   "resnet18": Kind(
     "ResNet-18 of torchvision, or `vgg` in L2M-GAN's file (nets.features, if "
@@ -330,5 +346,6 @@ KINDS: Mapping[str, Kind] = {
     l2m.resnet18,
     ("vgg", "resnet18", ""),
     sized=True,
+    config=_TRANSLATION,
   ),
 }

@@ -177,8 +177,8 @@ def generator_hint(state: Mapping[str, Any]) -> str:
         "generator", {"image_size": 1 << bits, "w_hpf": w_hpf} | said
       )
   return (
-    _said("generator", said) + f" with image_size={8 << halvings}, or twice "
-    "that and w_hpf=0"
+    _said("generator", said) + f" with --config.image_size={8 << halvings}, or "
+    "twice that and --config.nets.generator.w_hpf=0"
   )
 
 
@@ -227,5 +227,12 @@ def _widest(state: Mapping[str, Any]) -> int:
 
 
 def _said(section: str, sizes: Mapping[str, int]) -> str:
-  flags = (f"--config.nets.{section}.{k}={v}" for k, v in sizes.items())
-  return "the file's net is " + " ".join(flags)
+  # Said once for all nets, the number of domains by the list of attributes.
+  own = dict(sizes)
+  domains, side = own.pop("domains", None), own.pop("image_size", None)
+  flags = [f"--config.image_size={side}"] if side else []
+  flags += [f"--config.nets.{section}.{k}={v}" for k, v in own.items()]
+  said = "the file's net is " + " ".join(flags)
+  if domains:
+    said += f" of {domains} domains, two for each of recipe.attributes"
+  return said

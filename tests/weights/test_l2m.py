@@ -1,7 +1,10 @@
 """Files in the layout of L2M-GAN's and StarGAN v2's, small ones of our own."""
 
+import re
+
 import numpy as np
 import pytest
+import safetensors.numpy
 
 from faceedit_jax import convert
 from faceedit_jax.core.errors import UserError
@@ -273,29 +276,30 @@ def test_every_key_of_the_full_size():
     (
       "l2m_generator",
       generator_keys(128, 128, 256),
-      "generator.image_size=128 --config.nets.generator.w_hpf=1 "
+      "config.image_size=128 --config.nets.generator.w_hpf=1 "
       "--config.nets.generator.channels=128 "
       "--config.nets.generator.max_channels=256",
     ),
     (
       "l2m_generator",
       generator_keys(256, 64, 128, w_hpf=0),
-      "generator.image_size=256 --config.nets.generator.w_hpf=0 ",
+      "config.image_size=256 --config.nets.generator.w_hpf=0 ",
     ),
     (
       "l2m_generator",
       generator_keys(128),
-      "channels=4 .* with image_size=128, or twice that and w_hpf=0",
+      "channels=4 .* with --config.image_size=128, or twice that and "
+      "--config.nets.generator.w_hpf=0",
     ),
     (
       "l2m_style_encoder",
       encoder_keys(size=128),
-      "style_encoder.image_size=128 .*domains=2 .*factor_layers=3",
+      "config.image_size=128 .*style_dim=6 .*factor_layers=3 of 2 domains",
     ),
     (
       "l2m_discriminator",
       trunk_keys("main", 32) | affine("main.7", 8, 3, 1, 1),
-      "discriminator.image_size=32 .*domains=3",
+      "config.image_size=32 .*of 3 domains, two for each",
     ),
     ("l2m_style_encoder", generator_keys(), "0 used.*another KIND"),
     ("l2m_generator", encoder_keys(), "0 used.*another KIND"),
@@ -306,6 +310,72 @@ def test_files_of_another_size_say_theirs(monkeypatch, kind, keys, message):
   with pytest.raises(UserError, match=message) as error:
     convert_raw(kind, raw, monkeypatch)
   assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+  ("kind", "keys"),
+  [
+    ("l2m_generator", generator_keys(128, 128, 256)),
+    ("l2m_generator", generator_keys(32, 8, 16, w_hpf=0)),
+    ("l2m_style_encoder", encoder_keys(size=32)),
+    (
+      "l2m_discriminator",
+      trunk_keys("main", 32) | affine("main.7", 8, 4, 1, 1),
+    ),
+  ],
+)
+def test_the_advice_can_be_followed(tmp_path, capsys, kind, keys):
+  path, out = tmp_path / "net.safetensors", tmp_path / "out.safetensors"
+  state = {k: np.zeros(s, np.float32) for k, s in keys.items()}
+  safetensors.numpy.save_file(state, path)
+  command = [kind, str(path), f"--output={out}"]
+  assert convert.main(command) == 2
+  said = capsys.readouterr().err
+  advice = re.findall(r"--config\.[\w.]+=\w+", said)
+  if "or twice that" in said:
+    advice = [flag.replace("=16", "=32") for flag in advice]
+  if "4 domains" in said:
+    advice.append("--config.stage.gan.recipe.attributes=('Smiling','Bangs')")
+  style = "--config.nets.style_encoder.style_dim=6"
+  assert convert.main([*command, *advice, style]) == 0, capsys.readouterr().err
+  assert out.is_file()
+
+
+def test_the_authors_file_needs_no_settings(tmp_path, monkeypatch):
+  raw = {
+    "generator": generator_keys(256, 64, 512, 64),
+    "style_encoder": encoder_keys(64, 512, size=256, base=64),
+    "mapping_network": {},
+  }
+  raw["discriminator"] = trunk_keys("main", 256, 64, 512)
+  raw["discriminator"] |= affine("main.10", 512, 2, 1, 1)
+  for i in range(4):
+    raw["mapping_network"] |= affine(f"shared.{2 * i}", 512 if i else 16, 512)
+    for k in range(2):
+      name = f"unshared.{k}.{2 * i}"
+      raw["mapping_network"] |= affine(name, 512, 512 if i < 3 else 64)
+  zeros = {
+    net: {k: np.broadcast_to(np.float32(0), s) for k, s in keys.items()}
+    for net, keys in raw.items()
+  }
+  monkeypatch.setattr(reader, "read", lambda path: zeros)
+  written = {}
+  monkeypatch.setattr(
+    convert, "write", lambda arrays, out, notes: written.update({out: arrays})
+  )
+  path = tmp_path / "100000_nets_ema.ckpt"
+  path.touch()
+  for kind in (
+    "l2m_generator",
+    "l2m_style_encoder",
+    "l2m_discriminator",
+    "stargan2_mapping_network",
+  ):
+    assert convert.main([kind, str(path), f"--output={kind}"]) == 0
+  count = {k: sum(a.size for a in v.values()) for k, v in written.items()}
+  assert count["l2m_generator"] == 43_295_363
+  assert count["l2m_style_encoder"] == 20_954_368
+  assert len(count) == 4
 
 
 def test_a_generator_of_another_kind_is_refused(monkeypatch):

@@ -111,7 +111,7 @@ def test_backbone_in_a_checkpoint_of_the_training_script(rng):
 def test_iresnet100(tmp_path):
   """Every key at its full size; the numbers themselves are zeros."""
   config = config_lib.override(
-    config_lib.load(convert.DEFAULT_CONFIG),
+    config_lib.load(KINDS["arcface"].config),
     ["nets.identity.stages=3,13,30,3"],
   )
   nets = config.nets.to_dict()
