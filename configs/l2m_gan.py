@@ -7,7 +7,7 @@ trains and scores the embedded default: synthetic heads at 64 px, one model for
 Smiling, Eyeglasses and Bangs. After it
 
     python -m faceedit_jax.edit --workdir=runs/l2m_gan --source=face.png \
-      --attribute=+Smiling --output=out.png
+      --aligned --attribute=+Smiling --output=out.png
 
 Variants (`--config=configs/l2m_gan.py:VARIANT`):
   (none)        the default.
@@ -28,7 +28,9 @@ Variants (`--config=configs/l2m_gan.py:VARIANT`):
                 release have them. Not run.
   stargan_v2    StarGAN v2 on CelebA-HQ (Male, as its authors). Not run.
                 Published (clovaai/stargan-v2, README): FID 13.73 from noise,
-                23.84 from references.
+                which is what the scores measure; 23.84 from references.
+  folders=NAME  the paper's setting on two folders of your own, of which the
+                second is called NAME (docs/l2m_gan.md). Not run on photos.
   smoke         the default cut down to seconds, for tests.
 
 Neither paper nor release has training code; what stands here for it:
@@ -77,6 +79,7 @@ VARIANTS = (
   "celeba_hq_multi",
   "celeba_hq_smiling_official",
   "stargan_v2",
+  "folders",
   "smoke",
 )
 
@@ -132,7 +135,7 @@ def get_config(variant=""):
   """The configuration of a variant.
 
   Args:
-    variant: one of VARIANTS.
+    variant: one of VARIANTS, or "folders=NAME".
 
   Returns:
     A ConfigDict: nets by name, and the stages in order.
@@ -140,9 +143,18 @@ def get_config(variant=""):
   Raises:
     ValueError: unknown variant.
   """
+  variant, _, name = variant.partition("=")
   check_variant(variant, VARIANTS, "configs/l2m_gan.py")
-  if variant.startswith("celeba") or variant == "stargan_v2":
-    return ConfigDict(paper(variant))
+  if variant == "folders":
+    return ConfigDict(folders(name or "b"))
+  if variant in CELEBA:
+    attributes = CELEBA[variant]
+    split_by = attributes[0] if len(attributes) == 1 else "celeba"
+    # Of an attribute: 1,412 test pictures of each side, the others train.
+    data = dict(
+      source="array_record", folder="celeba_hq_256", split_by=split_by
+    )
+    return ConfigDict(paper(attributes, data, READS, variant))
   config = embedded("" if variant == "smoke" else variant)
   recipe = config["stage"]["gan"]["recipe"]
   if variant == "long_no_orthogonality":
@@ -279,7 +291,9 @@ def embedded(variant):
     count,
     generator_start=labels,
     ema_warms_up=True,
-    evaluation=dict(data=dict(world), split="attributes", edits=0),
+    evaluation=dict(
+      data=dict(world), split="attributes", edits=0, weights=dict(FILES)
+    ),
   )
   count = steps["score_attributes"]
   # A set of its own: a smile at 64 px takes more people to learn than an edit.
@@ -330,24 +344,30 @@ def embedded(variant):
   )
 
 
+# Files in place of nets that only score, and those of FID.
+FILES = dict(classifier="", identity="", inception="", inception_torchvision="")
+# Attributes that are read to see whether an edit changes others.
+READS = ("Smiling", "Male", "Young", "Bangs", "Eyeglasses")
 # Attributes of the paper's variants.
 CELEBA = {
   "celeba_hq_smiling": ("Smiling",),
   "celeba_hq_smiling_official": ("Smiling",),
   "celeba_hq_male": ("Male",),
-  "celeba_hq_multi": ("Smiling", "Male", "Young", "Bangs", "Eyeglasses"),
+  "celeba_hq_multi": READS,
   "stargan_v2": ("Male",),
 }
 
 
-def paper(variant, weights="weights"):
+def paper(attributes, pictures, reads, variant="", weights="weights"):
   """CelebA-HQ at 256 px, sizes and rates of the released code.
 
   Args:
+    attributes: names of what is edited.
+    pictures: what names the set.
+    reads: names of what is scored.
     variant: one of CELEBA.
     weights: folder of converted files.
   """
-  attributes = CELEBA[variant]
   baseline = variant == "stargan_v2"
   # 2^14 / 256 channels at first.
   made = nets(64, 512, dict(channels=64, max_channels=512, w_hpf=1.0))
@@ -374,12 +394,8 @@ def paper(variant, weights="weights"):
     terms = STARGAN_V2
   elif variant.endswith("_official"):
     terms = OFFICIAL
-  single = len(attributes) == 1
   data = dict(
-    source="array_record",
-    folder="celeba_hq_256",
-    # Of an attribute: 1,412 test pictures of each side, the others train.
-    split_by=attributes[0] if single else "celeba",
+    pictures,
     batch_size=8,
     resized_crop=dict(probability=0.5, scale=(0.8, 1.0), ratio=(0.9, 1.1)),
     flip=0.5,
@@ -395,12 +411,15 @@ def paper(variant, weights="weights"):
     data,
     steps,
     perceptual="features",
+    alignment="celeba_hq",
     evaluation=dict(
       data=dict(data),
       split="test",
       edits=0,
+      reads=reads,
       counterfactuals=False,
       weights=dict(
+        FILES,
         identity=f"{weights}/arcface.safetensors",
         inception_torchvision=f"{weights}/inception_torchvision.safetensors",
       ),
@@ -411,13 +430,13 @@ def paper(variant, weights="weights"):
   classifier = stage_of(
     dict(
       name="attributes",
-      attributes=attributes,
+      attributes=reads,
       optimizer=optimizer(1e-3, 10_000, 500),
       ema_decay=0.999,
       jitter=0.02,
       evaluation=dict(split="test", data=dict(data)),
     ),
-    dict(data, batch_size=64, sampler="attributes", attributes=attributes),
+    dict(data, batch_size=64, sampler="attributes", attributes=reads),
     10_000,
   )
   stage.update(preview_every=1000, checkpoint_every=5000, keep_every=10_000)
@@ -438,6 +457,14 @@ def paper(variant, weights="weights"):
     mapped(config)
     made["style_encoder"]["factor_layers"] = 0  # as its files are read
   return config
+
+
+def folders(attribute):
+  """The paper's setting for pictures in two folders, without and with."""
+  pictures = dict(
+    source="domain_folder", folder="faces", size=256, alignment="celeba_hq"
+  )
+  return paper((attribute,), pictures, (attribute,))
 
 
 def smoke(config):

@@ -1,7 +1,8 @@
-"""The one alignment of faces, used by preparation, evaluation and editing.
+"""The alignments of faces, used by preparation, evaluation and editing.
 
 A similarity (rotation, one scale, shift) carries five points of a face onto
-the mean frontal points of the synthetic heads; `paste_back` undoes it.
+those of a template, most often the mean frontal points of the synthetic heads;
+`paste_back` undoes it.
 
 Coordinates are continuous: (0, 0) is the upper left corner of the upper left
 pixel, and pixel i covers [i, i + 1). Unit coordinates are the same, divided
@@ -31,6 +32,25 @@ CANONICAL5 = np.asarray(
   ],
   np.float32,
 )
+
+# The same points in a picture of CelebA-HQ. Its crop (Karras et al. 2018,
+# appendix C) is as wide as four distances of the eyes or 3.6 from eyes to
+# mouth, whichever is more, and its middle a tenth of the latter below the eyes;
+# of the mean face of CelebA (GeneGAN's preprocessing), made symmetric. Single
+# pictures scatter: the crop is made from fewer points than five.
+CELEBA_HQ5 = np.asarray(
+  [
+    (0.3750, 0.4733),
+    (0.6250, 0.4733),
+    (0.5000, 0.6229),
+    (0.3959, 0.7405),
+    (0.6041, 0.7405),
+  ],
+  np.float32,
+)
+
+# Where the pictures of a set have their faces.
+TEMPLATES = {"synthetic_heads": CANONICAL5, "celeba_hq": CELEBA_HQ5}
 
 # How far the aligned square may reach, in multiples of the picture's side.
 _MAX_REACH = 8.0
@@ -228,6 +248,19 @@ def check_points(points: np.ndarray, name: str = "") -> np.ndarray:
   return points
 
 
+def template(name: str) -> np.ndarray:
+  """One of TEMPLATES, float32 (5, 2).
+
+  Raises:
+    AlignError: there is none of this name.
+  """
+  if name not in TEMPLATES:
+    raise AlignError(
+      f"alignment is {name!r}; wanted one of {', '.join(TEMPLATES)}"
+    )
+  return TEMPLATES[name]
+
+
 @typechecked
 def align(
   image: UInt8[np.ndarray, "h w 3"],
@@ -259,15 +292,18 @@ def align(
   )
 
 
-def centre_square(image: np.ndarray, size: int) -> Aligned:
+def centre_square(
+  image: np.ndarray, size: int, template: np.ndarray = CANONICAL5
+) -> Aligned:
   """The largest centred square, resized; for pictures already aligned.
 
   Args:
     image: uint8 (h, w, 3).
     size: side of the square in pixels.
+    template: (5, 2), where their faces have the points, in unit coordinates.
 
   Returns:
-    The square with the matrix used; `landmarks5` are `CANONICAL5`.
+    The square with the matrix used; `landmarks5` are the template's.
   """
   height, width = image.shape[:2]
   side = min(height, width)
@@ -278,7 +314,7 @@ def centre_square(image: np.ndarray, size: int) -> Aligned:
       [0.0, scale, -scale * (height - side) / 2],
     ]
   )
-  return Aligned(warp(image, matrix, size), matrix, CANONICAL5.copy())
+  return Aligned(warp(image, matrix, size), matrix, template.copy())
 
 
 def feather_mask(size: int, feather: float = 0.08) -> np.ndarray:

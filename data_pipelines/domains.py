@@ -36,12 +36,20 @@ class DomainFolderSource:
     size: side of the pictures in pixels.
     split: "train", "validation" or "test"; the two latter are read from `val`
       where they have no folder of their own.
+    alignment: how the faces are framed, one of `align.TEMPLATES`.
 
   Raises:
     DomainError: there is no such split, or there are not two domains in it.
+    AlignError: there is no such alignment.
   """
 
-  def __init__(self, path: str | os.PathLike, size: int, split: str = "train"):
+  def __init__(
+    self,
+    path: str | os.PathLike,
+    size: int,
+    split: str = "train",
+    alignment: str = "synthetic_heads",
+  ):
     top = pathlib.Path(path)
     names = _FOLDERS.get(split, ())
     self.path = next((top / n for n in names if (top / n).is_dir()), None)
@@ -64,6 +72,7 @@ class DomainFolderSource:
         "and with the attribute, in the order of their names"
       )
     self._size = size
+    self._template = align.template(alignment)
     self._files: list[tuple[str, int]] = []
     for number, domain in enumerate(self.domains):
       files = sorted(
@@ -83,7 +92,7 @@ class DomainFolderSource:
   def __getitem__(self, index: int) -> dict[str, Any]:
     file, number = self._files[index]
     image = images.read_image(self.path / file)
-    aligned = align.centre_square(image, self._size)
+    aligned = align.centre_square(image, self._size, self._template)
     return {
       "image": aligned.image,
       "landmarks5": aligned.landmarks5,

@@ -397,7 +397,8 @@ def _open(kind: str, spec: Mapping, data_dir: pathlib.Path, split: str) -> Any:
     if spec.get("size") is None:
       raise SourceError("source 'domain_folder' needs `size`, in pixels")
     folder = data_dir / spec.get("folder", "")
-    return domains.DomainFolderSource(folder, spec["size"], split)
+    more = {k: spec[k] for k in ("alignment",) if spec.get(k) is not None}
+    return domains.DomainFolderSource(folder, spec["size"], split, **more)
   if kind.startswith("tfds:"):
     return TfdsSource(kind.removeprefix("tfds:"), split, data_dir)
   raise SourceError(
@@ -415,7 +416,8 @@ def open_source(
   Args:
     spec: a name, or a mapping with `source` and any of
       `folder` (under `data_dir`), `size`, `identities`, `frames`, `seed`,
-      `balance`, `holdout`, `landmarks`, `read_fields` (decode only these),
+      `balance`, `holdout`, `landmarks`, `alignment` (of `domain_folder`, see
+      `align.TEMPLATES`), `read_fields` (decode only these),
       `split_by` and `test_per_class` (a set prepared as a whole, see
       `celeba.splits`), `limit` (only the first examples), `balanced` (all
       identities equally often), `paired` (two frames as one example, the second

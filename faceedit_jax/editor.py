@@ -322,15 +322,15 @@ class Editor:
 
   def _square(self, image, picture, role, table, aligned) -> align.Aligned:
     """Cuts the square round the face of a picture."""
-    size = self.image_size
+    size, template = self.image_size, align.template(self.recipe.alignment)
     if aligned:
-      return align.centre_square(image, size)
+      return align.centre_square(image, size, template)
     points = find_face.listed(table, picture, role)
     name = role if isinstance(picture, np.ndarray) else os.fspath(picture)
     try:
       if points is None:
         points = self._find(image)
-      return align.align(image, align.check_points(points), size)
+      return align.align(image, align.check_points(points), size, template)
     except align.AlignError as error:
       raise UserError(f"{name}: {error}") from error
 

@@ -257,14 +257,14 @@ def read_example(
     masks: whether to add the labels.
 
   Returns:
-    `image` uint8 (s, s, 3), `landmarks5` (5, 2) where alignment has put the
+    `image` uint8 (s, s, 3), `landmarks5` (5, 2) where the crop puts a mean
     face, the same for all, `attributes` int8 (A,), `picture` int32, and where
     known `original` int32 (its number in CelebA), `partition` int8, `labels`
     uint8 (s, s).
   """
   out = {
     "image": read_picture(index, number, size),
-    "landmarks5": align.CANONICAL5.copy(),
+    "landmarks5": align.CELEBA_HQ5.copy(),
     "attributes": index.attributes[number],
     "picture": np.int32(number),
   }

@@ -26,7 +26,8 @@ def load(source: str) -> ConfigDict:
   """Loads a config file.
 
   Args:
-    source: "configs/x.py" for the file's default, or "configs/x.py:variant".
+    source: "configs/x.py" for the file's default, "configs/x.py:variant", or
+      "configs/x.py:variant=word" where a variant takes one.
 
   Returns:
     The locked config; lists have become tuples.
@@ -51,7 +52,8 @@ def load(source: str) -> ConfigDict:
   if get_config is None:
     raise ConfigError(f"{name} has no function get_config(variant) (--config)")
   variants = getattr(module, "VARIANTS", None)
-  if variant and variants is not None and variant not in variants:
+  known = variant.partition("=")[0]
+  if variant and variants is not None and known not in variants:
     raise ConfigError(_unknown_variant(name, variant, variants))
   if variant and not inspect.signature(get_config).parameters:
     raise ConfigError(f"{name} has no variants, got {variant!r} (--config)")

@@ -304,10 +304,12 @@ class Recipe(abc.ABC):
       read; a trained stage may be used, and go on training, with others.
     sliders: settings of `edit` that are numbers, or lists of them, and may be
       traced: another value needs no new compilation.
+    alignment: how faces lie in its pictures, one of `align.TEMPLATES`.
   """
 
   edit_options = ()
   sliders = ()
+  alignment = "synthetic_heads"
 
   @abc.abstractmethod
   def init(self, rng: Array) -> Mapping[str, Variables]:

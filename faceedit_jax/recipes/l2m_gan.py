@@ -58,6 +58,7 @@ class L2MGANRecipe(recipe_lib.Recipe):
     ema_decay: of all nets but the discriminator.
     ema_warms_up: whether the average starts short; see `optim.ema_warmup`.
     evaluator: scores the edits; None: nothing does.
+    alignment: see `Recipe`.
   """
 
   nets: nets_lib.TranslationNets
@@ -70,6 +71,7 @@ class L2MGANRecipe(recipe_lib.Recipe):
   ema_decay: float = 0.999
   ema_warms_up: bool = False
   evaluator: Any = None
+  alignment: str = "synthetic_heads"
 
   edit_options = ("evaluation",)
   sliders = ("strength", "strengths")
@@ -123,6 +125,7 @@ class L2MGANRecipe(recipe_lib.Recipe):
       )
       if options.get("evaluation") and {"classifier", "identity"} <= set(nets)
       else None,
+      alignment=options.get("alignment", cls.alignment),
     )
 
   # What the trainer asks for.
@@ -213,15 +216,17 @@ class L2MGANRecipe(recipe_lib.Recipe):
       )
       return (codes.edited(),), codes
     if kind == "latent":
-      shape = (len(target), self.nets.latent_dim)
-      noises = [
-        jax.random.normal(ctx.key(f"latent_{i}"), shape) for i in range(2)
-      ]
+      noises = self._noises(ctx)
       return tuple(self.nets.map(variables, z, target) for z in noises), None
     names = ("reference_image", "second_reference_image")
     return tuple(
       self.nets.own_style(variables, batch[n], target) for n in names
     ), None
+
+  def _noises(self, ctx):
+    """Two draws of noise for every picture."""
+    shape = (len(ctx.batch["target"]), self.nets.latent_dim)
+    return [jax.random.normal(ctx.key(f"latent_{i}"), shape) for i in range(2)]
 
   # Training.
 

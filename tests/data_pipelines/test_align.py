@@ -233,3 +233,24 @@ def test_real_portraits_align_to_the_template(shared):
     assert np.abs(out.landmarks5 - align.CANONICAL5).max() < 0.05
     back = align.paste_back(image, out.image, out.matrix)
     assert np.abs(back.astype(int) - image).mean() < 3
+
+
+def test_faces_of_celeba_hq():
+  """The published crop of the mean face puts its points on the template."""
+  face = np.array(
+    [
+      [-0.17607, -0.172844],
+      [0.1736, -0.17356],
+      [-0.00182, 0.0357164],
+      [-0.14617, 0.20185],
+      [0.14496, 0.19943],
+    ]
+  )
+  eyes, mouth = face[:2].mean(0), face[3:].mean(0)
+  side = max(4.0 * np.ptp(face[:2, 0]), 3.6 * np.hypot(*(mouth - eyes)))
+  corner = eyes + 0.1 * (mouth - eyes) - side / 2
+  seen = (face - corner) / side
+  assert np.abs(seen - align.CELEBA_HQ5).max() < 6e-3  # it is not symmetric
+  assert align.template("celeba_hq") is align.CELEBA_HQ5
+  with pytest.raises(align.AlignError, match="'ffhq'; wanted one of synthetic"):
+    align.template("ffhq")

@@ -1,13 +1,19 @@
-"""Runners of the losses that train the nets of `l2m`, gradients included."""
+"""Runners of the losses that train the nets of `l2m`, gradients included.
+
+They are those of the recipe itself, on the recorded nets and batch.
+"""
+
+import functools
 
 import jax
 import jax.numpy as jnp
 
-from faceedit_jax.losses.adversarial import bce, global_norm, r1_penalty
+from faceedit_jax.core import recipe as recipe_lib
+from faceedit_jax.losses.adversarial import bce, global_norm
 from faceedit_jax.losses.reconstruction import l1
-from faceedit_jax.losses.style_codes import diversity, factor_orthogonality
 from faceedit_jax.models.feature_resnet import imagenet_units
-from faceedit_jax.models.landmark_masks import face_masks
+from faceedit_jax.recipes.l2m_gan import L2MGANRecipe
+from faceedit_jax.recipes.translation_nets import TranslationNets
 from faceedit_jax.weights import l2m as maps
 from faceedit_jax.weights.keymap import BACK
 from tests.parity.harness import Case, nchw, runner
@@ -20,60 +26,104 @@ from tests.parity.l2m import (
   make_style_encoder,
 )
 
+# Ours by the recording's names.
+TERMS = {
+  "adv": "adversarial",
+  "cyc": "cycle",
+  "sty": "style",
+  "ds": "diversity",
+  "per": "perceptual",
+  "ort": "orthogonality",
+}
 
-def judged(judge, real, fake, y, y_trg) -> dict:
-  """What the discriminator's loss is made of."""
-  return {
-    "real": bce(judge(real, y), 1.0),
-    "fake": bce(judge(fake, y_trg), 0.0),
-    "reg": r1_penalty(lambda x: judge(x, y), real).mean(),
+
+class Recorded(L2MGANRecipe):
+  """The recipe, with the recording's noise."""
+
+  def _noises(self, ctx):
+    return [ctx.batch["noise"], ctx.batch["second_noise"]]
+
+
+def make_recipe(case: Case, perceptual=None, **nets) -> Recorded:
+  """The recipe of a recording's nets and weights of the losses."""
+  config = case.config
+  weights = {"adversarial": 1.0, "r1": config["lambda_reg"]}
+  for theirs, ours in TERMS.items():
+    if f"lambda_{theirs}" in config:
+      weights[ours] = config[f"lambda_{theirs}"]
+  absent = dict(mapping_network=None, latent_dim=0, fan=None, fan_weights="")
+  return Recorded(
+    nets=TranslationNets(image_size=config["img_size"], **(absent | nets)),
+    perceptual=perceptual,
+    attributes=tuple(map(str, range(config["num_domains"] // 2))),
+    image_size=config["img_size"],
+    txs={},
+    weights=weights,
+  )
+
+
+def make_ctx(batch, frozen=None):
+  return recipe_lib.Ctx(batch, frozen or {}, {}, {}, 0, jax.random.key(0))
+
+
+def against(recipe, trained, others, frozen, batch, kind):
+  """The discriminator's loss, and what it is made of."""
+  ctx, params = make_ctx(batch, frozen), {**others, **trained}
+  loss, aux = recipe.judge_loss(params, ctx, kind)
+  variables = {net: {"params": tree} for net, tree in params.items()}
+  style = recipe._new_styles(variables, ctx, kind)[0][0]
+  fake = recipe.nets.draw(variables, frozen, batch["image"], style)
+  judge = functools.partial(recipe.nets.judge, variables)
+  return loss, {
+    "loss": loss,
+    "real": bce(judge(batch["image"], batch["domain"]), 1.0),
+    "fake": bce(judge(fake, batch["target"]), 0.0),
+    "reg": aux.metrics["r1"],
   }
 
 
-def discriminator_loss(parts: dict, config) -> jax.Array:
-  return parts["real"] + parts["fake"] + config["lambda_reg"] * parts["reg"]
+def toward(recipe, trained, others, frozen, batch, kind):
+  """The generator's loss, and what it is made of."""
+  loss, aux = recipe.translate_loss(
+    {**others, **trained}, make_ctx(batch, frozen), kind
+  )
+  parts = {
+    theirs: aux.metrics[ours]
+    for theirs, ours in TERMS.items()
+    if ours in aux.metrics
+  }
+  if "ds" in parts:  # ours is to be made small
+    parts["ds"] = -parts["ds"]
+  return loss, {"loss": loss} | parts
 
 
 @runner("l2m/stargan2_losses")
 def stargan2_losses(case: Case) -> dict:
-  config = case.config
-  generator, g = make_generator(case, "generator")
-  encoder, e = make_style_encoder(case, "style_encoder", layers=0)
-  mapping, f = make_mapping(case, "mapping_network")
-  discriminator, d = make_discriminator(case, "discriminator")
-  x, y, y_trg = case.image("x"), labels(case, "y_org"), labels(case, "y_trg")
-  guides = {
-    "z": (case["z_trg"], case["z_trg2"]),
-    "r": (case.image("x_ref"), case.image("x_ref2")),
+  made = {
+    "generator": make_generator(case, "generator"),
+    "style_encoder": make_style_encoder(case, "style_encoder", layers=0),
+    "mapping_network": make_mapping(case, "mapping_network"),
+    "discriminator": make_discriminator(case, "discriminator"),
   }
-
-  @jax.jit
-  def run(weights, x, y, y_trg, guides):
-    g, e, f, d = weights
-    draw = lambda x, s: generator.apply(g, x, s)  # noqa: E731
-    judge = lambda x, y: discriminator.apply(d, x, y)  # noqa: E731
-    style = lambda x, y: encoder.apply(e, x, y)  # noqa: E731
-    styles = {"z": lambda z, y: mapping.apply(f, z, y), "r": style}
-    out = {}
-    for kind, pair in guides.items():
-      first, second = (styles[kind](guide, y_trg) for guide in pair)
-      fake = draw(x, first)
-      found = {
-        "adv": bce(judge(fake, y_trg), 1.0),
-        "sty": l1(style(fake, y_trg), first).mean(),
-        "ds": diversity(fake, draw(x, second)).mean(),
-        "cyc": l1(draw(fake, style(x, y)), x).mean(),
-      }
-      total = found["adv"] - config["lambda_ds"] * found["ds"]
-      total += sum(config[f"lambda_{k}"] * found[k] for k in ("sty", "cyc"))
-      against = judged(judge, x, fake, y, y_trg)
-      out |= {f"{kind}_g_{name}": value for name, value in found.items()}
-      out |= {f"{kind}_d_{name}": value for name, value in against.items()}
-      out[f"{kind}_g_loss"] = total
-      out[f"{kind}_d_loss"] = discriminator_loss(against, config)
-    return out
-
-  return dict(run((g, e, f, d), x, y, y_trg, guides))
+  nets = {name: net for name, (net, _) in made.items()}
+  recipe = make_recipe(case, latent_dim=case.config["latent_dim"], **nets)
+  params = {name: v["params"] for name, (_, v) in made.items()}
+  batch = {
+    "image": case.image("x"),
+    "domain": labels(case, "y_org"),
+    "target": labels(case, "y_trg"),
+    "noise": case["z_trg"],
+    "second_noise": case["z_trg2"],
+    "reference_image": case.image("x_ref"),
+    "second_reference_image": case.image("x_ref2"),
+  }
+  out = {}
+  for name, kind in (("z", "latent"), ("r", "reference")):
+    for side, loss in (("d", against), ("g", toward)):
+      run = jax.jit(functools.partial(loss, recipe, kind=kind))
+      _, parts = run(params, {}, {}, batch)
+      out |= {f"{name}_{side}_{k}": value for k, value in parts.items()}
+  return out
 
 
 def recorded_features(weights, x):
@@ -91,91 +141,83 @@ def recorded_features(weights, x):
   return h.mean((1, 2)) @ weights["fc.weight"].T + weights["fc.bias"]
 
 
+class RecordedFeatures:
+  """Distance in the features of the recording's net."""
+
+  def distance(self, frozen, a, b, points=None):
+    del points
+    seen = (recorded_features(frozen["features"], x) for x in (a, b))
+    return l1(*seen)
+
+
 @runner("l2m/unofficial_losses")
 def unofficial_losses(case: Case) -> dict:
-  config = case.config
-  generator, g = make_generator(
-    case, "generator", max_channels="g_max_conv_dim"
-  )
-  encoder, e = make_style_encoder(
-    case,
-    "style_encoder",
-    "style_transformer",
-    layers=4,
-    max_channels="se_max_conv_dim",
-  )
-  discriminator, d = make_discriminator(
-    case, "discriminator", max_channels="d_max_conv_dim"
-  )
-  fixed = {"features": case.state("resnet18", "model.")}
-  if config["w_hpf"] > 0:
-    finder, fixed["finder"] = make_fan(case, "fan")
-
-  def masks(fixed, x):
-    if "finder" not in fixed:
-      return None
-    return face_masks(finder.apply(fixed["finder"], x))
-
-  def edit(nets, fixed, x, y, y_trg):
-    codes = encoder.apply(nets["encoder"], x, y, y_trg)
-    style = codes.unrelated + codes.moved
-    fake = generator.apply(nets["generator"], x, style, masks(fixed, x))
-    return codes, style, fake
-
-  def against(d, nets, fixed, x, y, y_trg):
-    _, _, fake = edit(nets, fixed, x, y, y_trg)
-    judge = lambda x, y: discriminator.apply(d, x, y)  # noqa: E731
-    parts = judged(judge, x, fake, y, y_trg)
-    return discriminator_loss(parts, config), parts
-
-  def toward(nets, d, fixed, x, y, y_trg):
-    codes, style, fake = edit(nets, fixed, x, y, y_trg)
-    back = generator.apply(
-      nets["generator"], fake, codes.style, masks(fixed, fake)
-    )
-    again = encoder.apply(nets["encoder"], fake, y_trg, method="style")
-    features = [recorded_features(fixed["features"], v) for v in (x, fake)]
-    parts = {
-      "cyc": l1(back, x),
-      "sty": l1(style, again),
-      "per": l1(*features),
-      "ort": factor_orthogonality(codes.unrelated, codes.related, codes.moved),
-    }
-    parts = {name: value.mean() for name, value in parts.items()}
-    total = sum(config[f"lambda_{k}"] * value for k, value in parts.items())
-    parts["adv"] = bce(discriminator.apply(d, fake, y_trg), 1.0)
-    return total + parts["adv"], (parts, codes, style, fake)
+  made = {
+    "generator": make_generator(
+      case, "generator", max_channels="g_max_conv_dim"
+    ),
+    "style_encoder": make_style_encoder(
+      case,
+      "style_encoder",
+      "style_transformer",
+      layers=4,
+      max_channels="se_max_conv_dim",
+    ),
+    "discriminator": make_discriminator(
+      case, "discriminator", max_channels="d_max_conv_dim"
+    ),
+  }
+  nets = {name: net for name, (net, _) in made.items()}
+  frozen = {"features": case.state("resnet18", "model.")}
+  if case.config["w_hpf"] > 0:
+    nets["fan"], frozen["fan"] = make_fan(case, "fan")
+  recipe = make_recipe(case, RecordedFeatures(), **nets)
+  params = {name: v["params"] for name, (_, v) in made.items()}
+  batch = {
+    "image": case.image("x"),
+    "domain": labels(case, "y"),
+    "target": labels(case, "y_ref"),
+  }
 
   @jax.jit
-  def run(nets, d, fixed, *batch):
-    return (
-      jax.value_and_grad(against, has_aux=True)(d, nets, fixed, *batch),
-      jax.value_and_grad(toward, has_aux=True)(nets, d, fixed, *batch),
+  def run(params, frozen, batch):
+    judge = {"discriminator": params["discriminator"]}
+    learners = {n: params[n] for n in ("generator", "style_encoder")}
+    variables = {net: {"params": tree} for net, tree in params.items()}
+    codes = recipe.nets.encode(
+      variables, batch["image"], batch["domain"], batch["target"]
     )
+    fake = recipe.nets.draw(variables, frozen, batch["image"], codes.edited())
+    sides = [
+      jax.value_and_grad(functools.partial(loss, recipe), has_aux=True)(
+        own, params, frozen, batch, "moved"
+      )
+      for loss, own in ((against, judge), (toward, learners))
+    ]
+    return sides, codes, fake
 
-  batch = case.image("x"), labels(case, "y"), labels(case, "y_ref")
-  nets = {"generator": g, "encoder": e}
-  ((d_loss, d_parts), d_slopes), ((g_loss, extra), g_slopes) = run(
-    nets, d, fixed, *batch
-  )
-  g_parts, codes, style, fake = extra
+  (judged, translated), codes, fake = run(params, frozen, batch)
+  (_, d_parts), d_slopes = judged
+  (_, g_parts), g_slopes = translated
   out = {
-    "d_loss": d_loss,
-    "g_loss": g_loss,
     **{f"d_{name}": value for name, value in d_parts.items()},
     **{f"g_{name}": value for name, value in g_parts.items()},
-    "s_tilde": style,
+    "s_tilde": codes.edited(),
     "s_unrelated": codes.unrelated,
     "s_related": codes.related,
     "s_related_tilde": codes.moved,
     "x_fake": nchw(fake),
   }
-  encoding, factoring = _halves(g_slopes["encoder"]["params"])
+  encoding, factoring = _halves(g_slopes["style_encoder"])
+  encoder = nets["style_encoder"]
   slopes = {
-    "generator": (maps.generator(generator), g_slopes["generator"]["params"]),
+    "generator": (maps.generator(nets["generator"]), g_slopes["generator"]),
     "style_encoder": (maps.style_encoder(encoder), encoding),
     "style_transformer": (maps.style_encoder(encoder), factoring),
-    "discriminator": (maps.discriminator(discriminator), d_slopes["params"]),
+    "discriminator": (
+      maps.discriminator(nets["discriminator"]),
+      d_slopes["discriminator"],
+    ),
   }
   for name in case.outputs():
     if name.startswith("grad_"):

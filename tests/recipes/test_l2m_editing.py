@@ -1,5 +1,6 @@
 """A run of attributes, edited and exported from what it has recorded."""
 
+import dataclasses
 import functools
 
 import jax
@@ -7,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from data_pipelines import images
-from faceedit_jax import edit, export, stages
+from data_pipelines import align, images
+from faceedit_jax import edit, export, stages, trained
 from faceedit_jax.core import checkpoint
 from faceedit_jax.core import config as config_lib
 from faceedit_jax.core import step as step_lib
@@ -99,6 +100,18 @@ def test_mistakes(editor, given, message):
   with pytest.raises(UserError, match=message) as error:
     editor.edit(picture(0), aligned=True, **given)
   assert len(str(error.value).splitlines()) == 1
+
+
+def test_faces_are_framed_as_in_training(workdir):
+  found = trained.load(workdir)
+  recipe = dataclasses.replace(found.recipe, alignment="celeba_hq")
+  editor = edit.Editor(recipe, found.variables, found.frozen, SIZE)
+  given = align.CELEBA_HQ5.astype(float) * SIZE
+  framed = editor.edit(picture(0), aligned=True)
+  np.testing.assert_allclose(framed.points, given, atol=1e-4)
+  # With its points there, a picture lies as it should already.
+  moved = editor.edit(picture(0), landmarks={"source": given})
+  np.testing.assert_array_equal(moved.source, framed.source)
 
 
 def test_a_slider_needs_no_new_compilation(workdir):
