@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torchvision.models import inception as torchvision_inception
 
-from tests.models import inception_weights
+from tests.models import hashed_weights
 
 DIVIDE, SIZE, CLASSES = 8, 139, 12
 TRACED = ("Mixed_5d", "Mixed_6a", "Mixed_6e", "Mixed_7a", "Mixed_7b")
@@ -105,9 +105,9 @@ def run(net, pictures, traced=()):
 
 
 def load(net):
-  """Puts the weights of `inception_weights` in; returns them."""
+  """Puts the weights of `hashed_weights` in; returns them."""
   state = {
-    key: inception_weights.weight(key, tuple(value.shape))
+    key: hashed_weights.weight(key, tuple(value.shape))
     for key, value in net.state_dict().items()
     if not key.endswith("num_batches_tracked")
   }
@@ -121,7 +121,7 @@ def load(net):
 def main() -> None:
   net = build(DIVIDE, CLASSES)
   state = load(net)
-  pictures = inception_weights.pictures(SIZE)
+  pictures = hashed_weights.pictures(SIZE)
   own = run_own(net, pictures)
   out = own | run(net, pictures, TRACED)
   shapes = json.dumps({key: value.shape for key, value in state.items()})

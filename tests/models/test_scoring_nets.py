@@ -1,4 +1,4 @@
-"""The networks of the metrics: FID's Inception, and Deep3DFaceRecon."""
+"""Networks that measure: Inception, ResNet-18, and Deep3DFaceRecon."""
 
 import json
 import pathlib
@@ -12,11 +12,11 @@ from PIL import Image
 
 from faceedit_jax import convert
 from faceedit_jax.core.errors import UserError
-from faceedit_jax.models import deep3d, inception
+from faceedit_jax.models import deep3d, feature_resnet, inception
 from faceedit_jax.models.resnet import ResNet
 from faceedit_jax.nn.layers import resize
-from faceedit_jax.weights import keymap, perception
-from tests.models import inception_weights
+from faceedit_jax.weights import keymap, l2m, perception
+from tests.models import hashed_weights
 from tests.models.counts import array, parameters, randomised
 from tests.parity.harness import check_structure
 
@@ -34,7 +34,7 @@ def test_published_sizes():
 
 def recorded_state(recorded):
   shapes = json.loads(str(recorded["shapes"]))
-  return {k: inception_weights.weight(k, tuple(s)) for k, s in shapes.items()}
+  return {k: hashed_weights.weight(k, tuple(s)) for k, s in shapes.items()}
 
 
 def test_inception_is_the_one_of_pytorch_fid():
@@ -42,7 +42,7 @@ def test_inception_is_the_one_of_pytorch_fid():
   recorded = np.load(RECORDED)
   net = inception.Inception(width=4, classes=12)
   variables = keymap.convert(recorded_state(recorded), perception.inception)
-  pictures = jnp.asarray(inception_weights.pictures(139))
+  pictures = jnp.asarray(hashed_weights.pictures(139))
   check_structure(
     variables, jax.eval_shape(net.init, jax.random.key(0), pictures)
   )
@@ -73,7 +73,7 @@ def test_torchvisions_own_inception():
   state = recorded_state(recorded)
   state["AuxLogits.fc.weight"] = np.zeros((12, 96), np.float32)
   variables = keymap.convert(state, perception.inception_torchvision)
-  pictures = jnp.asarray(inception_weights.pictures(139))
+  pictures = jnp.asarray(hashed_weights.pictures(139))
   net = inception.Inception(width=4, classes=12, tensorflow=False)
   features, logits = jax.jit(net.apply)(variables, pictures)
   for found, name in ((features, "features"), (logits, "logits")):
@@ -84,6 +84,18 @@ def test_torchvisions_own_inception():
   whole = inception.Inception(classes=1000, tensorflow=False)
   # inception_v3's 27,161,264 without the helping classifier.
   assert parameters(whole, image) == 23_834_568
+
+
+@pytest.mark.parametrize("classes", [None, 12])
+def test_resnet_is_that_of_torchvision(classes):
+  """At an odd size, so that rims count."""
+  recorded = np.load(RECORDED.with_name("resnet_reference.npz"))
+  net = feature_resnet.FeatureResNet(classes=classes)
+  variables = keymap.convert(recorded_state(recorded), l2m.resnet18(net))
+  found = jax.jit(net.apply)(variables, hashed_weights.pictures(67))
+  wanted = recorded["features" if classes is None else "logits"]
+  assert wanted.std() > 0.05
+  np.testing.assert_allclose(found, wanted, atol=1e-5, rtol=1e-5)
 
 
 def test_pooling_leaves_padding_out_and_ends_in_a_maximum():

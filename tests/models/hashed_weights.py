@@ -1,4 +1,4 @@
-"""Weights and pictures for Inception that need no file."""
+"""Weights and pictures that need no file, for recordings of torchvision."""
 
 import zlib
 
@@ -26,13 +26,13 @@ def weight(key: str, shape: tuple[int, ...]) -> np.ndarray:
   """The array of a torch key, float32.
 
   Args:
-    key: as in the state of torchvision's inception_v3.
+    key: as in the state of torchvision's net.
     shape: in torch's layout.
   """
   x, leaf = uniform(key, shape), key.rsplit(".", 1)[-1]
   if leaf == "running_var":
     x = 0.7 + 0.3 * x
-  elif ".bn." in key and leaf == "weight":
+  elif leaf == "weight" and len(shape) == 1:
     x = 1.0 + 0.3 * x
   elif len(shape) > 1:  # outputs as large as inputs
     x = x * np.sqrt(3 / np.prod(shape[1:]))
