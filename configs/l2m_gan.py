@@ -12,12 +12,11 @@ Smiling, Eyeglasses and Bangs. After it
 Variants (`--config=configs/l2m_gan.py:VARIANT`):
   (none)        the default.
   long          the same with more people and steps. README, "Attributes", has
-                the scores of both.
+                the scores of all four.
   long_no_orthogonality   the ablation: the weight of the orthogonality is 0.
-                Not run.
   long_stargan_v2         the baseline: StarGAN v2's styles and losses
                 (adversarial, cycle, style, diversity) on the same data, with
-                the U-Net, the labels and r1 of the embedded runs. Not run.
+                the U-Net, the labels and r1 of the embedded runs.
   celeba_hq_smiling, celeba_hq_male   the paper's setting: CelebA-HQ at 256 px,
                 one attribute, batch 8, 100 k steps (StarGAN v2, the same nets:
                 about 3 days on one V100). Not run: the data is downloaded by
