@@ -142,10 +142,10 @@ def get_config(variant=""):
   Raises:
     ValueError: unknown variant.
   """
-  variant, _, name = variant.partition("=")
-  check_variant(variant, VARIANTS, "configs/l2m_gan.py")
-  if variant == "folders":
+  kind, _, name = variant.partition("=")
+  if kind == "folders":
     return ConfigDict(folders(name or "b"))
+  check_variant(variant, VARIANTS, "configs/l2m_gan.py")
   if variant in CELEBA:
     attributes = CELEBA[variant]
     split_by = attributes[0] if len(attributes) == 1 else "celeba"
@@ -162,7 +162,7 @@ def get_config(variant=""):
     own = recipe["weights"]
     recipe["weights"] = dict(STARGAN_V2, labels=own["labels"], r1=own["r1"])
     mapped(config)
-    config["nets"]["mapping_network"]["width"] = 64
+    config["nets"]["mapping_network"]["width"] = 64  # published: 512
     config["stages"] = ("gan",)  # there is no perceptual term
   if variant == "smoke":
     smoke(config)

@@ -63,6 +63,8 @@ def load(source: str) -> ConfigDict:
     if not variant or error.args != (variant,):
       raise
     raise ConfigError(_unknown_variant(name, variant, ())) from error
+  except ValueError as error:
+    raise ConfigError(f"{error} (--config)") from error
   return from_dict(config)
 
 

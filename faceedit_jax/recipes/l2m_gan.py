@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from data_pipelines import align
 from faceedit_jax.core import optim
 from faceedit_jax.core import recipe as recipe_lib
 from faceedit_jax.losses import adversarial, reconstruction, style_codes
@@ -80,6 +81,8 @@ class L2MGANRecipe(recipe_lib.Recipe):
   def from_config(cls, nets, options, image_size, dtype):
     """Builds the recipe from all of `nets` and the stage's options."""
     attributes = tuple(options.attributes)
+    alignment = options.get("alignment", cls.alignment)
+    align.template(alignment)  # there is one
     if options.generator_start and not options.weights.get("labels", 0.0):
       raise ValueError(
         f"recipe.generator_start is {options.generator_start}, but "
@@ -125,7 +128,7 @@ class L2MGANRecipe(recipe_lib.Recipe):
       )
       if options.get("evaluation") and {"classifier", "identity"} <= set(nets)
       else None,
-      alignment=options.get("alignment", cls.alignment),
+      alignment=alignment,
     )
 
   # What the trainer asks for.

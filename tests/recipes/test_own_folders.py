@@ -7,6 +7,7 @@ import pytest
 from data_pipelines import align, images
 from faceedit_jax import batches, stages
 from faceedit_jax.core import config as config_lib
+from faceedit_jax.core.errors import UserError
 from faceedit_jax.recipes import attribute_scores
 
 SIZE = 16
@@ -53,6 +54,15 @@ def test_it_trains_on_both_and_scores_the_held_out(config, tmp_path):
   assert {k: len(v) for k, v in examples.jobs.items()} == {"+hat": 2, "-hat": 2}
   points = examples.batch(examples.jobs["+hat"])["points"]
   np.testing.assert_array_equal(points, [align.CELEBA_HQ5] * 2)
+
+
+def test_mistakes(config, tmp_path):
+  for wrong in ("long=hat", "folder=hat"):
+    with pytest.raises(config_lib.ConfigError, match=f"no variant '{wrong}'"):
+      config_lib.load(f"configs/l2m_gan.py:{wrong}")
+  config = config_lib.override(config, ["stage.gan.recipe.alignment=ffhq"])
+  with pytest.raises(UserError, match="alignment is 'ffhq'; wanted one of"):
+    stages.make_stage(config, "gan", tmp_path / "run")
 
 
 def test_its_classifier_reads_the_same(config, tmp_path):

@@ -333,7 +333,7 @@ def test_the_advice_can_be_followed(tmp_path, capsys, kind, keys):
   said = capsys.readouterr().err
   advice = re.findall(r"--config\.[\w.]+=\w+", said)
   if "or twice that" in said:
-    advice = [flag.replace("=16", "=32") for flag in advice]
+    advice = [f.replace("image_size=16", "image_size=32") for f in advice]
   if "4 domains" in said:
     advice.append("--config.stage.gan.recipe.attributes=('Smiling','Bangs')")
   style = "--config.nets.style_encoder.style_dim=6"
@@ -376,6 +376,13 @@ def test_the_authors_file_needs_no_settings(tmp_path, monkeypatch):
   assert count["l2m_generator"] == 43_295_363
   assert count["l2m_style_encoder"] == 20_954_368
   assert len(count) == 4
+  # StarGAN v2's encoder has no factors.
+  for key in [k for k in zeros["style_encoder"] if k.startswith("transform")]:
+    del zeros["style_encoder"][key]
+  command = ["l2m_style_encoder", str(path), "--output=plain"]
+  assert convert.main(command) == 2
+  config = "--config=configs/l2m_gan.py:stargan_v2"
+  assert convert.main([*command, config]) == 0
 
 
 def test_a_generator_of_another_kind_is_refused(monkeypatch):
