@@ -397,8 +397,8 @@ def _open(kind: str, spec: Mapping, data_dir: pathlib.Path, split: str) -> Any:
     if spec.get("size") is None:
       raise SourceError("source 'domain_folder' needs `size`, in pixels")
     folder = data_dir / spec.get("folder", "")
-    more = {k: spec[k] for k in ("alignment",) if spec.get(k) is not None}
-    return domains.DomainFolderSource(folder, spec["size"], split, **more)
+    alignment = spec.get("alignment", "synthetic_heads")
+    return domains.DomainFolderSource(folder, spec["size"], split, alignment)
   if kind.startswith("tfds:"):
     return TfdsSource(kind.removeprefix("tfds:"), split, data_dir)
   raise SourceError(
