@@ -41,7 +41,7 @@ the autoencoder's factor is 4 at 64 px (paper: 8) so that latents keep 16 x 16.
 The codebook starts wide, with the commitment weight of the VQ-VAE paper
 (published: within 1 / codes, "legacy" weight), for a training this short.
 The two convolutions round the latent start orthogonal in every variant
-(published: as any other convolution); see `models/autoencoder.py`.
+(published: as any other convolution); see `models/diffusion/autoencoder.py`.
 The denoiser predicts v instead of the noise (paper). Chosen for short
 trainings without a comparison: an error of the noise counts 1 / sqrt(abar_T),
 here 84, times in the estimate of the picture at the last step, one of v once.

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from data_pipelines import align
-from data_pipelines.windows import (
+from data_pipelines.crops import (
   NEAREST,
   SMOOTH,
   mirror,

@@ -19,11 +19,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from data_pipelines.videos import command
+from faceedit_jax import feature_cache, train
 from faceedit_jax import main as main_lib
-from faceedit_jax import readings, train
 from faceedit_jax import stages as stages_lib
 from faceedit_jax.core import config as config_lib
-from faceedit_jax.core import handover, sharding
+from faceedit_jax.core import partial_restore, sharding
 from faceedit_jax.core.config import ConfigDict
 from faceedit_jax.core.errors import UserError, as_user_error
 from faceedit_jax.core.typing import Variables
@@ -57,17 +57,17 @@ def load_nets(stage: Stage, config: ConfigDict) -> dict[str, Variables] | None:
       "records nothing of a frame; `python -m data_pipelines.prepare` makes "
       "sets without"
     )
-  handover.check_files(stage.recipe.frozen())
+  partial_restore.check_files(stage.recipe.frozen())
   sources = {name: stage.recipe.frozen()[name] for name in names}
   for name in dict.fromkeys(s.stage for s in sources.values() if s.stage):
     data_dir = str(stage.data_dir)
     main_lib.prepare_data(config, [name], data_dir)
     if not train.run(config, stage.workdir, "train", name, data_dir):
       return None
-  place = handover.place_on(sharding.replicated(_mesh()))
+  place = partial_restore.place_on(sharding.replicated(_mesh()))
   fresh = jax.eval_shape(stage.recipe.init_frozen, jax.random.key(0))
   abstract = place({name: fresh[name] for name in names})
-  return handover.load_nets(sources, abstract, stage.workdir)
+  return partial_restore.load_nets(sources, abstract, stage.workdir)
 
 
 def make_annotator(
@@ -107,8 +107,8 @@ def make_annotator(
   annotate.needs = (POINTS68,) if landmarks else ()
   # A set begun with other nets is another set.
   fields = ",".join(sorted(stage.options["recipe"].get("recorded", ())))
-  said = f"{fields} {readings.digest(frozen)} {least:g}"
-  annotate.version = f"{readings.RECORD} {said}"
+  said = f"{fields} {feature_cache.digest(frozen)} {least:g}"
+  annotate.version = f"{feature_cache.RECORD} {said}"
   return annotate
 
 

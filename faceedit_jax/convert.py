@@ -2,7 +2,7 @@
 
   python -m faceedit_jax.convert KIND FILE... --output=NET.safetensors
 
-Every key of the file is accounted for; see `weights/account.py`.
+Every key of the file is accounted for; see `weights/key_report.py`.
 """
 
 import argparse
@@ -24,11 +24,11 @@ import safetensors.numpy
 
 from faceedit_jax import to_diffusers
 from faceedit_jax.core import config as config_lib
-from faceedit_jax.core import handover
+from faceedit_jax.core import partial_restore
 from faceedit_jax.core.errors import UserError, as_user_error
 from faceedit_jax.morphable import flame_files
-from faceedit_jax.weights import account, diffusers_names, reader
-from faceedit_jax.weights.kinds import KINDS, Kind
+from faceedit_jax.weights import diffusers_names, key_report, reader
+from faceedit_jax.weights.checkpoint_formats import KINDS, Kind
 
 
 def convert(
@@ -36,7 +36,7 @@ def convert(
   files: str | pathlib.Path | Sequence[str | pathlib.Path],
   nets: Mapping[str, Any],
   seed: int = 0,
-) -> tuple[dict[str, np.ndarray], account.Report]:
+) -> tuple[dict[str, np.ndarray], key_report.Report]:
   """Converts a published net.
 
   Args:
@@ -75,7 +75,7 @@ def convert(
   if made.rival and diffusers_names.recognised(state):
     names = made.rival.naming(net)
     keymap = diffusers_names.keymap(diffusers_names.table(names, wanted))
-  arrays, report = account.fit(
+  arrays, report = key_report.fit(
     state, keymap, wanted, made.fresh, made.widened, made.renewed
   )
   report.elsewhere = reader.count(raw) - len(state)
@@ -95,7 +95,7 @@ def _convert_tables(kind: str, paths: Sequence[str | pathlib.Path]):
       raise ValueError(f"got {len(paths)} files, wanted one")
     arrays = flame_files.READERS[kind][1](paths[0])
     left = flame_files.unread(paths[0])
-  return arrays, account.Report(used=sorted(arrays), dead=left)
+  return arrays, key_report.Report(used=sorted(arrays), dead=left)
 
 
 def _untrained(init, inputs, paths: Sequence[str]) -> dict[str, np.ndarray]:
@@ -108,7 +108,7 @@ def _untrained(init, inputs, paths: Sequence[str]) -> dict[str, np.ndarray]:
     flat = flax.traverse_util.flatten_dict(init(*zeros), sep="/")
     return {path: flat[path] for path in paths}
 
-  once = jax.jit(some, compiler_options=handover.run_once())
+  once = jax.jit(some, compiler_options=partial_restore.run_once())
   return jax.device_get(once())
 
 

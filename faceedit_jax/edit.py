@@ -22,10 +22,10 @@ import tqdm
 from absl import logging
 
 from data_pipelines import images
-from faceedit_jax import find_face
 from faceedit_jax.core import config as config_lib
 from faceedit_jax.core.errors import UserError, as_user_error
-from faceedit_jax.editor import SOURCE, Editor, EditResult
+from faceedit_jax.editing import find_face
+from faceedit_jax.editing.editor import SOURCE, Editor, EditResult
 
 __all__ = ["EditResult", "Editor", "main", "run"]
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import jax
 
 from faceedit_jax import stages as stages_lib
-from faceedit_jax.core import checkpoint, handover
+from faceedit_jax.core import checkpoint, partial_restore
 from faceedit_jax.core.errors import UserError, as_user_error
 from faceedit_jax.core.typing import Variables
 from faceedit_jax.stages import Stage
@@ -40,13 +40,13 @@ def evaluate_stage(
   stages_lib.check_trained(stage, step)
   if step is None:
     step = checkpoint.steps_in(stage.checkpoints)[-1]
-  place = handover.place_on(
+  place = partial_restore.place_on(
     jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
   )
-  variables = handover.load_view(
+  variables = partial_restore.load_view(
     stage.recipe, stage.checkpoints, place, ema, step
   )
-  frozen = handover.load_frozen(
+  frozen = partial_restore.load_frozen(
     stage.recipe, stage.workdir, place, skip=stage.recipe.loss_nets()
   )
   return run_evaluators(stage, variables, frozen, step)
@@ -118,11 +118,11 @@ def load_scoring(evaluator, stage: "Stage") -> dict[str, Variables] | None:
         flush=True,
       )
       return None
-  place = handover.place_on(
+  place = partial_restore.place_on(
     jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
   )
   fresh = jax.eval_shape(evaluator.init_scoring, jax.random.key(0))
-  return handover.load_nets(sources, place(fresh), stage.workdir)
+  return partial_restore.load_nets(sources, place(fresh), stage.workdir)
 
 
 def table(results: Results) -> str:

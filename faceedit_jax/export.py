@@ -315,11 +315,12 @@ def export_stage(
     batch: see `export_edit`.
     knobs: see `export_edit`.
   """
-  from faceedit_jax import editor, trained  # noqa: PLC0415  (nets, only here)
+  from faceedit_jax import load_trained
+  from faceedit_jax.editing import editor
 
-  made = trained.load(workdir, config, stage, ema)
+  made = load_trained.load(workdir, config, stage, ema)
   recipe = made.recipe
-  if not trained.can_edit(type(recipe)):
+  if not load_trained.can_edit(type(recipe)):
     raise UserError(
       f"stage {made.info['stage']!r} trains nets for other stages; export one "
       "that edits (--stage)"

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 
 from faceedit_jax import recipes
-from faceedit_jax.core import checkpoint, handover
+from faceedit_jax.core import checkpoint, partial_restore
 from faceedit_jax.core import config as config_lib
 from faceedit_jax.core import recipe as recipe_lib
 from faceedit_jax.core.errors import (
@@ -173,11 +173,11 @@ def check_files(stage: Stage) -> None:
   """
   recipe = stage.recipe
   if finished_step(stage) is None:
-    handover.check_files(recipe.init_from())
-    handover.check_files(recipe.frozen())
+    partial_restore.check_files(recipe.init_from())
+    partial_restore.check_files(recipe.frozen())
   for evaluator in recipe.evaluators().values():
     if stage.options.get("evaluate", True) and hasattr(evaluator, "scoring"):
-      handover.check_files(evaluator.scoring())
+      partial_restore.check_files(evaluator.scoring())
 
 
 def finished_step(stage: Stage) -> int | None:

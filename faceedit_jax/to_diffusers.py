@@ -19,12 +19,12 @@ import jax
 import numpy as np
 import safetensors.numpy
 
-from faceedit_jax.core import checkpoint, handover
+from faceedit_jax.core import checkpoint, partial_restore
 from faceedit_jax.core import config as config_lib
 from faceedit_jax.core.errors import UserError, as_user_error
 from faceedit_jax.core.recipe import WeightSource
 from faceedit_jax.weights import diffusers_names
-from faceedit_jax.weights.kinds import KINDS
+from faceedit_jax.weights.checkpoint_formats import KINDS
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 _VERSION = "0.42.1"  # of diffusers, with which the tests load such folders
@@ -66,10 +66,10 @@ def export(
   with as_user_error(f"to_diffusers {kind}"):
     options = rival.options(net)
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    variables = handover.load_net(
+    variables = partial_restore.load_net(
       rival.net,
       WeightSource(path=str(source), ema=ema),
-      handover.place_on(device)(wanted),
+      partial_restore.place_on(device)(wanted),
       pathlib.Path(),
     )
   arrays = flax.traverse_util.flatten_dict(jax.device_get(variables), sep="/")

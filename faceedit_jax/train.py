@@ -21,15 +21,15 @@ from clu import parameter_overview
 from jax.experimental import multihost_utils
 
 import faceedit_jax
-from faceedit_jax import batches as batches_lib
 from faceedit_jax import evaluate
-from faceedit_jax import readings as readings_lib
+from faceedit_jax import feature_cache as readings_lib
+from faceedit_jax import input_pipeline as batches_lib
 from faceedit_jax import stages as stages_lib
-from faceedit_jax.core import checkpoint, distributed, handover, sharding
+from faceedit_jax.core import checkpoint, distributed, partial_restore, sharding
 from faceedit_jax.core import rng as rng_lib
 from faceedit_jax.core import state as state_lib
 from faceedit_jax.core import step as step_lib
-from faceedit_jax.core.ahead import CompileAhead
+from faceedit_jax.core.aot_compile import CompileAhead
 from faceedit_jax.core.errors import (
   DivergedError,
   UserError,
@@ -146,7 +146,7 @@ def _train(stage, config, title, stop, say, held) -> bool:
   store = checkpoint.Checkpoints(
     stage.checkpoints, int(options.get("keep") or 3), options.get("keep_every")
   )
-  frozen = handover.load_frozen(recipe, stage.workdir, place)
+  frozen = partial_restore.load_frozen(recipe, stage.workdir, place)
   start = store.latest or 0
 
   # The step, compiled while the state is made and pictures are read.
@@ -176,7 +176,7 @@ def _train(stage, config, title, stop, say, held) -> bool:
     state = jax.jit(
       lambda: init(jax.random.key(stage.seed)),
       out_shardings=shardings,
-      compiler_options=handover.run_once(),
+      compiler_options=partial_restore.run_once(),
     )()
     sources = recipe.init_from()
     if sources:
@@ -186,8 +186,8 @@ def _train(stage, config, title, stop, say, held) -> bool:
           for net in abstract.params
         }
       )
-      loaded = handover.load_nets(sources, nets, stage.workdir)
-      state = handover.start_from(state, loaded, shardings)
+      loaded = partial_restore.load_nets(sources, nets, stage.workdir)
+      state = partial_restore.start_from(state, loaded, shardings)
   if first:
     checkpoint.write_json(stage.directory / "config.json", stage.identity)
     _describe(stage.directory, abstract, frozen, say, title)
@@ -262,7 +262,7 @@ def _train(stage, config, title, stop, say, held) -> bool:
     say(f"{title}: finished and stopped before what comes next")
     return False
   if options.get("evaluate", True) and recipe.evaluators():
-    ema = handover.main_ema(recipe)
+    ema = partial_restore.main_ema(recipe)
     variables = distributed.to_local(state_lib.view(state, ema or None), mesh)
     frozen = distributed.to_local(frozen, mesh)
     if first:
@@ -407,7 +407,7 @@ class _Preview:
       k: jax.make_array_from_process_local_data(everywhere, v)
       for k, v in batch.items()
     }
-    ema = handover.main_ema(stage.recipe) or None
+    ema = partial_restore.main_ema(stage.recipe) or None
 
     def preview(state, frozen, batch):
       key = rng_lib.key(jax.random.key(stage.seed), 0, "preview")

@@ -23,7 +23,8 @@ from PIL import Image
 from faceedit_jax import recipes
 from faceedit_jax.core import config as config_lib
 from faceedit_jax.core.config import ConfigDict
-from faceedit_jax.models import deep3d, inception
+from faceedit_jax.models.faces import deep3d
+from faceedit_jax.models.perception import inception
 from faceedit_jax.morphable import model as model_lib
 from faceedit_jax.morphable import procedural
 from tests import video_set

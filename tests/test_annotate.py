@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from data_pipelines.videos import prepare
-from faceedit_jax import annotate, readings, train
+from faceedit_jax import annotate, feature_cache, train
 from faceedit_jax.core import recipe as recipe_lib
 from faceedit_jax.core.errors import UserError, WorkdirError
 from tests import video_set
@@ -113,11 +113,11 @@ def test_a_set_of_other_nets_is_refused(tmp_path):
   trained = stage()
   trained.options["data"] = {"folder": "toy"}
   trained.data_dir = tmp_path
-  readings.check_recorded(trained, net(1.0))
+  feature_cache.check_recorded(trained, net(1.0))
   with pytest.raises(WorkdirError, match="other weights of gain .* annotate"):
-    readings.check_recorded(trained, net(1.5))
+    feature_cache.check_recorded(trained, net(1.5))
   trained.options["data"] = {"folder": "prepared_by_others"}
-  readings.check_recorded(trained, net(1.5))
+  feature_cache.check_recorded(trained, net(1.5))
 
   # An annotator of one's own says nothing of nets.
   def level(frame):
@@ -132,7 +132,7 @@ def test_a_set_of_other_nets_is_refused(tmp_path):
     split_file=video_set.everybody(tmp_path),
   )
   trained.options["data"] = {"folder": "own"}
-  readings.check_recorded(trained, net(1.5))
+  feature_cache.check_recorded(trained, net(1.5))
 
 
 def test_stages_that_are_needed_are_trained_first(monkeypatch):

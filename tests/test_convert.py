@@ -18,8 +18,8 @@ import safetensors.numpy
 from faceedit_jax import convert
 from faceedit_jax.core import config as config_lib
 from faceedit_jax.core.errors import UserError
-from faceedit_jax.models.iresnet import IResNet
-from faceedit_jax.models.unet import UNet
+from faceedit_jax.models.diffusion.unet import UNet
+from faceedit_jax.models.faces.iresnet import IResNet
 from faceedit_jax.weights import reader
 from tests.parity.harness import load_case
 from tests.parity.ldm import autoencoder_options

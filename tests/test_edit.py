@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 
 from data_pipelines import align
-from faceedit_jax import edit, export, trained
+from faceedit_jax import edit, export, load_trained
 from faceedit_jax.core import recipe as recipe_lib
 from faceedit_jax.core.errors import CheckpointError, UserError
-from tests.toy_editor import (
+from tests.editing.toy_editor import (
   MIDDLE,
   SIZE,
   ToyEditor,
@@ -67,9 +67,9 @@ def one_line(capsys):
 
 
 def test_the_last_editing_stage_is_loaded_from_the_record(workdir):
-  config = trained.recorded_config(workdir)
+  config = load_trained.recorded_config(workdir)
   assert config["stages"] == ("ae", "head") and config["image_size"] == SIZE
-  loaded = trained.load(workdir)
+  loaded = load_trained.load(workdir)
   assert isinstance(loaded.recipe, ToyEditor)
   assert set(loaded.variables) == {"head"}
   assert set(loaded.frozen) == {"enc", "dec"}
@@ -103,7 +103,7 @@ def test_points_may_be_given(editor):
 
 def test_a_detector_may_be_given(editor):
   picture, points = portrait()
-  loaded = trained.Trained(
+  loaded = load_trained.Trained(
     editor.recipe, editor._variables, editor._frozen, SIZE
   )
   calls = []
@@ -386,7 +386,7 @@ def test_workdirs_that_do_not_fit(workdir, files, tmp_path, capsys):
   assert command(tmp_path / "half", files) == 2
   assert "comes from stage 'ae', which has no checkpoint" in one_line(capsys)
   with pytest.raises(CheckpointError, match="no checkpoint of step 7"):
-    trained.load(workdir, step=7)
+    load_trained.load(workdir, step=7)
 
 
 def test_the_exit_code_of_the_process(tmp_path):

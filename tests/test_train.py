@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 from data_pipelines import records
-from faceedit_jax import evaluate, stages, train, trained
-from faceedit_jax.core import checkpoint, handover
+from faceedit_jax import evaluate, load_trained, stages, train
+from faceedit_jax.core import checkpoint, partial_restore
 from faceedit_jax.core import config as config_lib
 from faceedit_jax.core import step as step_lib
 from faceedit_jax.core.errors import CheckpointError, UserError, WorkdirError
@@ -60,7 +60,7 @@ def state_of(config, workdir, name="gan", step=None):
   )
   one = jax.sharding.SingleDeviceSharding(jax.devices()[0])
   state, _ = checkpoint.restore(
-    stage.checkpoints, handover.place_on(one)(abstract), step
+    stage.checkpoints, partial_restore.place_on(one)(abstract), step
   )
   state = state.replace(rng=jax.random.key_data(state.rng))
   return {
@@ -157,8 +157,8 @@ def test_stages_hand_over_and_are_skipped(tmp_path, data, capsys):
   # The second stage saw the average of the first one's nets.
   stage = stages.make_stage(config, "head", tmp_path)
   one = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-  place = handover.place_on(one)
-  frozen = handover.load_frozen(stage.recipe, stage.workdir, place)
+  place = partial_restore.place_on(one)
+  frozen = partial_restore.load_frozen(stage.recipe, stage.workdir, place)
   np.testing.assert_array_equal(
     frozen["enc"]["params"]["Conv_0"]["kernel"],
     before["ema/ema/enc/Conv_0/kernel"],
@@ -181,13 +181,13 @@ def test_a_net_starts_from_an_earlier_stage(tmp_path, data, monkeypatch):
   one = jax.sharding.SingleDeviceSharding(jax.devices()[0])
   init = lambda: step_lib.init_state(stage.recipe, jax.random.key(1))  # noqa: E731
   fresh = jax.jit(init)()
-  nets = handover.place_on(one)(
+  nets = partial_restore.place_on(one)(
     {k: {"params": v} for k, v in jax.eval_shape(init).params.items()}
   )
-  loaded = handover.load_nets(stage.recipe.init_from(), nets, tmp_path)
+  loaded = partial_restore.load_nets(stage.recipe.init_from(), nets, tmp_path)
   decoder = np.asarray(fresh.params["dec"]["ConvTranspose_0"]["kernel"])
   shardings = jax.tree.map(lambda _: one, fresh)
-  state = handover.start_from(fresh, loaded, shardings)
+  state = partial_restore.start_from(fresh, loaded, shardings)
   wanted = before["ema/ema/enc/Conv_0/kernel"]
   for tree in (state.params["enc"], state.ema["ema"]["enc"]):
     np.testing.assert_array_equal(tree["Conv_0"]["kernel"], wanted)
@@ -292,16 +292,16 @@ def test_evaluators_run_after_training_and_on_demand(
 
 
 def test_pairs_reach_the_recipe(data):
-  from faceedit_jax import batches
+  from faceedit_jax import input_pipeline
 
   section = {"source": "array_record", "folder": "toy", "sampler": "pairs"}
-  source = batches.open_data(section, data, 0, "train")
+  source = input_pipeline.open_data(section, data, 0, "train")
   for i in range(4):
     example = source[i]
     assert example["source_identity"] == example["query_identity"]
     assert example["source_frame"] != example["query_frame"]
   with pytest.raises(UserError, match="sampler is 'pear'"):
-    batches.open_data({**section, "sampler": "pear"}, data, 0, "train")
+    input_pipeline.open_data({**section, "sampler": "pear"}, data, 0, "train")
 
 
 def wait_for(path, process, seconds=60):
@@ -440,9 +440,9 @@ def test_what_shapes_do_not_show_is_compared(tmp_path, data):
   with other.unlocked():
     other.stage["ae"].recipe["prediction"] = "eps"
   with pytest.raises(UserError, match="other settings: .*prediction: added"):
-    trained.load(tmp_path, other)
-  assert trained.load(tmp_path, config).info["step"] == 2
-  assert trained.load(tmp_path).info["stage"] == "ae"
+    load_trained.load(tmp_path, other)
+  assert load_trained.load(tmp_path, config).info["step"] == 2
+  assert load_trained.load(tmp_path).info["stage"] == "ae"
 
 
 def test_nets_that_went_on_training_are_refused(tmp_path, data):
@@ -455,7 +455,7 @@ def test_nets_that_went_on_training_are_refused(tmp_path, data):
     train.run(more, tmp_path, data_dir=data)
   assert "\n" not in str(error.value)
   with pytest.raises(WorkdirError, match=message):
-    trained.load(tmp_path, config)
+    load_trained.load(tmp_path, config)
 
 
 def test_two_processes_are_one(tmp_path, data, whole_stages, root):

@@ -5,8 +5,8 @@ import dataclasses
 import jax.numpy as jnp
 
 from faceedit_jax.core import recipe as recipe_lib
-from faceedit_jax.recipes import attribute_words
-from tests import toy_editor
+from faceedit_jax.recipes.l2m_gan import words as attribute_words
+from tests.editing import toy_editor
 
 # What each attribute adds to a picture in [-1, 1] at strength 1.
 COLOURS = {

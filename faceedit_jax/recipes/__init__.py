@@ -16,8 +16,8 @@ REGISTRY: dict[str, str] = {
   "region_encoder": (
     "faceedit_jax.recipes.pretrain.region_encoder:RegionEncoderRecipe"
   ),
-  "difffae": "faceedit_jax.recipes.difffae:DiffFAERecipe",
-  "l2m_gan": "faceedit_jax.recipes.l2m_gan:L2MGANRecipe",
+  "difffae": "faceedit_jax.recipes.difffae.recipe:DiffFAERecipe",
+  "l2m_gan": "faceedit_jax.recipes.l2m_gan.recipe:L2MGANRecipe",
 }
 
 

@@ -10,11 +10,11 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from faceedit_jax.models.domain_discriminator import DomainDiscriminator
-from faceedit_jax.models.feature_resnet import FeatureResNet
-from faceedit_jax.models.mapping_network import MappingNetwork
-from faceedit_jax.models.style_encoder import StyleEncoder
-from faceedit_jax.models.translation_generator import TranslationGenerator
+from faceedit_jax.models.gan.domain_discriminator import DomainDiscriminator
+from faceedit_jax.models.gan.domain_mapping_network import MappingNetwork
+from faceedit_jax.models.gan.style_encoder import StyleEncoder
+from faceedit_jax.models.gan.translation_generator import TranslationGenerator
+from faceedit_jax.models.perception.feature_resnet import FeatureResNet
 from faceedit_jax.nn.style import Trunk
 from faceedit_jax.weights.keymap import KeyMap, Target, from_rules
 

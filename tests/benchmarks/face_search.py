@@ -14,8 +14,8 @@ import numpy as np
 import tqdm
 
 from data_pipelines import images
-from faceedit_jax import editor
 from faceedit_jax.core.errors import UserError
+from faceedit_jax.editing import editor
 
 
 def main() -> None:

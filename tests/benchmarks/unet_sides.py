@@ -16,8 +16,8 @@ from faceedit_jax.core import optim
 from faceedit_jax.core import recipe as recipe_lib
 from faceedit_jax.core import step as step_lib
 from faceedit_jax.diffusion import samplers, schedules
-from faceedit_jax.models.unet import UNet
-from faceedit_jax.weights import diffusers_names, rivals
+from faceedit_jax.models.diffusion.unet import UNet
+from faceedit_jax.weights import diffusers_models, diffusers_names
 
 SIZES = {
   # For tests.
@@ -156,9 +156,12 @@ class Ours:
   def _write(self, net: UNet, folder: pathlib.Path) -> None:
     """The weights, for the other side to start from."""
     params = {"params": self.state.params["unet"]}
-    rows = diffusers_names.table(rivals.unet.naming(net), params)
+    rows = diffusers_names.table(diffusers_models.unet.naming(net), params)
     flat = flax.traverse_util.flatten_dict(jax.device_get(params), sep="/")
-    config = {"_class_name": rivals.unet.cls, **rivals.unet.options(net)}
+    config = {
+      "_class_name": diffusers_models.unet.cls,
+      **diffusers_models.unet.options(net),
+    }
     to_diffusers.write(diffusers_names.rename(flat, rows), config, folder)
 
   def train(self) -> float:

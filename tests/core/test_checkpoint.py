@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from faceedit_jax.core import checkpoint, handover, sharding
+from faceedit_jax.core import checkpoint, partial_restore, sharding
 from faceedit_jax.core import step as step_lib
 from faceedit_jax.core.checkpoint import Record
 from faceedit_jax.core.errors import CheckpointError, WorkdirError
@@ -105,7 +105,7 @@ def view_net(state, net):
 
 def place(tree):
   one = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-  return handover.place_on(one)(jax.eval_shape(lambda: tree))
+  return partial_restore.place_on(one)(jax.eval_shape(lambda: tree))
 
 
 def test_one_net_from_an_average_and_from_the_parameters(tmp_path, state):
@@ -219,15 +219,15 @@ def test_safetensors_and_unknown_sources(tmp_path, state):
   path = tmp_path / "disc.safetensors"
   save_file(flat, path)
   source = WeightSource(path=str(path))
-  assert_same(handover.load_net("disc", source, abstract, tmp_path), net)
+  assert_same(partial_restore.load_net("disc", source, abstract, tmp_path), net)
   flat.pop("params/Dense_0/bias")
   save_file(flat, path)
   with pytest.raises(CheckpointError, match="1 missing.*Dense_0/bias"):
-    handover.load_net("disc", source, abstract, tmp_path)
+    partial_restore.load_net("disc", source, abstract, tmp_path)
   for source, message in (
     (WeightSource(stage="ae"), "--stage=ae"),
     (WeightSource(), "neither a stage nor a path"),
     (WeightSource(path=str(tmp_path)), "neither a .safetensors file nor"),
   ):
     with pytest.raises(CheckpointError, match=message):
-      handover.load_net("disc", source, abstract, tmp_path)
+      partial_restore.load_net("disc", source, abstract, tmp_path)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from data_pipelines import align, transforms, windows
+from data_pipelines import align, crops, transforms
 
 
 def _project(camera, point):
@@ -254,7 +254,7 @@ def test_a_mirrored_face_is_a_face():
 
 
 def test_68_points_are_mirrored_to_their_counterparts():
-  order = list(windows.POINTS["landmarks68"])
+  order = list(crops.POINTS["landmarks68"])
   for middle in (8, 27, 28, 29, 30, 33, 51, 57, 62, 66):
     assert order[middle] == middle
   assert [order[i] for i in (0, 17, 21, 36, 39, 48, 60)] == [

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from data_pipelines import loader, records, samplers, sources
-from faceedit_jax import batches
+from faceedit_jax import input_pipeline
 
 # Person 7: videos 0 (5 frames) and 1 (1); person 3: video 4 (2); person 9:
 # videos 2 (3) and 3 (40). In a mixed order.
@@ -195,14 +195,14 @@ def test_wrong_settings_are_one_line(data_dir):
 
 def test_stages_read_the_same_settings(data_dir):
   data = {"source": "array_record", "folder": "videos", "sampler": "pairs"}
-  source = batches.open_data(data, data_dir, 3, "train")
+  source = input_pipeline.open_data(data, data_dir, 3, "train")
   wanted = _open(data_dir, pair_seed=3)
   for i in (0, 299, 300, 1000):
     example, other = source[i], wanted[i]
     assert example["source_frame"] == other["frame"]
     assert example["query_frame"] == other["pair_frame"]
   data.update(pair_across=True, pair_seed=9, pairs_per_identity=2)
-  source = batches.open_data(data, data_dir, 3, "train")
+  source = input_pipeline.open_data(data, data_dir, 3, "train")
   wanted = _open(data_dir, pair_across=True, pair_seed=9)
   assert len(source) == 6 and source.endless
   assert source[4]["query_frame"] == wanted[4]["pair_frame"]

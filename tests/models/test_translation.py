@@ -5,15 +5,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from faceedit_jax.models.domain_discriminator import DomainDiscriminator
-from faceedit_jax.models.feature_resnet import FeatureResNet, imagenet_units
-from faceedit_jax.models.mapping_network import MappingNetwork
-from faceedit_jax.models.style_encoder import StyleCodes, StyleEncoder
-from faceedit_jax.models.translation_generator import (
+from faceedit_jax.models.gan.domain_discriminator import DomainDiscriminator
+from faceedit_jax.models.gan.domain_mapping_network import MappingNetwork
+from faceedit_jax.models.gan.style_encoder import StyleCodes, StyleEncoder
+from faceedit_jax.models.gan.translation_generator import (
   TranslationGenerator,
   high_pass,
 )
-from faceedit_jax.models.translation_unet import TranslationUNet
+from faceedit_jax.models.gan.translation_unet import TranslationUNet
+from faceedit_jax.models.perception.feature_resnet import (
+  FeatureResNet,
+  imagenet_units,
+)
 from faceedit_jax.nn.style import pick
 from tests.models.counts import array, parameters, randomised, shapes
 

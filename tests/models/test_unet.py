@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from faceedit_jax.core import handover
-from faceedit_jax.models.unet import UNet
+from faceedit_jax.core import partial_restore
+from faceedit_jax.models.diffusion.unet import UNet
 from faceedit_jax.nn.blocks import ResBlock
 from tests.models.counts import array, parameters, randomised, shapes
 
@@ -121,7 +121,7 @@ def test_remat_is_only_a_matter_of_memory(rng):
   def results(remat):
     slope = slope_of(UNet(remat=remat, **options), args, maps="mean")
     # Compiling takes most of the time.
-    once = jax.jit(slope, compiler_options=handover.run_once())
+    once = jax.jit(slope, compiler_options=partial_restore.run_once())
     return jax.tree.leaves(once(variables))
 
   plain = results("none")

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from faceedit_jax.losses import adversarial, reconstruction
-from faceedit_jax.models.lpips import LPIPS
-from faceedit_jax.models.patch_discriminator import PatchDiscriminator
+from faceedit_jax.models.gan.patch_discriminator import PatchDiscriminator
+from faceedit_jax.models.perception.lpips import LPIPS
 from faceedit_jax.weights import perception as maps
 from tests.parity.harness import Case, nchw, runner
 

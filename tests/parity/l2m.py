@@ -4,12 +4,12 @@ import jax
 import jax.numpy as jnp
 
 from faceedit_jax.losses.adversarial import r1_penalty
-from faceedit_jax.models.domain_discriminator import DomainDiscriminator
-from faceedit_jax.models.fan import FAN
-from faceedit_jax.models.landmark_masks import enlarged, face_masks, peaks
-from faceedit_jax.models.mapping_network import MappingNetwork
-from faceedit_jax.models.style_encoder import StyleEncoder
-from faceedit_jax.models.translation_generator import TranslationGenerator
+from faceedit_jax.models.faces.fan import FAN
+from faceedit_jax.models.faces.landmark_masks import enlarged, face_masks, peaks
+from faceedit_jax.models.gan.domain_discriminator import DomainDiscriminator
+from faceedit_jax.models.gan.domain_mapping_network import MappingNetwork
+from faceedit_jax.models.gan.style_encoder import StyleEncoder
+from faceedit_jax.models.gan.translation_generator import TranslationGenerator
 from faceedit_jax.weights import l2m as maps
 from faceedit_jax.weights.keymap import convert
 from tests.parity.harness import Case, check_structure, nchw, runner

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 from faceedit_jax.core import recipe as recipe_lib
 from faceedit_jax.losses.adversarial import bce, global_norm
 from faceedit_jax.losses.reconstruction import l1
-from faceedit_jax.models.feature_resnet import imagenet_units
-from faceedit_jax.recipes.l2m_gan import L2MGANRecipe
-from faceedit_jax.recipes.translation_nets import TranslationNets
+from faceedit_jax.models.perception.feature_resnet import imagenet_units
+from faceedit_jax.recipes.l2m_gan.nets import TranslationNets
+from faceedit_jax.recipes.l2m_gan.recipe import L2MGANRecipe
 from faceedit_jax.weights import l2m as maps
 from faceedit_jax.weights.keymap import BACK
 from tests.parity.harness import Case, nchw, runner

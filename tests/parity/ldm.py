@@ -3,8 +3,8 @@
 import jax
 import numpy as np
 
-from faceedit_jax.models.autoencoder import KLModel, VQModel
-from faceedit_jax.models.unet import UNet
+from faceedit_jax.models.diffusion.autoencoder import KLModel, VQModel
+from faceedit_jax.models.diffusion.unet import UNet
 from faceedit_jax.nn.attention import SpatialTransformer, attend
 from faceedit_jax.weights import ldm as maps
 from tests.parity.harness import Case, nchw, nearest, runner

@@ -5,11 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from faceedit_jax import diffusion
-from faceedit_jax.models.broadcast_decoder import BroadcastDecoder
-from faceedit_jax.models.region_encoder import FeatureUNet, SlotHead
-from faceedit_jax.models.slot_attention import SlotAttention
-from faceedit_jax.models.slot_autoencoder import SlotAutoencoder, SlotEncoder
-from faceedit_jax.models.unet import UNet
+from faceedit_jax.models.diffusion.unet import UNet
+from faceedit_jax.models.slots.broadcast_decoder import BroadcastDecoder
+from faceedit_jax.models.slots.region_encoder import FeatureUNet, SlotHead
+from faceedit_jax.models.slots.slot_attention import SlotAttention
+from faceedit_jax.models.slots.slot_autoencoder import (
+  SlotAutoencoder,
+  SlotEncoder,
+)
 from faceedit_jax.nn.layers import resize
 from faceedit_jax.weights import ldm as ldm_maps
 from faceedit_jax.weights import slots as maps

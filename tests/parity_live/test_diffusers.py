@@ -16,15 +16,15 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers")
 
 from faceedit_jax import convert, to_diffusers  # noqa: E402
-from faceedit_jax.core import handover  # noqa: E402
+from faceedit_jax.core import partial_restore  # noqa: E402
 from faceedit_jax.weights import diffusers_names  # noqa: E402
-from faceedit_jax.weights.kinds import KINDS  # noqa: E402
+from faceedit_jax.weights.checkpoint_formats import KINDS  # noqa: E402
 from tests.parity_live import nets  # noqa: E402
 
 
 def once(function):
   """`jax.jit` for what runs once: compiling takes most of the time."""
-  return jax.jit(function, compiler_options=handover.run_once())
+  return jax.jit(function, compiler_options=partial_restore.run_once())
 
 
 def first_stage_outputs(kind, net, variables, x, z):

@@ -10,13 +10,13 @@ import pytest
 
 from data_pipelines import records
 from data_pipelines.synthetic_heads import labels
-from faceedit_jax import batches, recipes
+from faceedit_jax import input_pipeline, recipes
 from faceedit_jax.core import config as config_lib
 from faceedit_jax.core import recipe as recipe_lib
 from faceedit_jax.core import state as state_lib
 from faceedit_jax.core import step as step_lib
 from faceedit_jax.core.errors import UserError
-from faceedit_jax.recipes import face_box
+from faceedit_jax.faces import face_crops
 from faceedit_jax.recipes.pretrain import attributes as attributes_recipe
 
 SIDE, ATTRIBUTES = 20, ("Smiling", "Bangs")
@@ -79,8 +79,8 @@ def build(**look):
 
 def test_it_learns_and_is_tested_on_others(data_dir, tmp_path):
   recipe = build()
-  source = batches.open_data(DATA, data_dir, 0, "train")
-  transform = batches.transform_of(recipe, DATA)
+  source = input_pipeline.open_data(DATA, data_dir, 0, "train")
+  transform = input_pipeline.transform_of(recipe, DATA)
   rng = np.random.default_rng(0)
   examples = [transform(source[i], rng) for i in range(len(source))]
   state = step_lib.init_state(recipe, jax.random.key(0))
@@ -137,7 +137,7 @@ def test_the_mouth_does_not_move_what_is_looked_at(rng):
   spread = np.sqrt((2 * (0.1**2 + (1 / 30) ** 2) + (1 / 15) ** 2) / 3)
   corner = np.array([0.5, 13 / 30]) - 4 * spread
   box = jnp.asarray([[*corner, 8 * spread]] * 2, jnp.float32)
-  wanted = face_box.look(jnp.asarray(image), box, 16)
+  wanted = face_crops.look(jnp.asarray(image), box, 16)
   np.testing.assert_allclose(seen, wanted, atol=1e-5)
 
 
@@ -187,9 +187,13 @@ def test_without_reach_no_points_are_asked_for():
 
 
 def test_columns_are_those_that_were_asked_for(data_dir):
-  plain = batches.open_data(DATA | {"sampler": "single"}, data_dir, 0, "test")
+  plain = input_pipeline.open_data(
+    DATA | {"sampler": "single"}, data_dir, 0, "test"
+  )
   asked = ("Bangs", "Bald", "Smiling")
-  source = batches.open_data(DATA | {"attributes": asked}, data_dir, 0, "test")
+  source = input_pipeline.open_data(
+    DATA | {"attributes": asked}, data_dir, 0, "test"
+  )
   assert len(source) == len(plain) and source.attribute_names == asked
   at = [NAMES.index(name) for name in asked]
   for i in (0, 69):
@@ -204,4 +208,6 @@ def test_attributes_that_are_none(data_dir):
     ((), "name at least one"),
   ):
     with pytest.raises(UserError, match=message):
-      batches.open_data(DATA | {"attributes": names}, data_dir, 0, "test")
+      input_pipeline.open_data(
+        DATA | {"attributes": names}, data_dir, 0, "test"
+      )

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from data_pipelines import align, images
-from faceedit_jax import edit, export, stages, trained
+from faceedit_jax import edit, export, load_trained, stages
 from faceedit_jax.core import checkpoint
 from faceedit_jax.core import config as config_lib
 from faceedit_jax.core import step as step_lib
@@ -103,7 +103,7 @@ def test_mistakes(editor, given, message):
 
 
 def test_faces_are_framed_as_in_training(workdir):
-  found = trained.load(workdir)
+  found = load_trained.load(workdir)
   recipe = dataclasses.replace(found.recipe, alignment="celeba_hq")
   editor = edit.Editor(recipe, found.variables, found.frozen, SIZE)
   given = align.CELEBA_HQ5.astype(float) * SIZE

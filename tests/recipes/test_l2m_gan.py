@@ -11,7 +11,7 @@ from configs import l2m_gan as config_module
 from data_pipelines import records
 from faceedit_jax import recipes, stages, train
 from faceedit_jax.core import config as config_lib
-from faceedit_jax.core import handover, sharding
+from faceedit_jax.core import partial_restore, sharding
 from faceedit_jax.core import recipe as recipe_lib
 from faceedit_jax.core import state as state_lib
 from faceedit_jax.core import step as step_lib
@@ -26,7 +26,7 @@ SMALL = [
   "stage.gan.recipe.optimizer.kind=adam",  # compiles sooner
 ]
 quick_jit = functools.partial(
-  jax.jit, compiler_options=handover.run_once() or {}
+  jax.jit, compiler_options=partial_restore.run_once() or {}
 )
 
 

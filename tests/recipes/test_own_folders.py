@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 from data_pipelines import align, images
-from faceedit_jax import batches, stages
+from faceedit_jax import input_pipeline, stages
 from faceedit_jax.core import config as config_lib
 from faceedit_jax.core.errors import UserError
-from faceedit_jax.recipes import attribute_scores
+from faceedit_jax.evaluators import attributes as attribute_evaluator
 
 SIZE = 16
 SHADES = {"bare": 40, "hat": 200}
@@ -34,7 +34,7 @@ def first_batch(config, name, tmp_path):
   """The stage's recipe and its first batch; the bright pictures have hats."""
   recipe = stages.make_stage(config, name, tmp_path / "run").recipe
   device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-  made = batches.train_batches(
+  made = input_pipeline.train_batches(
     recipe, config.stage[name].data, tmp_path, device, 0, 0, "data"
   )
   batch = jax.device_get(next(made))
@@ -50,7 +50,7 @@ def test_it_trains_on_both_and_scores_the_held_out(config, tmp_path):
   assert batch["image"].shape == (8, SIZE, SIZE, 3)
   assert (batch["domain"] == has).all()
   evaluator = recipe.evaluators()["attributes"]
-  examples = attribute_scores.Examples(evaluator, tmp_path, quick=False)
+  examples = attribute_evaluator.Examples(evaluator, tmp_path, quick=False)
   assert {k: len(v) for k, v in examples.jobs.items()} == {"+hat": 2, "-hat": 2}
   points = examples.batch(examples.jobs["+hat"])["points"]
   np.testing.assert_array_equal(points, [align.CELEBA_HQ5] * 2)

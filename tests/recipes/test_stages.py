@@ -10,15 +10,15 @@ import pytest
 
 from faceedit_jax import recipes
 from faceedit_jax.core import config as config_lib
-from faceedit_jax.core import handover
+from faceedit_jax.core import partial_restore
 from faceedit_jax.core import recipe as recipe_lib
 from faceedit_jax.core import state as state_lib
 from faceedit_jax.core import step as step_lib
 from faceedit_jax.core.errors import UserError
 from faceedit_jax.diffusion import grids, samplers, training
-from faceedit_jax.models import iresnet
+from faceedit_jax.faces import face_reader, slot_regions
+from faceedit_jax.models.faces import iresnet
 from faceedit_jax.morphable import model as morphable_model
-from faceedit_jax.recipes import face_reader, regions
 from faceedit_jax.recipes.pretrain import estimator as estimator_recipe
 
 SIZE = 32
@@ -58,7 +58,7 @@ def build(stage, **recipe_options):
 
 
 quick_jit = functools.partial(
-  jax.jit, compiler_options=handover.run_once() or {}
+  jax.jit, compiler_options=partial_restore.run_once() or {}
 )
 
 
@@ -170,7 +170,7 @@ def test_slots_named_by_hand_need_no_regions():
   state, metrics, _ = step(state, {}, batch, due=("compose",))
   assert "compose/miou" not in metrics
   kept = state.stats["region_encoder"]["regions"]["confusion"]
-  assert [int(i) for i in regions.assign(kept)] == [1, 0, 3, 2]
+  assert [int(i) for i in slot_regions.assign(kept)] == [1, 0, 3, 2]
   with pytest.raises(UserError, match="slot_names"):
     build("denoiser", slot_names=("face",))
 

@@ -16,7 +16,7 @@ from faceedit_jax.core import checkpoint
 from faceedit_jax.core.errors import UserError
 from faceedit_jax.core.state import TrainState
 from faceedit_jax.weights import diffusers_names
-from faceedit_jax.weights.kinds import KINDS
+from faceedit_jax.weights.checkpoint_formats import KINDS
 
 # Published sizes: latent diffusion's VQ-f8, Stable Diffusion 1's KL-f8, U-Net.
 FULL = {

@@ -8,10 +8,10 @@ import safetensors.numpy
 
 from faceedit_jax import convert
 from faceedit_jax.core.errors import UserError
-from faceedit_jax.models.style_encoder import StyleEncoder
-from faceedit_jax.models.translation_generator import TranslationGenerator
-from faceedit_jax.weights import account, l2m, reader
-from faceedit_jax.weights.kinds import KINDS
+from faceedit_jax.models.gan.style_encoder import StyleEncoder
+from faceedit_jax.models.gan.translation_generator import TranslationGenerator
+from faceedit_jax.weights import key_report, l2m, reader
+from faceedit_jax.weights.checkpoint_formats import KINDS
 from tests.models.counts import array, parameters, shapes
 
 SIZES = dict(image_size=64, channels=4, max_channels=8)
@@ -256,7 +256,7 @@ def test_every_key_of_the_full_size():
   net = TranslationGenerator()
   wanted = shapes(net, array(1, 256, 256, 3), array(1, 64))
   assert sum(v.size for v in state.values()) == 43_475_715
-  report = account.fit(state, l2m.generator(net), wanted)[1]
+  report = key_report.fit(state, l2m.generator(net), wanted)[1]
   assert not report.faults and len(state) == 128
   assert sorted(report.dead)[4:] == [
     f"decode.{i}.conv1x1.weight" for i in (4, 5, 6)
@@ -266,7 +266,7 @@ def test_every_key_of_the_full_size():
   net = StyleEncoder()
   wanted = shapes(net, array(1, 256, 256, 3), array(1, dtype="int32"))
   assert sum(v.size for v in state.values()) == 20_962_688
-  report = account.fit(state, l2m.style_encoder(net), wanted)[1]
+  report = key_report.fit(state, l2m.style_encoder(net), wanted)[1]
   assert not report.faults and len(state) == 57 and len(report.dead) == 4
 
 

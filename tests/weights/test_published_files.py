@@ -13,7 +13,7 @@ from faceedit_jax import convert, to_diffusers
 from faceedit_jax.core import config as config_lib
 from faceedit_jax.core.errors import UserError
 from faceedit_jax.weights import diffusers_names, reader
-from faceedit_jax.weights.kinds import KINDS
+from faceedit_jax.weights.checkpoint_formats import KINDS
 from tests.weights.test_diffusers_names import SMALL
 
 IDENTITY = dict(

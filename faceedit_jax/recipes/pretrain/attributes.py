@@ -21,9 +21,9 @@ from data_pipelines import samplers, sources, transforms
 from faceedit_jax.core import config as config_lib
 from faceedit_jax.core import optim
 from faceedit_jax.core import recipe as recipe_lib
-from faceedit_jax.models import feature_resnet
+from faceedit_jax.faces import face_crops
+from faceedit_jax.models.perception import feature_resnet
 from faceedit_jax.nn import layers
-from faceedit_jax.recipes import face_box
 
 _BLOCK = 64  # pictures that the held-out accuracy reads at a time
 _STILL = 3  # eyes and nose tip: a smile moves the corners of the mouth
@@ -56,7 +56,7 @@ class AttributeReader(struct.PyTreeNode):
     """
     size = self.input_size or image.shape[1]
     if self.reach is not None:
-      box = face_box.round_points(points[:, :_STILL], self.reach)
+      box = face_crops.round_points(points[:, :_STILL], self.reach)
     elif noise is not None:
       box = jnp.broadcast_to(jnp.asarray([0.0, 0.0, 1.0]), (len(image), 3))
     else:
@@ -65,7 +65,7 @@ class AttributeReader(struct.PyTreeNode):
       middle = box[:, :2] + (0.5 + noise[:, :2]) * box[:, 2:]
       side = box[:, 2:] * jnp.exp(noise[:, 2:])
       box = jnp.concatenate([middle - side / 2, side], axis=-1)
-    return face_box.look(image, box, size)
+    return face_crops.look(image, box, size)
 
   def init(self, rng, image_size: int):
     """Variables of the net."""

@@ -16,10 +16,10 @@ import optax
 from faceedit_jax.core import config as config_lib
 from faceedit_jax.core import optim
 from faceedit_jax.core import recipe as recipe_lib
-from faceedit_jax.models import estimator as estimator_lib
+from faceedit_jax.faces import face_crops, face_reader
+from faceedit_jax.models.faces import estimator as estimator_lib
 from faceedit_jax.morphable import model as model_lib
 from faceedit_jax.nn import layers
-from faceedit_jax.recipes import face_box, face_reader
 
 # Losses are measured in standard deviations of each code over the data, and
 # within a group by how much a coefficient changes the face (`visible_effect`),
@@ -185,13 +185,13 @@ class EstimatorRecipe(recipe_lib.Recipe):
     box = jnp.where(close[:, None] > 0, box, whole)
     image = jnp.where(
       close[:, None, None, None] > 0,
-      face_box.look(batch["image"], box, size),
+      face_crops.look(batch["image"], box, size),
       image,
     )
     seen = dict(
       batch,
-      landmarks5=face_box.points_in(batch["landmarks5"], box),
-      camera=face_box.camera_in(batch["camera"], box),
+      landmarks5=face_crops.points_in(batch["landmarks5"], box),
+      camera=face_crops.camera_in(batch["camera"], box),
     )
     return image, seen, close
 
@@ -256,7 +256,7 @@ class EstimatorRecipe(recipe_lib.Recipe):
 
 def face_box_with_error(points, reach, shift_key, scale_key):
   """`face_box.round_points` as it lies round points that were read badly."""
-  box = face_box.round_points(points, reach)
+  box = face_crops.round_points(points, reach)
   corner, side = box[:, :2], box[:, 2:]
   middle = corner + side / 2
   middle = middle + side * jax.random.uniform(

@@ -16,10 +16,10 @@ import optax
 from faceedit_jax.core import config as config_lib
 from faceedit_jax.core import optim
 from faceedit_jax.core import recipe as recipe_lib
+from faceedit_jax.faces import perceptual_distance as perceptual_lib
 from faceedit_jax.losses import adversarial
-from faceedit_jax.models import autoencoder as autoencoder_lib
-from faceedit_jax.models import patch_discriminator
-from faceedit_jax.recipes import perceptual as perceptual_lib
+from faceedit_jax.models.diffusion import autoencoder as autoencoder_lib
+from faceedit_jax.models.gan import patch_discriminator
 
 
 @dataclasses.dataclass(frozen=True)

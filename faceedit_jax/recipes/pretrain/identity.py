@@ -14,7 +14,7 @@ from faceedit_jax.core import config as config_lib
 from faceedit_jax.core import optim
 from faceedit_jax.core import recipe as recipe_lib
 from faceedit_jax.losses import angular_margin
-from faceedit_jax.models import iresnet
+from faceedit_jax.models.faces import iresnet
 from faceedit_jax.nn import warp
 
 

@@ -13,11 +13,11 @@ import optax
 
 from faceedit_jax.core import optim
 from faceedit_jax.core import recipe as recipe_lib
-from faceedit_jax.models import autoencoder as autoencoder_lib
-from faceedit_jax.models import broadcast_decoder, region_encoder
-from faceedit_jax.recipes import face_reader, readers
-from faceedit_jax.recipes import layout as layout_lib
-from faceedit_jax.recipes import regions as regions_lib
+from faceedit_jax.faces import face_nets, face_reader
+from faceedit_jax.faces import region_prior as layout_lib
+from faceedit_jax.faces import slot_regions as regions_lib
+from faceedit_jax.models.diffusion import autoencoder as autoencoder_lib
+from faceedit_jax.models.slots import broadcast_decoder, region_encoder
 from faceedit_jax.recipes.pretrain import first_stage
 
 
@@ -43,7 +43,7 @@ class RegionEncoderRecipe(recipe_lib.Recipe):
   tx: optax.GradientTransformation
   ema_decay: float = 0.999
   layout: Any = 0.0
-  face: readers.FaceNets | None = None
+  face: face_nets.FaceNets | None = None
   slot_names: tuple[str, ...] = ()
 
   @classmethod
@@ -61,7 +61,7 @@ class RegionEncoderRecipe(recipe_lib.Recipe):
           "recipe.layout=0"
         )
       reading = dict(
-        face=readers.from_config(nets, dtype, image_size, identity=False),
+        face=face_nets.from_config(nets, dtype, image_size, identity=False),
       )
     decoder = broadcast_decoder.BroadcastDecoder(
       dtype=dtype, **dict(nets.region_decoder)
