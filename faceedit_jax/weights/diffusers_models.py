@@ -9,7 +9,7 @@ from faceedit_jax.weights.diffusers_names import Naming
 
 
 @dataclasses.dataclass(frozen=True)
-class Rival:
+class DiffusersModel:
   """A class of diffusers.
 
   Attributes:
@@ -97,6 +97,10 @@ def _unet(net: Any) -> dict[str, Any]:
   }
 
 
-vq = Rival("VQModel", "autoencoder", diffusers_names.autoencoder, _vq)
-kl = Rival("AutoencoderKL", "autoencoder", diffusers_names.autoencoder, _kl)
-unet = Rival("UNet2DConditionModel", "unet", diffusers_names.unet, _unet)
+vq = DiffusersModel("VQModel", "autoencoder", diffusers_names.autoencoder, _vq)
+kl = DiffusersModel(
+  "AutoencoderKL", "autoencoder", diffusers_names.autoencoder, _kl
+)
+unet = DiffusersModel(
+  "UNet2DConditionModel", "unet", diffusers_names.unet, _unet
+)

@@ -1,4 +1,4 @@
-"""Accounts for every key of a published weight file."""
+"""Says of every key of a published weight file where it went."""
 
 import dataclasses
 import re
