@@ -191,8 +191,8 @@ def generator_hint(state: Mapping[str, Any]) -> str:
       )
   return (
     _said("generator", said)
-    + f" with --config.nets.generator.image_size={8 << halvings}, or twice that "
-    "and --config.nets.generator.w_hpf=0"
+    + f" with --config.nets.generator.image_size={8 << halvings}, or twice "
+    "that and --config.nets.generator.w_hpf=0"
   )
 
 
