@@ -294,7 +294,8 @@ def test_unet_into_one_with_other_inputs(tmp_path, rng):
     (
       "deca",
       {},
-      r"no class in diffusers, wanted one of \['difffae_unet', 'kl', 'unet', 'vq'\]",
+      r"no class in diffusers, wanted one of \['difffae_unet', 'kl', 'unet', "
+      r"'vq'\]",
     ),
   ],
 )

@@ -287,13 +287,14 @@ def test_every_key_of_the_full_size():
     (
       "l2m_generator",
       generator_keys(128),
-      "channels=4 .* with --config.nets.generator.image_size=128, or twice that "
-      "and --config.nets.generator.w_hpf=0",
+      "channels=4 .* with --config.nets.generator.image_size=128, or twice "
+      "that and --config.nets.generator.w_hpf=0",
     ),
     (
       "l2m_style_encoder",
       encoder_keys(size=128),
-      "encoder.image_size=128 .*style_dim=6 .*encoder.domains=2 .*factor_layers=3",
+      "encoder.image_size=128 .*style_dim=6 .*encoder.domains=2 "
+      ".*factor_layers=3",
     ),
     (
       "l2m_discriminator",
