@@ -96,6 +96,20 @@ def scoring_stages(config: Mapping[str, Any]) -> list[str]:
   return list(config.get("scoring_stages", ()))
 
 
+def size_of(config: Mapping[str, Any], name: str) -> int:
+  """Side of a stage's pictures: its own `image_size`, or the config's."""
+  return config["stage"][name].get("image_size") or config["image_size"]
+
+
+def _fill_sizes(section: dict[str, Any], size: int) -> None:
+  """Says the size of the pictures in every section `data` that is silent."""
+  for key, value in section.items():
+    if isinstance(value, dict):
+      if key == "data" and value.get("size") is None:
+        value["size"] = size
+      _fill_sizes(value, size)
+
+
 def make_stage(
   config: Mapping[str, Any],
   name: str,
@@ -117,9 +131,9 @@ def make_stage(
     UserError: one line.
   """
   options = config["stage"][name].to_dict()
-  image_size = options.pop("image_size", None) or config["image_size"]
-  if options["data"].get("size") is None:
-    options["data"]["size"] = image_size
+  image_size = size_of(config, name)
+  options.pop("image_size", None)
+  _fill_sizes(options, image_size)
   recipe_options = dict(options["recipe"])
   registered = recipe_options.pop("name")
   nets = config["nets"]
