@@ -46,7 +46,7 @@ def stage(recipe, data, steps, **more):
     preview_every=500,
     preview_count=8,
     checkpoint_every=500,
-    keep=2,
+    max_to_keep=2,
     evaluate=True,
     seed=0,
   )

@@ -147,7 +147,7 @@ def shrink_gan(part, world, counts):
     preview_every=500,
     checkpoint_every=500,
   )
-  del part["keep_every"]
+  del part["keep_period"]
   recipe = part["recipe"]
   recipe.update(
     attributes=ATTRIBUTES,

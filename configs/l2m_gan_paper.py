@@ -153,7 +153,7 @@ def gan_stage(attributes, data, reads, terms, weights):
     100_000,
     preview_every=1000,
     checkpoint_every=5000,
-    keep_every=10_000,
+    keep_period=10_000,
   )
 
 

@@ -31,7 +31,7 @@ def first_batch(config, name, tmp_path):
   recipe = stage.recipe
   device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
   made = input_pipeline.train_batches(
-    recipe, stage.options["data"], tmp_path, device, 0, 0, "data"
+    recipe, stage.options.data, tmp_path, device, 0, 0, "data"
   )
   batch = jax.device_get(next(made))
   made.close()
