@@ -23,8 +23,9 @@ import safetensors.flax
 from jax import export as jax_export
 
 from faceedit_jax import __version__
+from faceedit_jax.core.batch import Field
 from faceedit_jax.core.errors import UserError, as_user_error
-from faceedit_jax.core.recipe import Field, Recipe
+from faceedit_jax.core.recipe import Recipe
 from faceedit_jax.core.typing import Array, Variables
 
 FORMAT = 1

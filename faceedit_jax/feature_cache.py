@@ -17,8 +17,8 @@ import jax
 import numpy as np
 
 from faceedit_jax import input_pipeline
+from faceedit_jax.core import batch as batch_lib
 from faceedit_jax.core import checkpoint
-from faceedit_jax.core import recipe as recipe_lib
 from faceedit_jax.core.errors import UserError, WorkdirError, as_user_error
 from faceedit_jax.core.progress import Progress
 from faceedit_jax.core.typing import PyTree
@@ -197,7 +197,7 @@ def _relevant(stage: Stage) -> dict[str, Any]:
   return identity
 
 
-def _header(field: recipe_lib.Field, total: int) -> dict[str, Any]:
+def _header(field: batch_lib.Field, total: int) -> dict[str, Any]:
   return {
     "descr": np.lib.format.dtype_to_descr(np.dtype(field.dtype)),
     "fortran_order": False,
@@ -205,7 +205,7 @@ def _header(field: recipe_lib.Field, total: int) -> dict[str, Any]:
   }
 
 
-def _bytes(field: recipe_lib.Field) -> int:
+def _bytes(field: batch_lib.Field) -> int:
   """Size of one picture's array in a file."""
   return int(np.prod(field.shape)) * np.dtype(field.dtype).itemsize
 
@@ -218,7 +218,7 @@ def _start(path: str | pathlib.Path) -> int:
     return file.tell()
 
 
-def _stored(path: pathlib.Path, field: recipe_lib.Field) -> int:
+def _stored(path: pathlib.Path, field: batch_lib.Field) -> int:
   """For how many pictures a file holds the array."""
   return (path.stat().st_size - _start(path)) // _bytes(field)
 

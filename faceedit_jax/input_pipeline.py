@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from faceedit_jax.core import batch as batch_lib
 from faceedit_jax.core import recipe as recipe_lib
 from faceedit_jax.core.errors import UserError, as_user_error
 
@@ -162,7 +163,7 @@ def open_data(
 class _Checked:
   """Checks the first batch and drops arrays that the recipe does not read."""
 
-  def __init__(self, loader: Any, spec: recipe_lib.BatchSpec, where: str):
+  def __init__(self, loader: Any, spec: batch_lib.BatchSpec, where: str):
     self._loader, self._spec, self._where = loader, spec, where
     self._first = True
     self.position = loader.position
@@ -175,7 +176,7 @@ class _Checked:
     self.position += 1
     if self._first:
       with as_user_error():
-        recipe_lib.check_batch(self._spec, batch, self._where)
+        batch_lib.check_batch(self._spec, batch, self._where)
       self._first = False
     return {name: batch[name] for name in self._spec}
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from faceedit_jax import export
+from faceedit_jax.core.batch import Field
 from faceedit_jax.core.errors import UserError
-from faceedit_jax.core.recipe import Field
 from tests import toy_recipes
 
 

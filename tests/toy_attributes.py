@@ -4,7 +4,7 @@ import dataclasses
 
 import jax.numpy as jnp
 
-from faceedit_jax.core import recipe as recipe_lib
+from faceedit_jax.core import batch as batch_lib
 from faceedit_jax.recipes.l2m_gan import words as attribute_words
 from tests.editing import toy_editor
 
@@ -29,7 +29,7 @@ class ToyAttributes(toy_editor.ToyEditor):
 
   def edit_spec(self):
     size = toy_editor.SIZE
-    return {"source": recipe_lib.Field((size, size, 3), "float32", (-1.0, 1.0))}
+    return {"source": batch_lib.Field((size, size, 3), "float32", (-1.0, 1.0))}
 
   def edit(
     self,

@@ -14,7 +14,8 @@ from flax import linen as nn
 
 from faceedit_jax.core import optim
 from faceedit_jax.core import recipe as recipe_lib
-from faceedit_jax.core.recipe import Aux, Ema, Field, Group, Phase, WeightSource
+from faceedit_jax.core.batch import Field
+from faceedit_jax.core.recipe import Aux, Ema, Group, Phase, WeightSource
 
 NOISE = 4
 

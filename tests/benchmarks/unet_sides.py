@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from faceedit_jax import to_diffusers
+from faceedit_jax.core import batch as batch_lib
 from faceedit_jax.core import optim
 from faceedit_jax.core import recipe as recipe_lib
 from faceedit_jax.core import step as step_lib
@@ -96,7 +97,7 @@ class Denoising(recipe_lib.Recipe):
 
   def batch_spec(self):
     return {
-      name: recipe_lib.Field(array.shape[1:])
+      name: batch_lib.Field(array.shape[1:])
       for name, array in self.batch.items()
     }
 

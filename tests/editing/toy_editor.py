@@ -10,6 +10,7 @@ from flax import linen as nn
 
 from data_pipelines import align
 from faceedit_jax import stages
+from faceedit_jax.core import batch as batch_lib
 from faceedit_jax.core import checkpoint, optim
 from faceedit_jax.core import config as config_lib
 from faceedit_jax.core import recipe as recipe_lib
@@ -54,9 +55,9 @@ class ToyEditor(toy_recipes.ToyLatent):
     return points, 4.0 - 6.0 * jnp.abs(area - 1.0)
 
   def edit_spec(self):
-    picture = recipe_lib.Field((SIZE, SIZE, 3), "float32", (-1.0, 1.0))
+    picture = batch_lib.Field((SIZE, SIZE, 3), "float32", (-1.0, 1.0))
     names = ("source", *self.queries)
-    return {n: picture for n in names} | {"row": recipe_lib.Field((), "int32")}
+    return {n: picture for n in names} | {"row": batch_lib.Field((), "int32")}
 
   def edit(
     self, variables, frozen, inputs, rng, *, steps=None, mode="mean", noise=0.0

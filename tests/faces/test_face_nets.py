@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from faceedit_jax import recipes
+from faceedit_jax.core import batch as batch_lib
 from faceedit_jax.core import config as config_lib
 from faceedit_jax.core import partial_restore
-from faceedit_jax.core import recipe as recipe_lib
 from faceedit_jax.core import step as step_lib
 from faceedit_jax.core.errors import CheckpointError, UserError
 from faceedit_jax.faces import face_crops, face_nets
@@ -108,7 +108,7 @@ def test_recorded_readings_are_those_of_the_step(paper, files):
     "identity",
   }
   assert set(full.record_nets()) == {*kept.record_nets(), "autoencoder"}
-  batch = recipe_lib.example_batch(live.batch_spec(), 2, 0)
+  batch = batch_lib.example_batch(live.batch_spec(), 2, 0)
   whole = dict(batch)
   for whose in ("source", "query"):
     found = quick_jit(full.record)(frozen, batch[f"{whose}_image"])
@@ -124,7 +124,7 @@ def test_recorded_readings_are_those_of_the_step(paper, files):
   assert set(wanted) == {"person_vector", "latent", "condition_latent"}
   for recipe in (kept, full):
     only = {name: whole[name] for name in recipe.batch_spec()}
-    recipe_lib.check_batch(recipe.batch_spec(), only, "test")
+    batch_lib.check_batch(recipe.batch_spec(), only, "test")
     got = read(recipe, only)
     for name, value in wanted.items():
       np.testing.assert_allclose(got[name], value, atol=1e-4, err_msg=name)

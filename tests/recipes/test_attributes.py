@@ -11,6 +11,7 @@ import pytest
 from data_pipelines import records
 from data_pipelines.synthetic_heads import labels
 from faceedit_jax import input_pipeline, recipes
+from faceedit_jax.core import batch as batch_lib
 from faceedit_jax.core import config as config_lib
 from faceedit_jax.core import recipe as recipe_lib
 from faceedit_jax.core import state as state_lib
@@ -91,7 +92,7 @@ def test_it_learns_and_is_tested_on_others(data_dir, tmp_path):
   for i in range(150):
     part = [examples[(32 * i + k) % 64] for k in range(32)]
     batch = {n: np.stack([e[n] for e in part]) for n in recipe.batch_spec()}
-    batch = recipe_lib.check_batch(recipe.batch_spec(), batch, "test")
+    batch = batch_lib.check_batch(recipe.batch_spec(), batch, "test")
     state, metrics, _ = step(state, {}, batch, due=due)
   for name in ATTRIBUTES:
     assert metrics[f"classify/accuracy_{name}"] > 0.9

@@ -11,6 +11,7 @@ from configs import l2m_gan as config_module
 from configs import l2m_gan_embedded
 from data_pipelines import records
 from faceedit_jax import recipes, stages, train
+from faceedit_jax.core import batch as batch_lib
 from faceedit_jax.core import config as config_lib
 from faceedit_jax.core import partial_restore, sharding
 from faceedit_jax.core import recipe as recipe_lib
@@ -75,7 +76,7 @@ def trained(recipe):
 
 def batch_of(recipe, n, seed=0):
   """Domains and targets belong to one attribute, as the data have it."""
-  batch = recipe_lib.example_batch(recipe.batch_spec(), n, seed)
+  batch = batch_lib.example_batch(recipe.batch_spec(), n, seed)
   pair = 2 * (np.arange(n) % len(recipe.attributes))
   batch["domain"] = (pair + np.arange(n) % 2).astype(np.int32)
   batch["target"] = (pair + np.arange(n) // 2 % 2).astype(np.int32)
@@ -362,7 +363,7 @@ def test_paper_sizes(variant, sizes, tmp_path):
   state = jax.eval_shape(
     functools.partial(step_lib.init_state, recipe), jax.random.key(0)
   )
-  batch = recipe_lib.abstract_batch(recipe.batch_spec(), 8)
+  batch = batch_lib.abstract_batch(recipe.batch_spec(), 8)
   due = step_lib.due_phases(recipe.phases(), 0)
   step = functools.partial(step_lib.make_step(recipe), due=due)
   after, metrics, _ = jax.eval_shape(step, state, frozen, batch)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from faceedit_jax import recipes
+from faceedit_jax.core import batch as batch_lib
 from faceedit_jax.core import config as config_lib
 from faceedit_jax.core import partial_restore
 from faceedit_jax.core import recipe as recipe_lib
@@ -68,7 +69,7 @@ def test_stage_steps_and_previews(stage):
   state = quick_jit(lambda: step_lib.init_state(recipe, jax.random.key(0)))()
   frozen = quick_jit(lambda: recipe.init_frozen(jax.random.key(1)))()
   step = quick_jit(step_lib.make_step(recipe), static_argnames="due")
-  batch = recipe_lib.example_batch(recipe.batch_spec(), 4, 0)
+  batch = batch_lib.example_batch(recipe.batch_spec(), 4, 0)
   # The highest step at which another phase begins: all of them are due.
   first = max(phase.start for phase in recipe.phases())
   state = state.replace(step=jnp.asarray(first, jnp.int32))
@@ -101,14 +102,14 @@ def test_readings_are_what_the_loss_would_read():
   live, kept = (build("denoiser", read_once=once) for once in (False, True))
   state = quick_jit(lambda: step_lib.init_state(live, jax.random.key(0)))()
   frozen = quick_jit(lambda: live.init_frozen(jax.random.key(1)))()
-  batch = recipe_lib.example_batch(live.batch_spec(), 3, 0)
+  batch = batch_lib.example_batch(live.batch_spec(), 3, 0)
   read = quick_jit(kept.read)
   more = dict(batch)
   for whose in ("source", "query"):
     for name, rows in read(frozen, batch[f"{whose}_image"]).items():
       more[f"{whose}_{name}"] = rows
   # What is left out of the spec is not in a batch, so the loss may not ask.
-  more = recipe_lib.check_batch(kept.batch_spec(), more, "test")
+  more = batch_lib.check_batch(kept.batch_spec(), more, "test")
   assert len(more) == len(batch) + len(kept.reading_spec()) == 6
 
   def loss(recipe, batch):
@@ -140,7 +141,7 @@ def test_timesteps_are_drawn_as_the_config_says(monkeypatch):
     return draw(*args, **options)
 
   monkeypatch.setattr(training, "draw_timesteps", watched)
-  batch = recipe_lib.example_batch(recipe.batch_spec(), 2, 0)
+  batch = batch_lib.example_batch(recipe.batch_spec(), 2, 0)
 
   def loss(batch):
     state = step_lib.init_state(recipe, jax.random.key(0))
@@ -165,7 +166,7 @@ def test_slots_named_by_hand_need_no_regions():
   recipe = build("region_encoder", slot_names=names, layout=0.0)
   assert "regions" not in recipe.batch_spec()
   state = quick_jit(lambda: step_lib.init_state(recipe, jax.random.key(0)))()
-  batch = recipe_lib.example_batch(recipe.batch_spec(), 2, 0)
+  batch = batch_lib.example_batch(recipe.batch_spec(), 2, 0)
   step = quick_jit(step_lib.make_step(recipe), static_argnames="due")
   state, metrics, _ = step(state, {}, batch, due=("compose",))
   assert "compose/miou" not in metrics
@@ -181,7 +182,7 @@ def test_the_layout_leads_the_slots(stage):
   recipe = build(stage, layout=10.0)
   state = quick_jit(lambda: step_lib.init_state(recipe, jax.random.key(0)))()
   frozen = quick_jit(lambda: recipe.init_frozen(jax.random.key(1)))()
-  batch = recipe_lib.example_batch(recipe.batch_spec(), 2, 0)
+  batch = batch_lib.example_batch(recipe.batch_spec(), 2, 0)
   batch = jax.tree.map(jnp.asarray, batch)
   (phase,) = recipe.phases()
 
@@ -350,7 +351,7 @@ def test_statistics_of_codes_are_those_of_the_data():
 def test_a_coefficient_weighs_by_what_it_changes():
   recipe = build("estimator")
   state = quick_jit(lambda: step_lib.init_state(recipe, jax.random.key(0)))()
-  batch = recipe_lib.example_batch(recipe.batch_spec(), 4, 0)
+  batch = batch_lib.example_batch(recipe.batch_spec(), 4, 0)
   batch["face"] = jnp.ones(4)
   frozen = recipe.init_frozen(jax.random.key(1))
 

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from faceedit_jax.core import recipe as recipe_lib
+from faceedit_jax.core import batch as batch_lib
 from faceedit_jax.faces import face_nets, face_reader, slot_regions
 from faceedit_jax.faces import region_prior as layout_lib
 from faceedit_jax.models.diffusion import autoencoder as autoencoder_lib
@@ -93,18 +93,18 @@ class Conditions:
 
   # Read once, before the first step.
 
-  def reading_spec(self) -> dict[str, recipe_lib.Field]:
+  def reading_spec(self) -> dict[str, batch_lib.Field]:
     if not self.read_once:
       return {}
     side, latent = self.latent_side, self.autoencoder.embed_dim
     spec = {
-      PERSON: recipe_lib.Field((self.face.reader.identity.embedding,)),
-      CLEAN: recipe_lib.Field((side, side, latent)),
-      CONDITION: recipe_lib.Field((side, side, latent)),
+      PERSON: batch_lib.Field((self.face.reader.identity.embedding,)),
+      CLEAN: batch_lib.Field((side, side, latent)),
+      CONDITION: batch_lib.Field((side, side, latent)),
     }
     if self.layout_side:
       grid = (self.layout_side,) * 2
-      spec[LAYOUT] = recipe_lib.Field((*grid, len(slot_regions.REGIONS)))
+      spec[LAYOUT] = batch_lib.Field((*grid, len(slot_regions.REGIONS)))
     return spec
 
   def read(self, frozen, image):
@@ -136,18 +136,18 @@ class Conditions:
 
   # Recorded when the data were prepared.
 
-  def _recorded_spec(self) -> dict[str, recipe_lib.Field]:
+  def _recorded_spec(self) -> dict[str, batch_lib.Field]:
     """{field of a recorded picture: shape} of what `recorded` names."""
     spec = {}
     if "codes" in self.recorded:
       for name, shape in self.face.code_shapes.items():
-        spec[name] = recipe_lib.Field(tuple(shape))
-      spec[face_reader.POINTS5] = recipe_lib.Field((5, 2))
+        spec[name] = batch_lib.Field(tuple(shape))
+      spec[face_reader.POINTS5] = batch_lib.Field((5, 2))
     if PERSON in self.recorded:
-      spec[PERSON] = recipe_lib.Field((self.face.reader.identity.embedding,))
+      spec[PERSON] = batch_lib.Field((self.face.reader.identity.embedding,))
     if CLEAN in self.recorded:
       side = self.latent_side
-      spec[CLEAN] = recipe_lib.Field((side, side, self.autoencoder.embed_dim))
+      spec[CLEAN] = batch_lib.Field((side, side, self.autoencoder.embed_dim))
     return spec
 
   def record_nets(self) -> tuple[str, ...]:
@@ -174,7 +174,7 @@ class Conditions:
 
   # In a step.
 
-  def batch_spec(self) -> dict[str, recipe_lib.Field]:
+  def batch_spec(self) -> dict[str, batch_lib.Field]:
     """What batches hold beside the pictures."""
     if self.read_once:
       return {in_batch(n): field for n, field in self.reading_spec().items()}

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from faceedit_jax.core import batch as batch_lib
 from faceedit_jax.core import config as config_lib
 from faceedit_jax.core import optim
 from faceedit_jax.core import recipe as recipe_lib
@@ -166,7 +167,7 @@ class DiffFAERecipe(recipe_lib.Recipe):
 
   def batch_spec(self):
     size = self.image_size
-    picture = recipe_lib.Field((size, size, 3), "float32", (-1.0, 1.0))
+    picture = batch_lib.Field((size, size, 3), "float32", (-1.0, 1.0))
     spec = {"source_image": picture, "query_image": picture}
     return spec | self.conditions.batch_spec()
 
@@ -482,7 +483,7 @@ class DiffFAERecipe(recipe_lib.Recipe):
   def edit_spec(self):
     """The pictures that an exported edit takes."""
     size = self.image_size
-    picture = recipe_lib.Field((size, size, 3), "float32", (-1.0, 1.0))
+    picture = batch_lib.Field((size, size, 3), "float32", (-1.0, 1.0))
     return {name: picture for name in ("source", *self.queries)}
 
   def paint(self, variables, outputs):

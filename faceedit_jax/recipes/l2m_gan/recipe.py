@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import optax
 
 from data_pipelines import align
+from faceedit_jax.core import batch as batch_lib
 from faceedit_jax.core import optim
 from faceedit_jax.core import recipe as recipe_lib
 from faceedit_jax.evaluators import attributes as attribute_evaluator
@@ -136,16 +137,16 @@ class L2MGANRecipe(recipe_lib.Recipe):
 
   def batch_spec(self):
     size = self.image_size
-    picture = recipe_lib.Field((size, size, 3), "float32", (-1.0, 1.0))
-    domain = recipe_lib.Field((), "int32", (0, 2 * len(self.attributes) - 1))
+    picture = batch_lib.Field((size, size, 3), "float32", (-1.0, 1.0))
+    domain = batch_lib.Field((), "int32", (0, 2 * len(self.attributes) - 1))
     spec = {"image": picture, "domain": domain, "target": domain}
     if self.nets.mapped:
       spec |= {"reference_image": picture, "second_reference_image": picture}
     if self._uses("labels"):
       count = len(self.attributes)
-      spec["attributes"] = recipe_lib.Field((count,), "int32", (0, 1))
+      spec["attributes"] = batch_lib.Field((count,), "int32", (0, 1))
     if self.perceptual.reads_points:
-      spec["landmarks5"] = recipe_lib.Field((5, 2), "float32")
+      spec["landmarks5"] = batch_lib.Field((5, 2), "float32")
     return spec
 
   def init(self, rng):

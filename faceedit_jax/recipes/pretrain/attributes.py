@@ -18,6 +18,7 @@ from flax import struct
 
 from data_pipelines import attributes as attributes_lib
 from data_pipelines import samplers, sources, transforms
+from faceedit_jax.core import batch as batch_lib
 from faceedit_jax.core import config as config_lib
 from faceedit_jax.core import optim
 from faceedit_jax.core import recipe as recipe_lib
@@ -122,11 +123,11 @@ class AttributesRecipe(recipe_lib.Recipe):
   def batch_spec(self):
     size, count = self.image_size, len(self.attributes)
     spec = {
-      "image": recipe_lib.Field((size, size, 3), "float32", (-1.0, 1.0)),
-      "attributes": recipe_lib.Field((count,), "int32", (0, 1)),
+      "image": batch_lib.Field((size, size, 3), "float32", (-1.0, 1.0)),
+      "attributes": batch_lib.Field((count,), "int32", (0, 1)),
     }
     if self.reader.reach is not None:
-      spec["landmarks5"] = recipe_lib.Field((5, 2), "float32")
+      spec["landmarks5"] = batch_lib.Field((5, 2), "float32")
     return spec
 
   def init(self, rng):

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from faceedit_jax.core import batch as batch_lib
 from faceedit_jax.core import config as config_lib
 from faceedit_jax.core import optim
 from faceedit_jax.core import recipe as recipe_lib
@@ -132,13 +133,13 @@ class EstimatorRecipe(recipe_lib.Recipe):
   def batch_spec(self):
     size = self.image_size
     spec = {
-      "image": recipe_lib.Field((size, size, 3), "float32", (-1.0, 1.0)),
-      "landmarks5": recipe_lib.Field((5, 2), "float32"),
+      "image": batch_lib.Field((size, size, 3), "float32", (-1.0, 1.0)),
+      "landmarks5": batch_lib.Field((5, 2), "float32"),
       # 1 where a face is in the picture; its points and codes count then.
-      "face": recipe_lib.Field((), "float32", (0.0, 1.0)),
+      "face": batch_lib.Field((), "float32", (0.0, 1.0)),
     }
     for name, shape in self.shapes.items():
-      spec[name] = recipe_lib.Field(shape, "float32")
+      spec[name] = batch_lib.Field(shape, "float32")
     return spec
 
   def init(self, rng):

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from faceedit_jax.core import batch as batch_lib
 from faceedit_jax.core import config as config_lib
 from faceedit_jax.core import optim
 from faceedit_jax.core import recipe as recipe_lib
@@ -65,7 +66,7 @@ class FirstStageRecipe(recipe_lib.Recipe):
 
   def batch_spec(self):
     size = self.image_size
-    return {"image": recipe_lib.Field((size, size, 3), "float32", (-1.0, 1.0))}
+    return {"image": batch_lib.Field((size, size, 3), "float32", (-1.0, 1.0))}
 
   def init(self, rng):
     size = self.image_size

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from faceedit_jax.core import batch as batch_lib
 from faceedit_jax.core import config as config_lib
 from faceedit_jax.core import optim
 from faceedit_jax.core import recipe as recipe_lib
@@ -49,9 +50,9 @@ class IdentityRecipe(recipe_lib.Recipe):
   def batch_spec(self):
     size = self.image_size
     return {
-      "image": recipe_lib.Field((size, size, 3), "float32", (-1.0, 1.0)),
-      "landmarks5": recipe_lib.Field((5, 2), "float32"),
-      "identity": recipe_lib.Field((), "int32", (0, self.identities - 1)),
+      "image": batch_lib.Field((size, size, 3), "float32", (-1.0, 1.0)),
+      "landmarks5": batch_lib.Field((5, 2), "float32"),
+      "identity": batch_lib.Field((), "int32", (0, self.identities - 1)),
     }
 
   def init(self, rng):

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from faceedit_jax.core import batch as batch_lib
 from faceedit_jax.core import optim
 from faceedit_jax.core import recipe as recipe_lib
 from faceedit_jax.faces import face_nets, face_reader
@@ -85,10 +86,10 @@ class RegionEncoderRecipe(recipe_lib.Recipe):
 
   def batch_spec(self):
     size = self.image_size
-    spec = {"image": recipe_lib.Field((size, size, 3), "float32", (-1.0, 1.0))}
+    spec = {"image": batch_lib.Field((size, size, 3), "float32", (-1.0, 1.0))}
     if not self.slot_names:
       # Read for the reported mIoU and the slots' names; in no loss.
-      spec["regions"] = recipe_lib.Field((size, size), "int32", (0, 3))
+      spec["regions"] = batch_lib.Field((size, size), "int32", (0, 3))
     return spec
 
   def init(self, rng):
