@@ -311,10 +311,10 @@ def denoiser(published):
       identity_token=True,
       slot_names=(),  # as counted by region_encoder
       latent_scale=1.0,
-      read_once=False,  # 34 kB for each frame of 256 px
+      cache_features=False,  # 34 kB for each frame of 256 px
       # What the prepared set holds of each frame. Identity vectors of a net
       # that is trained on that very set come later than the set.
-      recorded=("codes", "person_vector") if published else ("codes",),
+      prepared_features=("codes", "person_vector") if published else ("codes",),
       ema_decay=0.9999,
       sampler="ddim",
       sampling_steps=50,

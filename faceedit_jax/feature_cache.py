@@ -1,8 +1,8 @@
-"""What frozen nets read in each picture, computed once and kept on disk.
+"""Features that frozen nets compute of each picture, cached on disk.
 
-Where the pictures of a stage are never changed on their way, its frozen nets
-would say the same of them in every epoch. The arrays that a recipe names are
-kept instead.
+Where the pictures of a stage are not augmented, its frozen nets would compute
+the same features in every epoch. The features that a recipe names are computed
+once instead (`core.cached_features`).
 """
 
 import copy
@@ -18,16 +18,17 @@ import numpy as np
 
 from faceedit_jax import input_pipeline
 from faceedit_jax.core import batch as batch_lib
-from faceedit_jax.core import checkpoint
+from faceedit_jax.core import cached_features, checkpoint
 from faceedit_jax.core.errors import UserError, WorkdirError, as_user_error
 from faceedit_jax.core.progress import Progress
 from faceedit_jax.core.typing import PyTree
 from faceedit_jax.stages import Stage
 
-_BATCH = 32  # pictures read at a time
+_BATCH = 32  # pictures at a time
 _GLANCED = 16  # pictures looked at to tell one set from another
 _STAMP = "stamp.json"
-RECORD = "record of frozen nets:"  # how versions of such annotators begin
+PREPARED = "features of frozen nets:"  # how versions of annotators begin
+FOLDER = "feature_cache"  # in the directory of a stage
 
 
 def prepare(
@@ -36,11 +37,11 @@ def prepare(
   title: str,
   asked_to_stop: Callable[[], bool],
 ) -> bool:
-  """Computes the readings of a stage's pictures, as far as they are missing.
+  """Computes the features of a stage's pictures, as far as they are missing.
 
-  They lie in `<stage>/readings`, one `.npy` for each array, and belong to one
-  config, one set of frozen weights and one set of pictures: others begin anew.
-  A call that was stopped is taken up where it was.
+  They lie in `<stage>/feature_cache`, one `.npy` for each array, and belong to
+  one config, one set of frozen weights and one set of pictures: with others the
+  cache is computed anew. A call after one that was stopped resumes.
 
   Args:
     stage: from `stages.make_stage`.
@@ -54,7 +55,8 @@ def prepare(
   Raises:
     UserError: one line.
   """
-  spec, folder = stage.recipe.reading_spec(), stage.directory / "readings"
+  spec = cached_features.feature_spec(stage.recipe)
+  folder = stage.directory / FOLDER
   data = stage.options.data
   _check_unchanged(stage)
   source = input_pipeline.open_data(
@@ -81,22 +83,22 @@ def prepare(
     done = min(_stored(folder / f"{n}.npy", f) for n, f in spec.items())
     if done >= total:
       return True
-    return _read(stage, frozen, source, done, total, title, asked_to_stop)
+    return _compute(stage, frozen, source, done, total, title, asked_to_stop)
   except OSError as e:
     raise WorkdirError(f"cannot write to {folder}: {e.strerror}") from e
 
 
-def load(stage: Stage) -> input_pipeline.Readings:
-  """Opens what `prepare` computed; nothing if the recipe wants nothing."""
-  folder = stage.directory / "readings"
+def load(stage: Stage) -> input_pipeline.CachedFeatures:
+  """Opens what `prepare` computed; nothing if the recipe caches nothing."""
+  folder = stage.directory / FOLDER
   return {
     name: np.load(folder / f"{name}.npy", mmap_mode="r")
-    for name in stage.recipe.reading_spec()
+    for name in cached_features.feature_spec(stage.recipe)
   }
 
 
-def check_recorded(stage: Stage, frozen: PyTree) -> None:
-  """Refuses a set whose pictures were read by other nets than the stage's.
+def check_prepared(stage: Stage, frozen: PyTree) -> None:
+  """Refuses a set that stores features of other nets than the stage's.
 
   Args:
     stage: from `stages.make_stage`.
@@ -107,19 +109,20 @@ def check_recorded(stage: Stage, frozen: PyTree) -> None:
   """
   from data_pipelines import records  # noqa: PLC0415
 
-  data, names = stage.options.data, stage.recipe.record_nets()
+  data = stage.options.data
+  names = cached_features.prepared_nets(stage.recipe)
   folder = stage.data_dir / data.get("folder", "") / data.get("split", "train")
   with as_user_error(f"config.stage.{stage.name}.data"):
     found = records.read_metadata(folder) if names else None
   versions = (found or {}).get("settings", {}).get("annotators", {})
-  ours = [v for v in versions.values() if v.startswith(RECORD)]
+  ours = [v for v in versions.values() if v.startswith(PREPARED)]
   if not ours:  # fields that others have prepared
     return
   wanted = digest({name: frozen[name] for name in names})
   if not any(wanted in version for version in ours):
     raise WorkdirError(
-      f"stage {stage.name!r}: {folder} holds what other weights of "
-      f"{', '.join(names)} say of its frames; annotate it anew into another "
+      f"stage {stage.name!r}: {folder} stores features that other "
+      f"weights of {', '.join(names)} computed; annotate it anew into another "
       "folder, or restore those weights"
     )
 
@@ -131,23 +134,23 @@ def _check_unchanged(stage: Stage) -> None:
   changes = [n for n in (*transforms.RANDOM, "face_crop") if data.get(n)]
   if changes:
     raise UserError(
-      f"stage {stage.name!r} reads every picture once, but "
+      f"stage {stage.name!r} caches features of every picture, but "
       f"stage.{stage.name}.data has {', '.join(changes)}, which change them; "
-      f"remove these or set stage.{stage.name}.recipe.read_once=False"
+      f"remove these or set stage.{stage.name}.recipe.cache_features=False"
     )
 
 
-def _read(stage, frozen, source, done, total, title, asked_to_stop) -> bool:
-  """Appends the readings from picture `done` on."""
+def _compute(stage, frozen, source, done, total, title, asked_to_stop) -> bool:
+  """Appends the features from picture `done` on."""
   from data_pipelines import loader, transforms  # noqa: PLC0415
 
   recipe, data = stage.recipe, stage.options.data
-  spec, folder = recipe.reading_spec(), stage.directory / "readings"
+  spec, folder = recipe.feature_spec(), stage.directory / FOLDER
   done -= done % _BATCH
   size = input_pipeline.picture_size(recipe)
   prepare_one = transforms.from_config(data, size, ("image",))
-  read = jax.jit(recipe.read)
-  bar = Progress(f"{title}: readings", done, total, unit="picture")
+  compute = jax.jit(recipe.compute_features)
+  bar = Progress(f"{title}: features", done, total, unit="picture")
   files = {}
   with as_user_error(f"config.stage.{stage.name}.data"):
     pictures = loader.make_loader(
@@ -169,13 +172,13 @@ def _read(stage, frozen, source, done, total, title, asked_to_stop) -> bool:
         return False
       count = min(_BATCH, total - done)
       # The last batch goes on with the first pictures; they are left out.
-      rows = jax.device_get(read(frozen, next(pictures)["image"]))
+      rows = jax.device_get(compute(frozen, next(pictures)["image"]))
       for name, field in spec.items():
         row = np.asarray(rows[name][:count], field.dtype)
         if row.shape[1:] != tuple(field.shape):
           raise ValueError(
-            f"{type(recipe).__name__}.read gave {name} of shape "
-            f"{row.shape[1:]}, its reading_spec says {tuple(field.shape)}"
+            f"{type(recipe).__name__}.compute_features gave {name} of shape "
+            f"{row.shape[1:]}, its feature_spec says {tuple(field.shape)}"
           )
         files[name].write(row.tobytes())
       done += count
@@ -189,7 +192,7 @@ def _read(stage, frozen, source, done, total, title, asked_to_stop) -> bool:
 
 
 def _relevant(stage: Stage) -> dict[str, Any]:
-  """The part of a run's identity that readings may depend on."""
+  """The part of a run's identity that features may depend on."""
   identity = copy.deepcopy(stage.identity)
   for name in (*stage.recipe.edit_options, "optimizer"):
     identity["stage"]["recipe"].pop(name, None)

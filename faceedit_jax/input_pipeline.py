@@ -11,7 +11,7 @@ from faceedit_jax.core import batch as batch_lib
 from faceedit_jax.core import recipe as recipe_lib
 from faceedit_jax.core.errors import UserError, as_user_error
 
-Readings = Mapping[str, np.ndarray]
+CachedFeatures = Mapping[str, np.ndarray]
 Transform = Callable[[dict[str, Any], np.random.Generator], dict[str, Any]]
 
 _DEVICE_BATCHES = 2  # wait on the devices ahead of their use
@@ -57,23 +57,23 @@ def picture_size(recipe: recipe_lib.Recipe) -> int | None:
   return sizes.pop() if len(sizes) == 1 else None
 
 
-class _Read:
-  """Examples together with what was read in them once."""
+class _WithFeatures:
+  """Examples together with their cached features."""
 
-  def __init__(self, source: Any, readings: Readings):
-    self._source, self._readings = source, readings
-    for name, rows in readings.items():
+  def __init__(self, source: Any, features: CachedFeatures):
+    self._source, self._features = source, features
+    for name, rows in features.items():
       if len(rows) != len(source):
         raise UserError(
-          f"readings of {name!r} hold {len(rows)} pictures, the data "
-          f"{len(source)}; remove the stage's folder `readings`"
+          f"cached features {name!r} are of {len(rows)} pictures, the data "
+          f"has {len(source)}; remove the stage's folder `feature_cache`"
         )
 
   def __len__(self) -> int:
     return len(self._source)
 
   def __getitem__(self, index: int) -> dict[str, Any]:
-    rows = {name: rows[index] for name, rows in self._readings.items()}
+    rows = {name: rows[index] for name, rows in self._features.items()}
     return {**self._source[index], **rows}
 
   def __getattr__(self, name: str) -> Any:
@@ -107,7 +107,7 @@ def open_data(
   data_dir: pathlib.Path,
   seed: int,
   split: str,
-  readings: Readings | None = None,
+  features: CachedFeatures | None = None,
 ) -> Any:
   """Opens the source of a stage.
 
@@ -121,7 +121,7 @@ def open_data(
     data_dir: directory of prepared data.
     seed: of the choice of pairs.
     split: "train", "validation" or "test".
-    readings: {field: one row per picture} to put beside them.
+    features: {field: one row per picture} to put beside them.
 
   Returns:
     A source: `len` and `[i]`.
@@ -135,8 +135,8 @@ def open_data(
     # In a data section "pairs" counts the edits with known outcome.
     spec = {k: v for k, v in data.items() if k not in ("pairs", "balanced")}
     source = sources.open_source(spec, pathlib.Path(data_dir), split)
-    if readings:
-      source = _Read(source, readings)
+    if features:
+      source = _WithFeatures(source, features)
     sampler = data.get("sampler", "single")
     if sampler == "single":
       return source
@@ -215,7 +215,7 @@ def train_batches(
   seed: int,
   start: int,
   where: str,
-  readings: Readings | None = None,
+  features: CachedFeatures | None = None,
 ) -> Iterator[dict[str, jax.Array]]:
   """Batches on the devices from step `start` on.
 
@@ -227,7 +227,7 @@ def train_batches(
     seed: of order and augmentation.
     start: first step to deliver.
     where: name of the data section, for errors.
-    readings: see `open_data`.
+    features: see `open_data`.
 
   Returns:
     An iterator with `position` and `close()`.
@@ -238,7 +238,7 @@ def train_batches(
   from data_pipelines import loader  # noqa: PLC0415
 
   split = data.get("split", "train")
-  source = open_data(data, data_dir, seed, split, readings)
+  source = open_data(data, data_dir, seed, split, features)
   with as_user_error(where):
     batches = loader.make_loader(
       source,
@@ -260,7 +260,7 @@ def preview_batch(
   data_dir: pathlib.Path,
   seed: int,
   count: int,
-  readings: Readings | None = None,
+  features: CachedFeatures | None = None,
 ) -> dict[str, np.ndarray]:
   """A small batch that is the same at every step, host and resume.
 
@@ -270,7 +270,7 @@ def preview_batch(
     data_dir: directory of prepared data.
     seed: of the choice.
     count: examples.
-    readings: see `open_data`.
+    features: see `open_data`.
 
   Returns:
     {name: (count, ...)}.
@@ -278,7 +278,7 @@ def preview_batch(
   from data_pipelines import samplers  # noqa: PLC0415
 
   split = data.get("split", "train")
-  source = open_data(data, data_dir, seed, split, readings)
+  source = open_data(data, data_dir, seed, split, features)
   transform = transform_of(recipe, data)
   examples = []
   for i in range(count):

@@ -22,11 +22,16 @@ from clu import parameter_overview
 from jax.experimental import multihost_utils
 
 import faceedit_jax
-from faceedit_jax import evaluate
-from faceedit_jax import feature_cache as readings_lib
+from faceedit_jax import evaluate, feature_cache
 from faceedit_jax import input_pipeline as batches_lib
 from faceedit_jax import stages as stages_lib
-from faceedit_jax.core import checkpoint, distributed, partial_restore, sharding
+from faceedit_jax.core import (
+  cached_features,
+  checkpoint,
+  distributed,
+  partial_restore,
+  sharding,
+)
 from faceedit_jax.core import rng as rng_lib
 from faceedit_jax.core import state as state_lib
 from faceedit_jax.core import step as step_lib
@@ -190,22 +195,22 @@ def _train(stage, title, stop, say, held) -> bool:
     checkpoint.write_json(stage.directory / "config.json", stage.identity)
     _describe(stage.directory, abstract, frozen, say, title)
 
-  # What frozen nets say of the pictures.
-  readings = {}
-  if recipe.record_nets():
+  # Features that frozen nets compute of the pictures.
+  features = {}
+  if cached_features.prepared_nets(recipe):
     local = distributed.to_local(frozen, mesh)
     if first:
-      readings_lib.check_recorded(stage, local)
-  if recipe.reading_spec():
+      feature_cache.check_prepared(stage, local)
+  if cached_features.feature_spec(recipe):
     local = distributed.to_local(frozen, mesh)
-    done = not first or readings_lib.prepare(
+    done = not first or feature_cache.prepare(
       stage, local, title, lambda: stop.asked
     )
-    distributed.barrier(f"read-{stage.name}")
+    distributed.barrier(f"features-{stage.name}")
     if stop.asked or not done:
-      say(f"{title}: stopped while reading pictures; it goes on there")
+      say(f"{title}: stopped while computing features; rerun to resume")
       return False
-    readings = readings_lib.load(stage)
+    features = feature_cache.load(stage)
 
   # Data and outputs.
   writer = Writer(stage.directory, stage.run.tensorboard, start, enabled=first)
@@ -221,7 +226,7 @@ def _train(stage, title, stop, say, held) -> bool:
       stage.seed,
       start,
       where,
-      readings,
+      features,
     )
   bar = Progress(title, start, stage.steps, enabled=first)
   record = functools.partial(
@@ -233,7 +238,7 @@ def _train(stage, title, stop, say, held) -> bool:
   try:
     with jax.set_mesh(mesh):
       loop = _Loop(
-        stage, mesh, state, frozen, batches, step_fn, store, readings, ahead
+        stage, mesh, state, frozen, batches, step_fn, store, features, ahead
       )
       del state  # the step donates it
       done = loop.run(start, stop, writer, bar, record)
@@ -275,9 +280,9 @@ class _Loop:
   """The steps of one stage; holds the state between them."""
 
   def __init__(
-    self, stage, mesh, state, frozen, batches, step_fn, store, readings, ahead
+    self, stage, mesh, state, frozen, batches, step_fn, store, features, ahead
   ):
-    self.state, self._readings = state, readings
+    self.state, self._features = state, features
     self._stage, self._frozen, self._batches = stage, frozen, batches
     self._mesh, self._step_fn, self._store = mesh, step_fn, store
     self._ahead = ahead
@@ -340,7 +345,7 @@ class _Loop:
     stop = min(last, step + _LOOK_AHEAD)
     wanted = step_lib.due_sets(self._phases, step, stop)
     if preview_every:
-      self._preview = _Preview(self._stage, self._mesh, self._readings)
+      self._preview = _Preview(self._stage, self._mesh, self._features)
       wanted[_PREVIEW] = min(last, step + preview_every - step % preview_every)
     for name in sorted(wanted, key=wanted.get):
       if name == _PREVIEW:
@@ -386,7 +391,10 @@ class _Preview:
   """A preview of a batch and noise that stay the same for the run."""
 
   def __init__(
-    self, stage: Stage, mesh: jax.sharding.Mesh, readings: batches_lib.Readings
+    self,
+    stage: Stage,
+    mesh: jax.sharding.Mesh,
+    features: batches_lib.CachedFeatures,
   ):
     count = stage.options.preview_count
     batch = batches_lib.preview_batch(
@@ -395,7 +403,7 @@ class _Preview:
       stage.data_dir,
       stage.seed,
       count,
-      readings,
+      features,
     )
     everywhere = sharding.replicated(mesh)
     self._batch = {

@@ -16,7 +16,7 @@ from tests import video_set
 class Recipe:
   """Sees a face in bright frames, whose brightness its net scales."""
 
-  def record_nets(self):
+  def prepared_nets(self):
     return ("gain",)
 
   def frozen(self):
@@ -25,7 +25,7 @@ class Recipe:
       "other": recipe_lib.WeightSource(stage="second"),
     }
 
-  def record(self, frozen, image, points68=None):
+  def prepare_features(self, frozen, image, points68=None):
     level = frozen["gain"]["params"]["w"] * image.mean((1, 2, 3))
     found = {"level": level, "face": image.mean((1, 2, 3)) + 0.95}
     if points68 is not None:
@@ -33,11 +33,11 @@ class Recipe:
     return found
 
 
-def stage(recorded=("level",)):
+def stage(stored=("level",)):
   return types.SimpleNamespace(
     name="last",
     recipe=Recipe(),
-    options={"recipe": {"recorded": recorded}},
+    options={"recipe": {"prepared_features": stored}},
     workdir="work",
     data_dir="data",
   )
@@ -79,8 +79,8 @@ def test_points_of_the_data_reach_the_recipe():
 
 def test_other_nets_make_another_set(tmp_path):
   made = [
-    annotate.make_annotator(stage(recorded), net(gain), least=least)
-    for recorded, gain, least in (
+    annotate.make_annotator(stage(stored), net(gain), least=least)
+    for stored, gain, least in (
       (("level",), 1.0, 0.0),
       (("level",), 1.5, 0.0),
       (("level", "nose"), 1.0, 0.0),
@@ -113,11 +113,13 @@ def test_a_set_of_other_nets_is_refused(tmp_path):
   trained = stage()
   trained.options["data"] = {"folder": "toy"}
   trained.data_dir = tmp_path
-  feature_cache.check_recorded(trained, net(1.0))
-  with pytest.raises(WorkdirError, match="other weights of gain .* annotate"):
-    feature_cache.check_recorded(trained, net(1.5))
+  feature_cache.check_prepared(trained, net(1.0))
+  with pytest.raises(
+    WorkdirError, match="other weights of gain computed; annotate"
+  ):
+    feature_cache.check_prepared(trained, net(1.5))
   trained.options["data"] = {"folder": "prepared_by_others"}
-  feature_cache.check_recorded(trained, net(1.5))
+  feature_cache.check_prepared(trained, net(1.5))
 
   # An annotator of one's own says nothing of nets.
   def level(frame):
@@ -132,7 +134,7 @@ def test_a_set_of_other_nets_is_refused(tmp_path):
     split_file=video_set.everybody(tmp_path),
   )
   trained.options["data"] = {"folder": "own"}
-  feature_cache.check_recorded(trained, net(1.5))
+  feature_cache.check_prepared(trained, net(1.5))
 
 
 def test_stages_that_are_needed_are_trained_first(monkeypatch):
@@ -164,10 +166,10 @@ def test_missing_files_are_said_before_anything_is_trained(
   assert not trained
 
 
-def test_a_config_that_records_nothing_is_one_line():
+def test_a_config_that_prepares_nothing_is_one_line():
   nothing = stage(())
-  nothing.recipe.record_nets = lambda: ()
-  with pytest.raises(UserError, match="recipe.recorded is empty"):
+  nothing.recipe.prepared_nets = lambda: ()
+  with pytest.raises(UserError, match="recipe.prepared_features is empty"):
     annotate.load_nets(nothing, {})
 
 

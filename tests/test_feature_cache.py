@@ -1,4 +1,4 @@
-"""Readings of frozen nets: right, kept, taken up again, renewed when stale."""
+"""Features of frozen nets: right, kept, taken up again, renewed when stale."""
 
 import errno
 import json
@@ -41,7 +41,7 @@ def data(tmp_path_factory):
 
 def config_of(**changes):
   config = config_lib.from_dict(toy_config.get_config("latent"))
-  changes = {"stage__head__recipe__read_once": True} | changes
+  changes = {"stage__head__recipe__cache_features": True} | changes
   changes = [f"{k.replace('__', '.')}={v}" for k, v in changes.items()]
   return config_lib.override(config, changes)
 
@@ -55,13 +55,13 @@ def frozen_of(stage, seed=0):
 
 
 def read_all(stage, frozen):
-  """The readings of every picture, one by one."""
+  """The features of every picture, one by one."""
   source = input_pipeline.open_data(
     stage.options.data, stage.data_dir, 0, "train"
   )
   images = np.stack([source[i]["image"] for i in range(len(source))])
   images = images.astype(np.float32) / 127.5 - 1
-  return np.asarray(stage.recipe.read(frozen, images)["latent"])
+  return np.asarray(stage.recipe.compute_features(frozen, images)["latent"])
 
 
 def test_every_picture_is_read(tmp_path, data):
@@ -86,12 +86,12 @@ def test_every_picture_is_read(tmp_path, data):
       )
 
 
-def test_a_stopped_reading_goes_on(tmp_path, data, monkeypatch):
+def test_a_stopped_computation_goes_on(tmp_path, data, monkeypatch):
   stage = stage_of(tmp_path, data)
   frozen = frozen_of(stage)
   asked = iter([False, True])
   assert not feature_cache.prepare(stage, frozen, "head", lambda: next(asked))
-  file = stage.directory / "readings" / "latent.npy"
+  file = stage.directory / "feature_cache" / "latent.npy"
   half = file.stat().st_size
   # A kill in the middle of a write leaves a part of a picture.
   with file.open("ab") as out:
@@ -136,10 +136,10 @@ def test_other_pictures_are_read_anew(tmp_path, data):
   assert np.abs(found - before).max() > 0.1
 
 
-def test_a_training_on_readings_is_the_training_without(tmp_path, data):
+def test_a_training_on_cached_features_is_the_training_without(tmp_path, data):
   losses = {}
   for once in (True, False):
-    config = config_of(stage__head__recipe__read_once=once)
+    config = config_of(stage__head__recipe__cache_features=once)
     workdir = tmp_path / str(once)
     assert train.run(config, workdir, data_dir=data)
     lines = (workdir / "head" / "metrics.jsonl").read_text().splitlines()
@@ -152,7 +152,7 @@ def test_a_training_on_readings_is_the_training_without(tmp_path, data):
 def test_pictures_that_change_are_refused(tmp_path, data):
   stage = stage_of(tmp_path, data)
   stage.options.data["jitter"] = {"low": 0.9}
-  with pytest.raises(UserError, match="jitter.*read_once=False"):
+  with pytest.raises(UserError, match="jitter.*cache_features=False"):
     feature_cache.prepare(stage, frozen_of(stage), "head", lambda: False)
 
 
@@ -161,10 +161,10 @@ def test_a_full_disk_is_one_line(tmp_path, data, monkeypatch):
   plain = pathlib.Path.open
 
   def full(self, *args, **kwargs):
-    if self.parent.name == "readings":
+    if self.parent.name == "feature_cache":
       raise OSError(errno.ENOSPC, "No space left on device")
     return plain(self, *args, **kwargs)
 
   monkeypatch.setattr(pathlib.Path, "open", full)
-  with pytest.raises(WorkdirError, match=r"readings: No space left"):
+  with pytest.raises(WorkdirError, match=r"feature_cache: No space left"):
     feature_cache.prepare(stage, frozen_of(stage), "head", lambda: False)

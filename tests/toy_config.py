@@ -27,7 +27,7 @@ def stage(name):
   recipes = {"ae": "ToyAutoencoder", "head": "ToyLatent", "gan": "ToyGan"}
   return {
     "recipe": {"name": f"tests.toy_recipes:{recipes[name]}"}
-    | ({"read_once": False} if name == "head" else {}),
+    | ({"cache_features": False} if name == "head" else {}),
     "data": {
       "source": "array_record",
       "folder": "toy",

@@ -219,7 +219,7 @@ class ToyLatent(recipe_lib.Recipe):
   size: int = 8
   channels: int = 4
   stage: str = "ae"
-  read_once: bool = False
+  cache_features: bool = False
 
   @classmethod
   def from_config(cls, nets, options, image_size, dtype):
@@ -229,19 +229,19 @@ class ToyLatent(recipe_lib.Recipe):
       size=image_size,
       channels=nets.enc.channels,
       stage=options.get("stage", "ae"),
-      read_once=options.get("read_once", False),
+      cache_features=options.get("cache_features", False),
     )
 
   def batch_spec(self):
     image = Field((self.size, self.size, 3), range=(-1.0, 1.0))
-    return {"image": image, **self.reading_spec()}
+    return {"image": image, **self.feature_spec()}
 
-  def reading_spec(self):
+  def feature_spec(self):
     side = self.size // 2
     spec = {"latent": Field((side, side, self.channels))}
-    return spec if self.read_once else {}
+    return spec if self.cache_features else {}
 
-  def read(self, frozen, image):
+  def compute_features(self, frozen, image):
     return {"latent": ToyEncoder(self.channels).apply(frozen["enc"], image)}
 
   @property
@@ -273,10 +273,10 @@ class ToyLatent(recipe_lib.Recipe):
     return {"ema": Ema(("head",), optim.ema_warmup(0.999))}
 
   def denoise_loss(self, params, ctx):
-    if self.read_once:
+    if self.cache_features:
       latent = ctx.batch["latent"]
     else:
-      latent = self.read(ctx.frozen, ctx.batch["image"])["latent"]
+      latent = self.compute_features(ctx.frozen, ctx.batch["image"])["latent"]
     noise = jax.random.normal(ctx.key("noise"), latent.shape)
     guess = self.head.apply({"params": params["head"]}, latent + noise)
     return ((guess - latent) ** 2).mean(), Aux()

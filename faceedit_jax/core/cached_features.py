@@ -37,7 +37,7 @@ class PreparesFeatures(Protocol):
   """A recipe that reads features which a prepared data set stores."""
 
   def prepared_nets(self) -> Sequence[str]:
-    """Frozen nets that `prepare_features` reads; none when it stores nothing."""
+    """Frozen nets that `prepare_features` reads; none: nothing is stored."""
     ...
 
   def prepare_features(

@@ -90,28 +90,29 @@ def test_deca_renderings_have_its_own_linear_tone(paper):
   assert build(config_lib.load("configs/difffae.py:smoke")).reader.tone_map
 
 
-def test_recorded_readings_are_those_of_the_step(paper, files):
+def test_prepared_features_are_those_of_the_step(paper, files):
   live, frozen, _ = paper
-  live = build(published_files.overridden(files), recorded=())
+  live = build(published_files.overridden(files), prepared_features=())
   kept = build(
-    published_files.overridden(files), recorded=("codes", "person_vector")
+    published_files.overridden(files),
+    prepared_features=("codes", "person_vector"),
   )
   full = build(
     published_files.overridden(files),
-    recorded=("codes", "person_vector", "latent"),
+    prepared_features=("codes", "person_vector", "latent"),
   )
-  assert live.record_nets() == ()
-  assert set(kept.record_nets()) == {
+  assert live.prepared_nets() == ()
+  assert set(kept.prepared_nets()) == {
     "estimator",
     "locator",
     "detail_encoder",
     "identity",
   }
-  assert set(full.record_nets()) == {*kept.record_nets(), "autoencoder"}
+  assert set(full.prepared_nets()) == {*kept.prepared_nets(), "autoencoder"}
   batch = batch_lib.example_batch(live.batch_spec(), 2, 0)
   whole = dict(batch)
   for whose in ("source", "query"):
-    found = quick_jit(full.record)(frozen, batch[f"{whose}_image"])
+    found = quick_jit(full.prepare_features)(frozen, batch[f"{whose}_image"])
     assert {"face", "landmarks5", "detail", "person_vector", "latent"} < set(
       found
     )
@@ -180,8 +181,8 @@ def test_trained_nets_start_from_files(files, tmp_path):
     ({"nets.estimator.kind": "emoca"}, "'emoca'; it must be one of"),
     ({"nets.estimator.weights": ""}, "weights is empty; give"),
     (
-      {"stage.denoiser.recipe.recorded": "('pose',)"},
-      r"recorded has \['pose'\]",
+      {"stage.denoiser.recipe.prepared_features": "('pose',)"},
+      r"prepared_features has \['pose'\]",
     ),
   ],
 )
@@ -327,8 +328,8 @@ def test_wrinkles_follow_source_and_expression(paper, files):
 def test_68_points_of_the_data_cut_the_square(paper, files, rng):
   recipe, frozen, image = paper
   points = jnp.asarray(rng.uniform(0.3, 0.6, (4, 68, 2)), jnp.float32)
-  kept = build(published_files.overridden(files), recorded=("codes",))
-  codes = quick_jit(kept.record)(frozen, image, points)
+  kept = build(published_files.overridden(files), prepared_features=("codes",))
+  codes = quick_jit(kept.prepare_features)(frozen, image, points)
   box = face_crops.deca_from_68(points, 64)
   inside = face_crops.camera_in(codes["camera"], box)
   side = recipe.reader.estimator.input_size

@@ -98,8 +98,10 @@ def test_stage_steps_and_previews(stage):
     assert np.isfinite(picture).all()
 
 
-def test_readings_are_what_the_loss_would_read():
-  live, kept = (build("denoiser", read_once=once) for once in (False, True))
+def test_cached_features_are_what_the_loss_would_compute():
+  live, kept = (
+    build("denoiser", cache_features=once) for once in (False, True)
+  )
   state = quick_jit(lambda: step_lib.init_state(live, jax.random.key(0)))()
   frozen = quick_jit(lambda: live.init_frozen(jax.random.key(1)))()
   batch = batch_lib.example_batch(live.batch_spec(), 3, 0)
@@ -110,7 +112,7 @@ def test_readings_are_what_the_loss_would_read():
       more[f"{whose}_{name}"] = rows
   # What is left out of the spec is not in a batch, so the loss may not ask.
   more = batch_lib.check_batch(kept.batch_spec(), more, "test")
-  assert len(more) == len(batch) + len(kept.reading_spec()) == 6
+  assert len(more) == len(batch) + len(kept.feature_spec()) == 6
 
   def loss(recipe, batch):
     ctx = recipe_lib.Ctx(

@@ -1,8 +1,9 @@
 """What the frozen nets say of a pair of pictures: DiffFAE sections 4.1, 4.2.
 
 The source's identity vector, the query's latents and those of its rendering,
-and where its regions probably are. All of it can be read in every step, once
-before the first one, or (codes, identity, latents) when the data are prepared.
+and where its regions probably are. These features can be computed in every
+step, once before the first one, or (codes, identity, latents) when the data are
+prepared.
 """
 
 import dataclasses
@@ -21,25 +22,26 @@ from faceedit_jax.recipes.pretrain import first_stage
 PERSON = "person_vector"  # identity vector, of the source
 CLEAN, CONDITION = "latent", "condition_latent"  # picture and rendering
 LAYOUT = "layout"  # where the regions probably are
-# What a prepared set can hold.
-RECORDED = ("codes", PERSON, CLEAN)
+# What a prepared set can store.
+PREPARED = ("codes", PERSON, CLEAN)
 
 
-def in_batch(reading: str) -> str:
-  """A reading's name in a batch: of the source or of the query."""
-  return f"{'source' if reading == PERSON else 'query'}_{reading}"
+def in_batch(feature: str) -> str:
+  """A feature's name in a batch: of the source or of the query."""
+  return f"{'source' if feature == PERSON else 'query'}_{feature}"
 
 
-def check_recorded(names) -> None:
-  """Refuses names that are not in RECORDED.
+def check_prepared(names) -> None:
+  """Refuses names that are not in PREPARED.
 
   Raises:
     ValueError: one line.
   """
-  unknown = sorted(set(names) - set(RECORDED))
+  unknown = sorted(set(names) - set(PREPARED))
   if unknown:
     raise ValueError(
-      f"recipe.recorded has {unknown}; it may have {', '.join(RECORDED)}"
+      f"recipe.prepared_features has {unknown}; it may have "
+      f"{', '.join(PREPARED)}"
     )
 
 
@@ -53,8 +55,9 @@ class Conditions:
     image_size: side of the pictures in pixels.
     latent_scale: number, or 0 to scale latents by 1 / their spread.
     layout_side: side of the region maps; 0 for none.
-    read_once: whether batches hold the readings already.
-    recorded: what the prepared set holds of each picture, of RECORDED.
+    cache_features: whether batches hold all features already.
+    prepared_features: what the prepared set stores of each picture, of
+      PREPARED.
   """
 
   face: face_nets.FaceNets
@@ -62,8 +65,8 @@ class Conditions:
   image_size: int
   latent_scale: float = 0.0
   layout_side: int = 0
-  read_once: bool = False
-  recorded: tuple[str, ...] = ()
+  cache_features: bool = False
+  prepared_features: tuple[str, ...] = ()
 
   @property
   def latent_side(self) -> int:
@@ -91,10 +94,10 @@ class Conditions:
     )
     return jnp.clip(image.astype(jnp.float32), -1, 1)
 
-  # Read once, before the first step.
+  # Computed once, before the first step.
 
-  def reading_spec(self) -> dict[str, batch_lib.Field]:
-    if not self.read_once:
+  def feature_spec(self) -> dict[str, batch_lib.Field]:
+    if not self.cache_features:
       return {}
     side, latent = self.latent_side, self.autoencoder.embed_dim
     spec = {
@@ -107,14 +110,14 @@ class Conditions:
       spec[LAYOUT] = batch_lib.Field((*grid, len(slot_regions.REGIONS)))
     return spec
 
-  def read(self, frozen, image):
-    """All readings of pictures, as sources and as queries."""
+  def compute_features(self, frozen, image):
+    """All features of pictures, as sources and as queries."""
     reader = self.face.reader
     codes = reader.codes(frozen, image)
     person = reader.embed(frozen, image, codes[face_reader.POINTS5])
-    return {PERSON: person} | self._read_query(frozen, image, codes)
+    return {PERSON: person} | self._query_features(frozen, image, codes)
 
-  def _read_query(self, frozen, image, codes, clean=None):
+  def _query_features(self, frozen, image, codes, clean=None):
     # In training shape and albedo are the query's too (eq. 3): it is the
     # same person.
     rendered = self.face.reader.render(frozen, codes)
@@ -134,67 +137,67 @@ class Conditions:
       )
     return found
 
-  # Recorded when the data were prepared.
+  # Stored when the data were prepared.
 
-  def _recorded_spec(self) -> dict[str, batch_lib.Field]:
-    """{field of a recorded picture: shape} of what `recorded` names."""
+  def _prepared_spec(self) -> dict[str, batch_lib.Field]:
+    """{stored field: shape} of what `prepared_features` names."""
     spec = {}
-    if "codes" in self.recorded:
+    if "codes" in self.prepared_features:
       for name, shape in self.face.code_shapes.items():
         spec[name] = batch_lib.Field(tuple(shape))
       spec[face_reader.POINTS5] = batch_lib.Field((5, 2))
-    if PERSON in self.recorded:
+    if PERSON in self.prepared_features:
       spec[PERSON] = batch_lib.Field((self.face.reader.identity.embedding,))
-    if CLEAN in self.recorded:
+    if CLEAN in self.prepared_features:
       side = self.latent_side
       spec[CLEAN] = batch_lib.Field((side, side, self.autoencoder.embed_dim))
     return spec
 
-  def record_nets(self) -> tuple[str, ...]:
-    """Frozen nets that `record` reads."""
-    if not self.recorded:
+  def prepared_nets(self) -> tuple[str, ...]:
+    """Frozen nets that `prepare_features` reads."""
+    if not self.prepared_features:
       return ()
-    first = ("autoencoder",) if CLEAN in self.recorded else ()
+    first = ("autoencoder",) if CLEAN in self.prepared_features else ()
     rest = ("identity", "detail_decoder")
     nets = [n for n in self.face.sources if n not in rest]
-    person = ("identity",) if PERSON in self.recorded else ()
+    person = ("identity",) if PERSON in self.prepared_features else ()
     return (*nets, *person, *first)
 
-  def record(self, frozen, image, points68=None):
-    """Fields of `recorded` for pictures, and the face logit."""
+  def prepare_features(self, frozen, image, points68=None):
+    """Fields of `prepared_features` for pictures, and the face logit."""
     reader = self.face.reader
     found = reader.codes(frozen, image, points68)
-    if PERSON in self.recorded:
+    if PERSON in self.prepared_features:
       points = found[face_reader.POINTS5]
       found = found | {PERSON: reader.embed(frozen, image, points)}
-    if CLEAN in self.recorded:
+    if CLEAN in self.prepared_features:
       found = found | {CLEAN: self.encode(frozen, image)}
-    names = (*self._recorded_spec(), face_reader.POINTS5, "face")
+    names = (*self._prepared_spec(), face_reader.POINTS5, "face")
     return {name: found[name] for name in names}
 
   # In a step.
 
   def batch_spec(self) -> dict[str, batch_lib.Field]:
     """What batches hold beside the pictures."""
-    if self.read_once:
-      return {in_batch(n): field for n, field in self.reading_spec().items()}
+    if self.cache_features:
+      return {in_batch(n): field for n, field in self.feature_spec().items()}
     spec = {}
-    for name, field in self._recorded_spec().items():
+    for name, field in self._prepared_spec().items():
       if name != PERSON:
         spec[f"query_{name}"] = field
       if name == PERSON or (
-        name == face_reader.POINTS5 and PERSON not in self.recorded
+        name == face_reader.POINTS5 and PERSON not in self.prepared_features
       ):
         spec[f"source_{name}"] = field
     return spec
 
-  def read_pair(self, frozen, batch: Mapping[str, Any]) -> dict[str, Any]:
-    """The readings that a loss needs, by name; no gradient goes through."""
-    if self.read_once:
-      return {name: batch[in_batch(name)] for name in self.reading_spec()}
+  def pair_features(self, frozen, batch: Mapping[str, Any]) -> dict[str, Any]:
+    """The features that a loss needs, by name; no gradient goes through."""
+    if self.cache_features:
+      return {name: batch[in_batch(name)] for name in self.feature_spec()}
     source, query = batch["source_image"], batch["query_image"]
     points = batch.get(f"source_{face_reader.POINTS5}")
-    if "codes" in self.recorded:
+    if "codes" in self.prepared_features:
       names = (*self.face.code_shapes, face_reader.POINTS5)
       of_query = {name: batch[f"query_{name}"] for name in names}
       of_query.setdefault("gaze", jnp.zeros((len(query), 2)))
@@ -203,7 +206,7 @@ class Conditions:
       of_query = jax.tree.map(lambda a: a[len(source) :], both)
       points = both[face_reader.POINTS5][: len(source)]
     clean = batch.get(f"query_{CLEAN}")
-    found = self._read_query(frozen, query, of_query, clean)
+    found = self._query_features(frozen, query, of_query, clean)
     person = batch.get(f"source_{PERSON}")
     if person is None:
       person = self.face.reader.embed(frozen, source, points)

@@ -62,9 +62,9 @@ class DiffFAERecipe(recipe_lib.Recipe):
     identity_token: False feeds the U-Net no identity (ablation).
     slot_names: region of each slot, instead of what `region_encoder` counted.
     latent_scale: number, or 0 to scale latents by 1 / their spread.
-    read_once: what the frozen nets say of a picture is computed once, before
-      the first step, and kept; for data that fit the disk.
-    recorded: what the prepared data hold of each picture already, see
+    cache_features: what the frozen nets compute of a picture is computed once,
+      before the first step, and kept; for data that fit the disk.
+    prepared_features: what the prepared data store of each picture, see
       `recipes.conditions`.
     ddim_spacing: which steps DDIM visits, see `diffusion.grids.timesteps`.
   """
@@ -84,8 +84,8 @@ class DiffFAERecipe(recipe_lib.Recipe):
   identity_token: bool = True
   slot_names: tuple[str, ...] = ()
   latent_scale: float = 0.0
-  read_once: bool = False
-  recorded: tuple[str, ...] = ()
+  cache_features: bool = False
+  prepared_features: tuple[str, ...] = ()
   ema_decay: float = 0.9999
   sampler: str = "ddim"
   sampling_steps: int = 50
@@ -129,8 +129,8 @@ class DiffFAERecipe(recipe_lib.Recipe):
       fields["adain"] = "none"
     unet = unet_lib.UNet(dtype=dtype, **fields)
     unet.check()
-    recorded = tuple(options.get("recorded", ()))
-    conditions_lib.check_recorded(recorded)
+    prepared_features = tuple(options.get("prepared_features", ()))
+    conditions_lib.check_prepared(prepared_features)
     face = face_nets.from_config(nets, dtype, image_size)
     return cls(
       unet=unet,
@@ -150,8 +150,8 @@ class DiffFAERecipe(recipe_lib.Recipe):
       identity_token=options.identity_token,
       slot_names=tuple(options.slot_names),
       latent_scale=options.latent_scale,
-      read_once=options.read_once,
-      recorded=recorded,
+      cache_features=options.cache_features,
+      prepared_features=prepared_features,
       ema_decay=options.ema_decay,
       sampler=options.sampler,
       sampling_steps=options.sampling_steps,
@@ -171,8 +171,8 @@ class DiffFAERecipe(recipe_lib.Recipe):
     spec = {"source_image": picture, "query_image": picture}
     return spec | self.conditions.batch_spec()
 
-  def reading_spec(self):
-    return self.conditions.reading_spec()
+  def feature_spec(self):
+    return self.conditions.feature_spec()
 
   @property
   def _slots(self) -> bool:
@@ -273,8 +273,8 @@ class DiffFAERecipe(recipe_lib.Recipe):
       image_size=self.image_size,
       latent_scale=self.latent_scale,
       layout_side=self._mask_side() if self._led else 0,
-      read_once=self.read_once,
-      recorded=self.recorded,
+      cache_features=self.cache_features,
+      prepared_features=self.prepared_features,
     )
 
   def encode(self, frozen, image):
@@ -296,22 +296,22 @@ class DiffFAERecipe(recipe_lib.Recipe):
 
   # Training, eq. 1, 7 and 8.
 
-  def read(self, frozen, image):
-    return self.conditions.read(frozen, image)
+  def compute_features(self, frozen, image):
+    return self.conditions.compute_features(frozen, image)
 
-  def record_nets(self):
-    return self.conditions.record_nets()
+  def prepared_nets(self):
+    return self.conditions.prepared_nets()
 
-  def record(self, frozen, image, points68=None):
-    return self.conditions.record(frozen, image, points68)
+  def prepare_features(self, frozen, image, points68=None):
+    return self.conditions.prepare_features(frozen, image, points68)
 
   def denoise_loss(self, params, ctx):
     source, query = ctx.batch["source_image"], ctx.batch["query_image"]
     frozen, count = ctx.frozen, source.shape[0]
-    readings = self.conditions.read_pair(frozen, ctx.batch)
+    features = self.conditions.pair_features(frozen, ctx.batch)
     clean, condition = (
-      readings[conditions_lib.CLEAN],
-      readings[conditions_lib.CONDITION],
+      features[conditions_lib.CLEAN],
+      features[conditions_lib.CONDITION],
     )
 
     variables = {net: {"params": tree} for net, tree in params.items()}
@@ -326,7 +326,7 @@ class DiffFAERecipe(recipe_lib.Recipe):
       jnp.concatenate([noisy, condition], axis=-1),
       time.astype(jnp.float32),
       tokens,
-      readings[conditions_lib.PERSON],
+      features[conditions_lib.PERSON],
       maps="mean",
     )
     diffusion = training.diffusion_loss(
@@ -347,7 +347,7 @@ class DiffFAERecipe(recipe_lib.Recipe):
     metrics["mask_variance"] = masks.var(axis=0).mean()
     loss = diffusion + weight * consistency
     if self._led:
-      wanted = readings[conditions_lib.LAYOUT]
+      wanted = features[conditions_lib.LAYOUT]
       metrics["layout"] = layout_lib.cross_entropy(free, wanted)
       loss = loss + recipe_lib.at(self.layout, ctx.step) * metrics["layout"]
     return loss, recipe_lib.Aux(metrics=metrics)

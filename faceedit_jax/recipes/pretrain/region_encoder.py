@@ -52,7 +52,7 @@ class RegionEncoderRecipe(recipe_lib.Recipe):
     """Builds the recipe; `nets.region_decoder.target` is pixel or latent."""
     if options.slot_names:
       regions_lib.from_names(options.slot_names, nets.region_encoder.slots)
-    reading = {}
+    more = {}
     if layout_lib.leads(options.layout, nets.region_encoder.slots):
       names = tuple(options.slot_names)
       if names not in ((), regions_lib.REGIONS):
@@ -61,7 +61,7 @@ class RegionEncoderRecipe(recipe_lib.Recipe):
           f"the slots to {regions_lib.REGIONS} in this order; say so, or set "
           "recipe.layout=0"
         )
-      reading = dict(
+      more = dict(
         face=face_nets.from_config(nets, dtype, image_size, identity=False),
       )
     decoder = broadcast_decoder.BroadcastDecoder(
@@ -81,7 +81,7 @@ class RegionEncoderRecipe(recipe_lib.Recipe):
       ema_decay=options.ema_decay,
       layout=options.layout,
       slot_names=tuple(options.slot_names),
-      **reading,
+      **more,
     )
 
   def batch_spec(self):
