@@ -37,7 +37,9 @@ def stage(stored=("level",)):
   return types.SimpleNamespace(
     name="last",
     recipe=Recipe(),
-    options={"recipe": {"prepared_features": stored}},
+    options=types.SimpleNamespace(
+      recipe={"prepared_features": stored}, data={}
+    ),
     workdir="work",
     data_dir="data",
   )
@@ -111,14 +113,14 @@ def test_a_set_of_other_nets_is_refused(tmp_path):
     split_file=video_set.everybody(tmp_path),
   )
   trained = stage()
-  trained.options["data"] = {"folder": "toy"}
+  trained.options.data = {"folder": "toy"}
   trained.data_dir = tmp_path
   feature_cache.check_prepared(trained, net(1.0))
   with pytest.raises(
     WorkdirError, match="other weights of gain computed; annotate"
   ):
     feature_cache.check_prepared(trained, net(1.5))
-  trained.options["data"] = {"folder": "prepared_by_others"}
+  trained.options.data = {"folder": "prepared_by_others"}
   feature_cache.check_prepared(trained, net(1.5))
 
   # An annotator of one's own says nothing of nets.
@@ -133,7 +135,7 @@ def test_a_set_of_other_nets_is_refused(tmp_path):
     annotators={"level": level},
     split_file=video_set.everybody(tmp_path),
   )
-  trained.options["data"] = {"folder": "own"}
+  trained.options.data = {"folder": "own"}
   feature_cache.check_prepared(trained, net(1.5))
 
 
