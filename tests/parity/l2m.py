@@ -114,7 +114,7 @@ def code_outputs(codes) -> dict:
     "s": codes.style,
     "s_un": codes.unrelated,
     "s_re": codes.related,
-    "s_re_trg": codes.moved,
+    "s_re_trg": codes.transformed,
   }
 
 

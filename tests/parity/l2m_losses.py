@@ -69,22 +69,22 @@ def make_ctx(batch, frozen=None):
 def against(recipe, trained, others, frozen, batch, kind):
   """The discriminator's loss, and what it is made of."""
   ctx, params = make_ctx(batch, frozen), {**others, **trained}
-  loss, aux = recipe.judge_loss(params, ctx, kind)
+  loss, aux = recipe.discriminator_loss(params, ctx, kind)
   variables = {net: {"params": tree} for net, tree in params.items()}
   style = recipe._new_styles(variables, ctx, kind)[0][0]
-  fake = recipe.nets.draw(variables, frozen, batch["image"], style)
-  judge = functools.partial(recipe.nets.judge, variables)
+  fake = recipe.nets.generate(variables, frozen, batch["image"], style)
+  logits = functools.partial(recipe.nets.discriminate, variables)
   return loss, {
     "loss": loss,
-    "real": bce(judge(batch["image"], batch["domain"]), 1.0),
-    "fake": bce(judge(fake, batch["target"]), 0.0),
+    "real": bce(logits(batch["image"], batch["domain"]), 1.0),
+    "fake": bce(logits(fake, batch["target"]), 0.0),
     "reg": aux.metrics["r1"],
   }
 
 
 def toward(recipe, trained, others, frozen, batch, kind):
   """The generator's loss, and what it is made of."""
-  loss, aux = recipe.translate_loss(
+  loss, aux = recipe.generator_loss(
     {**others, **trained}, make_ctx(batch, frozen), kind
   )
   parts = {
@@ -181,18 +181,20 @@ def unofficial_losses(case: Case) -> dict:
 
   @jax.jit
   def run(params, frozen, batch):
-    judge = {"discriminator": params["discriminator"]}
+    critic = {"discriminator": params["discriminator"]}
     learners = {n: params[n] for n in ("generator", "style_encoder")}
     variables = {net: {"params": tree} for net, tree in params.items()}
     codes = recipe.nets.encode(
       variables, batch["image"], batch["domain"], batch["target"]
     )
-    fake = recipe.nets.draw(variables, frozen, batch["image"], codes.edited())
+    fake = recipe.nets.generate(
+      variables, frozen, batch["image"], codes.edited()
+    )
     sides = [
       jax.value_and_grad(functools.partial(loss, recipe), has_aux=True)(
-        own, params, frozen, batch, "moved"
+        own, params, frozen, batch, "transformed"
       )
-      for loss, own in ((against, judge), (toward, learners))
+      for loss, own in ((against, critic), (toward, learners))
     ]
     return sides, codes, fake
 
@@ -205,7 +207,7 @@ def unofficial_losses(case: Case) -> dict:
     "s_tilde": codes.edited(),
     "s_unrelated": codes.unrelated,
     "s_related": codes.related,
-    "s_related_tilde": codes.moved,
+    "s_related_tilde": codes.transformed,
     "x_fake": nchw(fake),
   }
   encoding, factoring = _halves(g_slopes["style_encoder"])

@@ -117,7 +117,7 @@ def test_paper_settings(variant):
   assert recipe.optimizer.schedule == "constant"
   assert dict(recipe.timesteps) == dict(antithetic=False, power=1.0)
   assert recipe.prediction == "eps" and recipe.consistency_weight == 0.1
-  assert (recipe.layout, recipe.camera_from) == (0.0, "query")
+  assert (recipe.region_prior_weight, recipe.camera_from) == (0.0, "query")
   assert (recipe.sampler, recipe.sampling_steps) == ("ddim", 50)
   # Latent diffusion's schedule and scale for VQ first stages.
   assert recipe.latent_scale == 1.0 and recipe.ddim_spacing == "ldm"

@@ -162,7 +162,7 @@ def test_timesteps_are_drawn_as_the_config_says(monkeypatch):
 
 def test_slots_named_by_hand_need_no_regions():
   names = ("hair", "face", "background", "clothes")
-  recipe = build("region_encoder", slot_names=names, layout=0.0)
+  recipe = build("region_encoder", slot_names=names, region_prior_weight=0.0)
   assert "regions" not in recipe.batch_spec()
   state = quick_jit(lambda: step_lib.init_state(recipe, jax.random.key(0)))()
   batch = recipe_lib.example_batch(recipe.batch_spec(), 2, 0)
@@ -178,7 +178,7 @@ def test_slots_named_by_hand_need_no_regions():
 @pytest.mark.parametrize("stage", ["region_encoder", "denoiser"])
 def test_the_layout_leads_the_slots(stage):
   """With its weight the masks come nearer to what is suggested."""
-  recipe = build(stage, layout=10.0)
+  recipe = build(stage, region_prior_weight=10.0)
   state = quick_jit(lambda: step_lib.init_state(recipe, jax.random.key(0)))()
   frozen = quick_jit(lambda: recipe.init_frozen(jax.random.key(1)))()
   batch = recipe_lib.example_batch(recipe.batch_spec(), 2, 0)
@@ -189,12 +189,14 @@ def test_the_layout_leads_the_slots(stage):
     ctx = recipe_lib.Ctx(
       batch, frozen, state.stats, {}, jnp.asarray(0), jax.random.key(0)
     )
-    led = dataclasses.replace(recipe, layout=lambda step: weight)
-    value, aux = getattr(led, phase.loss.__name__)(params, ctx)
-    return value, aux.metrics["layout"]
+    pulled = dataclasses.replace(
+      recipe, region_prior_weight=lambda step: weight
+    )
+    value, aux = getattr(pulled, phase.loss.__name__)(params, ctx)
+    return value, aux.metrics["region_prior"]
 
   grads = jax.value_and_grad(loss, has_aux=True)
-  (free, entropy), (led, _), slope = quick_jit(
+  (free, entropy), (pulled, _), slope = quick_jit(
     lambda p: (
       loss(p, 0.0),
       loss(p, 10.0),
@@ -205,10 +207,10 @@ def test_the_layout_leads_the_slots(stage):
       ),
     )
   )(state.params)
-  np.testing.assert_allclose(led - free, 10 * entropy, rtol=1e-3)
+  np.testing.assert_allclose(pulled - free, 10 * entropy, rtol=1e-3)
   assert max(jax.tree.leaves(slope["region_encoder"])) > 1e-4
   others = [max(jax.tree.leaves(v)) for k, v in slope.items()]
-  assert sum(v > 1e-4 for v in others) == 1, "only the masks are led"
+  assert sum(v > 1e-4 for v in others) == 1, "only the masks are pulled"
 
 
 @pytest.fixture(scope="module")

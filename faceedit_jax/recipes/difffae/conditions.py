@@ -13,14 +13,18 @@ import jax
 import jax.numpy as jnp
 
 from faceedit_jax.core import recipe as recipe_lib
-from faceedit_jax.faces import face_nets, face_reader, slot_regions
-from faceedit_jax.faces import region_prior as layout_lib
+from faceedit_jax.faces import (
+  face_nets,
+  face_reader,
+  region_prior,
+  slot_regions,
+)
 from faceedit_jax.models.diffusion import autoencoder as autoencoder_lib
 from faceedit_jax.recipes.pretrain import first_stage
 
 PERSON = "person_vector"  # identity vector, of the source
 CLEAN, CONDITION = "latent", "condition_latent"  # picture and rendering
-LAYOUT = "layout"  # where the regions probably are
+REGION_PRIOR = "region_prior"  # where the regions probably are
 # What a prepared set can hold.
 RECORDED = ("codes", PERSON, CLEAN)
 
@@ -52,7 +56,7 @@ class Conditions:
     autoencoder: first stage.
     image_size: side of the pictures in pixels.
     latent_scale: number, or 0 to scale latents by 1 / their spread.
-    layout_side: side of the region maps; 0 for none.
+    region_prior_side: side of the region maps; 0 for none.
     read_once: whether batches hold the readings already.
     recorded: what the prepared set holds of each picture, of RECORDED.
   """
@@ -61,7 +65,7 @@ class Conditions:
   autoencoder: autoencoder_lib.VQModel
   image_size: int
   latent_scale: float = 0.0
-  layout_side: int = 0
+  region_prior_side: int = 0
   read_once: bool = False
   recorded: tuple[str, ...] = ()
 
@@ -102,9 +106,9 @@ class Conditions:
       CLEAN: recipe_lib.Field((side, side, latent)),
       CONDITION: recipe_lib.Field((side, side, latent)),
     }
-    if self.layout_side:
-      grid = (self.layout_side,) * 2
-      spec[LAYOUT] = recipe_lib.Field((*grid, len(slot_regions.REGIONS)))
+    if self.region_prior_side:
+      grid = (self.region_prior_side,) * 2
+      spec[REGION_PRIOR] = recipe_lib.Field((*grid, len(slot_regions.REGIONS)))
     return spec
 
   def read(self, frozen, image):
@@ -124,13 +128,13 @@ class Conditions:
     else:
       condition = self.encode(frozen, rendered["image"])
     found = {CLEAN: clean, CONDITION: condition}
-    if self.layout_side:
-      found[LAYOUT] = layout_lib.masks(
+    if self.region_prior_side:
+      found[REGION_PRIOR] = region_prior.masks(
         frozen["morphable"]["params"],
         rendered["ids"],
         codes[face_reader.POINTS5],
         image,
-        self.layout_side,
+        self.region_prior_side,
       )
     return found
 

@@ -18,8 +18,7 @@ from faceedit_jax.core import optim
 from faceedit_jax.core import recipe as recipe_lib
 from faceedit_jax.diffusion import grids, samplers, schedules, training
 from faceedit_jax.evaluators import registry as evaluators_registry
-from faceedit_jax.faces import face_nets, face_reader
-from faceedit_jax.faces import region_prior as layout_lib
+from faceedit_jax.faces import face_nets, face_reader, region_prior
 from faceedit_jax.faces import slot_regions as regions_lib
 from faceedit_jax.losses import attention_consistency
 from faceedit_jax.models.diffusion import autoencoder as autoencoder_lib
@@ -55,7 +54,7 @@ class DiffFAERecipe(recipe_lib.Recipe):
       `diffusion.draw_timesteps`; uniformly by default.
     prediction: "eps" (the paper), "v" or "x0".
     consistency_weight: delta of eq. 7; 0 switches the loss off.
-    layout: weight of the loss that keeps the slots where the pictures' 3D
+    region_prior_weight: weight of the loss that keeps the slots where the pictures' 3D
       reading and colours suggest, as in `RegionEncoderRecipe`.
     source_condition: "slots", or "latent" for the vanilla ablation.
     identity_token: False feeds the U-Net no identity (ablation).
@@ -78,7 +77,7 @@ class DiffFAERecipe(recipe_lib.Recipe):
   timesteps: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   prediction: str = "eps"
   consistency_weight: Any = 0.1
-  layout: Any = 0.0
+  region_prior_weight: Any = 0.0
   source_condition: str = "slots"
   identity_token: bool = True
   slot_names: tuple[str, ...] = ()
@@ -144,7 +143,7 @@ class DiffFAERecipe(recipe_lib.Recipe):
       timesteps=dict(options.timesteps),
       prediction=options.prediction,
       consistency_weight=options.consistency_weight,
-      layout=options.layout,
+      region_prior_weight=options.region_prior_weight,
       source_condition=condition,
       identity_token=options.identity_token,
       slot_names=tuple(options.slot_names),
@@ -178,10 +177,10 @@ class DiffFAERecipe(recipe_lib.Recipe):
     return self.source_condition == "slots"
 
   @property
-  def _led(self) -> bool:
-    """Whether a loss leads the slots."""
+  def _has_region_prior(self) -> bool:
+    """Whether a loss pulls the slot masks towards the region prior."""
     slots = self.region_encoder.slots
-    return self._slots and layout_lib.leads(self.layout, slots)
+    return self._slots and region_prior.applies(self.region_prior_weight, slots)
 
   def _mask_side(self) -> int:
     return self.image_size // self.region_encoder.patch
@@ -271,7 +270,7 @@ class DiffFAERecipe(recipe_lib.Recipe):
       autoencoder=self.autoencoder,
       image_size=self.image_size,
       latent_scale=self.latent_scale,
-      layout_side=self._mask_side() if self._led else 0,
+      region_prior_side=self._mask_side() if self._has_region_prior else 0,
       read_once=self.read_once,
       recorded=self.recorded,
     )
@@ -345,10 +344,14 @@ class DiffFAERecipe(recipe_lib.Recipe):
     metrics["consistency"] = consistency
     metrics["mask_variance"] = masks.var(axis=0).mean()
     loss = diffusion + weight * consistency
-    if self._led:
-      wanted = readings[conditions_lib.LAYOUT]
-      metrics["layout"] = layout_lib.cross_entropy(free, wanted)
-      loss = loss + recipe_lib.at(self.layout, ctx.step) * metrics["layout"]
+    if self._has_region_prior:
+      wanted = readings[conditions_lib.REGION_PRIOR]
+      metrics["region_prior"] = region_prior.cross_entropy(free, wanted)
+      loss = (
+        loss
+        + recipe_lib.at(self.region_prior_weight, ctx.step)
+        * metrics["region_prior"]
+      )
     return loss, recipe_lib.Aux(metrics=metrics)
 
   # Editing, section 4.4 and appendix G.

@@ -63,7 +63,7 @@ class TranslationNets:
     Args:
       nets: sections `generator`, `style_encoder`, `discriminator`; `fan`
         where the generator has skips, `mapping_network` for mapped styles.
-      styles: one of STYLES: parted and moved (L2M-GAN), or mapped from noise
+      styles: one of STYLES: parted and transformed (L2M-GAN), or mapped from noise
         or references (StarGAN v2).
       domains: number of domains.
       image_size: side of the pictures in pixels.
@@ -181,7 +181,7 @@ class TranslationNets:
     found = self.encode(variables, image, domain)
     return found if self.mapped else found.style
 
-  def draw(self, variables, frozen, image, style):
+  def generate(self, variables, frozen, image, style):
     """Redraws pictures in styles."""
     masks = ()
     if self.fan is not None:
@@ -190,7 +190,7 @@ class TranslationNets:
     net = {"params": variables["generator"]["params"]}
     return self.generator.apply(net, image, style, *masks)
 
-  def judge(self, variables, image, domain=None):
+  def discriminate(self, variables, image, domain=None):
     """Logits of being a real picture of a domain, or (b, k) of each."""
     net = {"params": variables["discriminator"]["params"]}
     return self.discriminator.apply(net, image, domain)

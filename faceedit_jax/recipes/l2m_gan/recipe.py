@@ -34,7 +34,7 @@ TERMS = (
   "perceptual",
   "orthogonality",
   "diversity",
-  "stay",
+  "pixel_l1",
   "r1",
   "labels",
 )
@@ -171,7 +171,7 @@ class L2MGANRecipe(recipe_lib.Recipe):
     return {net: recipe_lib.Group((net,), tx) for net, tx in self.txs.items()}
 
   def phases(self):
-    learners = {"moved": ("generator", "style_encoder")}
+    learners = {"transformed": ("generator", "style_encoder")}
     if self.nets.mapped:
       # The encoder and the mapping network learn from noise alone.
       learners = {
@@ -179,11 +179,14 @@ class L2MGANRecipe(recipe_lib.Recipe):
         "reference": ("generator",),
       }
     made = []
-    for side, loss in (("d", self.judge_loss), ("g", self.translate_loss)):
+    for side, loss in (
+      ("d", self.discriminator_loss),
+      ("g", self.generator_loss),
+    ):
       for kind, groups in learners.items():
         made.append(
           recipe_lib.Phase(
-            side if kind == "moved" else f"{side}_{kind}",
+            side if kind == "transformed" else f"{side}_{kind}",
             ("discriminator",) if side == "d" else groups,
             functools.partial(loss, kind=kind),
             start=self.generator_start,
@@ -214,7 +217,7 @@ class L2MGANRecipe(recipe_lib.Recipe):
     the parts of the pictures' own style or None."""
     batch = ctx.batch
     target = batch["target"]
-    if kind == "moved":
+    if kind == "transformed":
       codes = self.nets.encode(
         variables, batch["image"], batch["domain"], target=target
       )
@@ -242,17 +245,17 @@ class L2MGANRecipe(recipe_lib.Recipe):
     weight = self.weights.get(term, 0.0)
     return callable(weight) or weight != 0
 
-  def judge_loss(self, params, ctx, kind):
+  def discriminator_loss(self, params, ctx, kind):
     """Real and translated pictures against their domains' logits."""
     batch = ctx.batch
     variables = _variables(params)
     style = self._new_styles(variables, ctx, kind)[0][0]
     fake = jax.lax.stop_gradient(
-      self.nets.draw(variables, ctx.frozen, batch["image"], style)
+      self.nets.generate(variables, ctx.frozen, batch["image"], style)
     )
-    every = self.nets.judge(variables, batch["image"])
+    every = self.nets.discriminate(variables, batch["image"])
     real_logits = style_lib.pick(every, batch["domain"])
-    fake_logits = self.nets.judge(variables, fake, batch["target"])
+    fake_logits = self.nets.discriminate(variables, fake, batch["target"])
     loss = adversarial.bce(real_logits, 1.0) + adversarial.bce(fake_logits, 0.0)
     metrics = {"real": real_logits.mean(), "fake": fake_logits.mean()}
     if self._uses("labels"):
@@ -272,7 +275,7 @@ class L2MGANRecipe(recipe_lib.Recipe):
   def labels_loss(self, params, ctx):
     """The discriminator's labels alone, while nothing is translated yet."""
     batch, variables = ctx.batch, _variables(params)
-    logits = self.nets.judge(variables, batch["image"])
+    logits = self.nets.discriminate(variables, batch["image"])
     pairs = logits.reshape(*batch["attributes"].shape, 2)
     right = (pairs[..., 1] > pairs[..., 0]) == (batch["attributes"] > 0)
     loss = self._labels(logits, batch["attributes"])
@@ -287,26 +290,26 @@ class L2MGANRecipe(recipe_lib.Recipe):
   def _r1(self, variables, batch):
     """The gradient penalty on real pictures."""
     return adversarial.r1_penalty(
-      lambda image: self.nets.judge(variables, image, batch["domain"]),
+      lambda image: self.nets.discriminate(variables, image, batch["domain"]),
       batch["image"],
     ).mean()
 
-  def translate_loss(self, params, ctx, kind):
+  def generator_loss(self, params, ctx, kind):
     """All that is asked of a translation, each term under its name."""
     batch, frozen = ctx.batch, ctx.frozen
     image, domain, target = batch["image"], batch["domain"], batch["target"]
     variables = _variables(params)
     styles, codes = self._new_styles(variables, ctx, kind)
-    fake = self.nets.draw(variables, frozen, image, styles[0])
+    fake = self.nets.generate(variables, frozen, image, styles[0])
     own = (
       codes.style if codes else self.nets.own_style(variables, image, domain)
     )
     terms = {
       "adversarial": adversarial.bce(
-        self.nets.judge(variables, fake, target), 1.0
+        self.nets.discriminate(variables, fake, target), 1.0
       ),
       "cycle": reconstruction.l1(
-        self.nets.draw(variables, frozen, fake, own), image
+        self.nets.generate(variables, frozen, fake, own), image
       ).mean(),
       "style": reconstruction.l1(
         self.nets.own_style(variables, fake, target), styles[0]
@@ -316,14 +319,14 @@ class L2MGANRecipe(recipe_lib.Recipe):
       terms["perceptual"] = self.perceptual.distance(
         frozen, image, fake, batch.get("landmarks5")
       ).mean()
-    if self._uses("stay"):
-      terms["stay"] = reconstruction.l1(fake, image).mean()
+    if self._uses("pixel_l1"):
+      terms["pixel_l1"] = reconstruction.l1(fake, image).mean()
     if codes:
       terms["orthogonality"] = style_codes.factor_orthogonality(
-        codes.unrelated, codes.related, codes.moved
+        codes.unrelated, codes.related, codes.transformed
       ).mean()
     elif self._uses("diversity"):
-      other = self.nets.draw(variables, frozen, image, styles[1])
+      other = self.nets.generate(variables, frozen, image, styles[1])
       # To be made large.
       terms["diversity"] = -style_codes.diversity(fake, other).mean()
     loss = sum(self._weight(term, ctx) * v for term, v in terms.items())
@@ -344,7 +347,7 @@ class L2MGANRecipe(recipe_lib.Recipe):
     own = self.nets.own_style(variables, image, domain)
     rows = {
       "picture": image,
-      "as_it_is": self.nets.draw(variables, frozen, image, own),
+      "as_it_is": self.nets.generate(variables, frozen, image, own),
     }
     for name in self.attributes:
       for sign, word in (("+", "with"), ("-", "without")):
@@ -451,11 +454,11 @@ class L2MGANRecipe(recipe_lib.Recipe):
         codes = self.nets.encode(variables, image, domain, target=target)
         if reference is not None:
           related = self.nets.encode(variables, reference, target).related
-          codes = codes._replace(moved=related)
+          codes = codes._replace(transformed=related)
         style = codes.edited(strength)
       # Clipped each time: a sequence is the same as edits of edits.
       image = jnp.clip(
-        self.nets.draw(variables, frozen, image, style), -1.0, 1.0
+        self.nets.generate(variables, frozen, image, style), -1.0, 1.0
       )
     return image
 

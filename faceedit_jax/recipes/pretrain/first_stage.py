@@ -27,7 +27,7 @@ class FirstStageRecipe(recipe_lib.Recipe):
   """Nets `autoencoder` and `discriminator`.
 
   Phase `reconstruct` until `adversarial_start`; from then on `compete`, the
-  same loss with the adversarial term, and `judge`.
+  same loss with the adversarial term, and `discriminate`.
   """
 
   net: autoencoder_lib.VQModel
@@ -104,16 +104,16 @@ class FirstStageRecipe(recipe_lib.Recipe):
       functools.partial(self.autoencode_loss, compete=True),
       start=start,
     )
-    judge = recipe_lib.Phase(
-      "judge", ("discriminator",), self.judge_loss, start=start
+    discriminate = recipe_lib.Phase(
+      "discriminate", ("discriminator",), self.discriminator_loss, start=start
     )
     if not start:
-      return compete, judge
+      return compete, discriminate
     # A phase of its own: before the start nothing of it is computed.
     alone = recipe_lib.Phase(
       "reconstruct", ("autoencoder",), self.autoencode_loss, stop=start
     )
-    return alone, compete, judge
+    return alone, compete, discriminate
 
   def ema(self):
     decay = optim.ema_warmup(self.ema_decay)
@@ -139,7 +139,9 @@ class FirstStageRecipe(recipe_lib.Recipe):
       return pixel.mean() + weight * distance.mean()
 
     def realism(picture):
-      return adversarial.hinge_generator(self._judge(params, ctx, picture)[0])
+      return adversarial.hinge_generator(
+        self._discriminate(params, ctx, picture)[0]
+      )
 
     rec = fidelity(recon)
     loss = rec + recipe_lib.at(self.codebook_weight, ctx.step) * codebook
@@ -165,7 +167,7 @@ class FirstStageRecipe(recipe_lib.Recipe):
     stats = {"autoencoder": {"latent": {"count": count, "square": square}}}
     return loss, recipe_lib.Aux(metrics=metrics, stats=stats)
 
-  def _judge(self, params, ctx, picture):
+  def _discriminate(self, params, ctx, picture):
     """Logits of the discriminator and its updated statistics."""
     variables = {
       "params": params["discriminator"],
@@ -193,12 +195,12 @@ class FirstStageRecipe(recipe_lib.Recipe):
       last, decoder["conv_out"]["kernel"], fidelity, realism
     )
 
-  def judge_loss(self, params, ctx):
+  def discriminator_loss(self, params, ctx):
     image = ctx.batch["image"]
     variables = {"params": params["autoencoder"]}
     fake = jax.lax.stop_gradient(self.net.apply(variables, image).image)
-    real_logits, _ = self._judge(params, ctx, image)
-    fake_logits, updated = self._judge(params, ctx, fake)
+    real_logits, _ = self._discriminate(params, ctx, image)
+    fake_logits, updated = self._discriminate(params, ctx, fake)
     loss = adversarial.hinge_discriminator(real_logits, fake_logits)
     metrics = {"real": real_logits.mean(), "fake": fake_logits.mean()}
     return loss, recipe_lib.Aux(

@@ -13,8 +13,7 @@ import optax
 
 from faceedit_jax.core import optim
 from faceedit_jax.core import recipe as recipe_lib
-from faceedit_jax.faces import face_nets, face_reader
-from faceedit_jax.faces import region_prior as layout_lib
+from faceedit_jax.faces import face_nets, face_reader, region_prior
 from faceedit_jax.faces import slot_regions as regions_lib
 from faceedit_jax.models.diffusion import autoencoder as autoencoder_lib
 from faceedit_jax.models.slots import broadcast_decoder, region_encoder
@@ -26,11 +25,12 @@ class RegionEncoderRecipe(recipe_lib.Recipe):
   """Nets `region_encoder` and `region_decoder`; phase `compose`.
 
   Attributes:
-    layout: weight of the loss that leads each slot to the region which the
-      picture's 3D reading and colours suggest, see `recipes.layout`; a number
+    region_prior_weight: weight of the loss that pulls each slot's mask to the
+      region which the
+      picture's 3D reading and colours suggest, see `faces.region_prior`; a number
       or a function of the step. 0 is the published training, which is also
       what any other number of slots than four gets.
-    face: reads and renders the face where `layout` is not 0.
+    face: reads and renders the face where `region_prior_weight` is not 0.
     slot_names: region of each slot, for pictures without labelled regions:
       look at `slot_0` and so on in the preview, then say it here or in the
       stage that edits. Empty: the pictures' regions name the slots.
@@ -42,7 +42,7 @@ class RegionEncoderRecipe(recipe_lib.Recipe):
   image_size: int
   tx: optax.GradientTransformation
   ema_decay: float = 0.999
-  layout: Any = 0.0
+  region_prior_weight: Any = 0.0
   face: face_nets.FaceNets | None = None
   slot_names: tuple[str, ...] = ()
 
@@ -52,13 +52,15 @@ class RegionEncoderRecipe(recipe_lib.Recipe):
     if options.slot_names:
       regions_lib.from_names(options.slot_names, nets.region_encoder.slots)
     reading = {}
-    if layout_lib.leads(options.layout, nets.region_encoder.slots):
+    if region_prior.applies(
+      options.region_prior_weight, nets.region_encoder.slots
+    ):
       names = tuple(options.slot_names)
       if names not in ((), regions_lib.REGIONS):
         raise ValueError(
-          f"recipe.slot_names is {names}, but recipe.layout leads "
+          f"recipe.slot_names is {names}, but recipe.region_prior_weight leads "
           f"the slots to {regions_lib.REGIONS} in this order; say so, or set "
-          "recipe.layout=0"
+          "recipe.region_prior_weight=0"
         )
       reading = dict(
         face=face_nets.from_config(nets, dtype, image_size, identity=False),
@@ -78,7 +80,7 @@ class RegionEncoderRecipe(recipe_lib.Recipe):
       image_size=image_size,
       tx=optim.make_tx(**options.optimizer),
       ema_decay=options.ema_decay,
-      layout=options.layout,
+      region_prior_weight=options.region_prior_weight,
       slot_names=tuple(options.slot_names),
       **reading,
     )
@@ -143,13 +145,13 @@ class RegionEncoderRecipe(recipe_lib.Recipe):
     return latent * first_stage.latent_scale(frozen["autoencoder"])
 
   def suggested(self, frozen, image, grid: int):
-    """Masks (b, grid, grid, 4) that `recipes.layout` suggests."""
+    """Masks (b, grid, grid, 4) that `faces.region_prior` suggests."""
     reader = self.face.reader
     codes = reader.codes(frozen, image)
     ids = reader.render(frozen, codes)["ids"]
     model = frozen["morphable"]["params"]
     points = codes[face_reader.POINTS5]
-    return layout_lib.masks(model, ids, points, image, grid)
+    return region_prior.masks(model, ids, points, image, grid)
 
   def compose_loss(self, params, ctx):
     # Faces look to both sides equally often. Mirrored pictures keep the slots
@@ -172,8 +174,12 @@ class RegionEncoderRecipe(recipe_lib.Recipe):
     if self.face is not None:
       wanted = self.suggested(ctx.frozen, seen, masks.shape[1])
       wanted = jnp.where(mirror[..., None], wanted[:, :, ::-1], wanted)
-      metrics["layout"] = layout_lib.cross_entropy(masks, wanted)
-      loss = loss + recipe_lib.at(self.layout, ctx.step) * metrics["layout"]
+      metrics["region_prior"] = region_prior.cross_entropy(masks, wanted)
+      loss = (
+        loss
+        + recipe_lib.at(self.region_prior_weight, ctx.step)
+        * metrics["region_prior"]
+      )
     if not self.slot_names:
       regions = ctx.batch["regions"]
       regions = jnp.where(mirror, regions[:, :, ::-1], regions)
