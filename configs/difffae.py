@@ -51,7 +51,7 @@ are late ones.
 The denoiser's attention has heads of 32 features (paper: 40), hence one at this
 width.
 The slots are led to their regions by the pictures' 3D reading and colours, in
-pre-training and after it (`layout`; paper: they find them unaided). No labelled
+pre-training and after it (`region_prior_weight`; paper: they find them unaided). No labelled
 region is used.
 The perceptual loss reads our own estimator's features (paper: LPIPS), since no
 LPIPS weights ship with the library.
@@ -317,7 +317,7 @@ def embedded(variant):
         name="region_encoder",
         optimizer=optimizer(1e-3, steps, 100),
         ema_decay=0.995,
-        layout=0.1,
+        region_prior_weight=0.1,
         slot_names=(),  # read from labelled regions
       ),
       dict(world, batch_size=16, sampler="single"),
@@ -339,7 +339,7 @@ def embedded(variant):
         timesteps=dict(antithetic=power != 1, power=power),
         prediction="v",
         consistency_weight=0.1,
-        layout=0.1,
+        region_prior_weight=0.1,
         source_condition="slots",
         identity_token=True,
         slot_names=(),  # as counted by region_encoder

@@ -145,7 +145,7 @@ def paper(size, kind="deca", weights="weights"):
     optimizer=optimizer(1e-4, clip=0.0),
     timesteps=dict(antithetic=False, power=1.0),
     prediction="eps",
-    layout=0.0,
+    region_prior_weight=0.0,
     latent_scale=1.0,
     read_once=False,  # 34 kB for each frame of 256 px
     # What the prepared set holds of each frame. Identity vectors of a net
@@ -175,7 +175,7 @@ def paper(size, kind="deca", weights="weights"):
   region["recipe"].update(
     optimizer=optimizer(1e-4),
     ema_decay=0.9999,
-    layout=0.0,
+    region_prior_weight=0.0,
     # No labelled regions: a guess until the previews `slot_0` and so on show
     # the truth; then say it in the denoiser's `slot_names`.
     slot_names=("face", "hair", "clothes", "background"),

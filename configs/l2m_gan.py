@@ -54,7 +54,7 @@ Deviations of the embedded default, all for a training this short:
   discriminator learns which side of each attribute real pictures are on, alone
                 at first (`labels`, `generator_start`; Reed et al. 2016)
   losses        cycle 5, style 1, r1 0.1 to 0.3, perceptual 0.2 in our own
-                identity net; `stay` 5, the mean change of all pixels
+                identity net; `pixel_l1` 5, the mean change of all pixels
   targets       one in five is what the picture has (published: half)
   optimiser     Muon (published: Adam)
 """
@@ -125,7 +125,7 @@ EMBEDDED = dict(
   style=1.0,  # published: 2, or 1 (OFFICIAL)
   perceptual=0.2,  # published: 2, or 1; of another net's features
   orthogonality=1.0,
-  stay=5.0,  # not published
+  pixel_l1=5.0,  # not published
   labels=1.0,  # not published
 )
 

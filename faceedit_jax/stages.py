@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 
+from data_pipelines import align
 from faceedit_jax import recipes
 from faceedit_jax.core import checkpoint, partial_restore
 from faceedit_jax.core import config as config_lib
@@ -129,10 +130,12 @@ def make_stage(
   recipe = recipes.build(
     registered,
     nets=nets,
-    options=config_lib.from_dict(recipe_options),
+    options=recipe_options,
     image_size=image_size,
     dtype=dtype,
+    where=f"config.stage.{name}.recipe",
   )
+  align.template(recipe.alignment)  # there is one
   seed = options.get("seed")
   seed = int(config.get("seed", 0) if seed is None else seed)
   # Nets that other stages train may change without touching this one.

@@ -123,12 +123,12 @@ def make_weights(folder: pathlib.Path, config: ConfigDict) -> None:
   recipe = recipes.build(
     options.pop("name"),
     nets=config.nets,
-    options=config_lib.from_dict(options),
+    options=options,
     image_size=config.image_size,
     dtype="float32",
   )
   make_detail_files(folder, config.nets.detail)
-  nets = jax.jit(lambda: recipe.face.init(jax.random.key(0), 64))()
+  nets = jax.jit(lambda: recipe.conditions.face.init(jax.random.key(0), 64))()
   last = nets["estimator"]["params"]["output_layer"]
   bias = []
   for name, size in config.nets.estimator.outputs.items():

@@ -8,7 +8,7 @@ import abc
 import dataclasses
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -297,9 +297,10 @@ class Recipe(abc.ABC):
 
   Concrete recipes are frozen dataclasses with a class method
   `from_config(nets, options, image_size, dtype)`, which is the last reader of
-  the config.
+  the config; its `options` are an instance of `Options`.
 
   Attributes:
+    Options: frozen dataclass of the stage's section `recipe`, without `name`.
     edit_options: options of the config that only `edit` and the evaluation
       read; a trained stage may be used, and go on training, with others.
     sliders: settings of `edit` that are numbers, or lists of them, and may be
@@ -307,6 +308,7 @@ class Recipe(abc.ABC):
     alignment: how faces lie in its pictures, one of `align.TEMPLATES`.
   """
 
+  Options: ClassVar[type]
   edit_options = ()
   sliders = ()
   alignment = "synthetic_heads"

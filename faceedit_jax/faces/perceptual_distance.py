@@ -5,6 +5,8 @@ a weight file is given; without one, features of our own parameter estimator or
 identity net, named as such.
 """
 
+from typing import Literal
+
 import jax.numpy as jnp
 from flax import struct
 
@@ -17,7 +19,7 @@ from faceedit_jax.models.perception import feature_resnet
 from faceedit_jax.models.perception import lpips as lpips_lib
 from faceedit_jax.nn import warp
 
-KINDS = ("none", "lpips", "estimator", "identity", "features")
+Kind = Literal["none", "lpips", "estimator", "identity", "features"]
 
 
 class Perceptual(struct.PyTreeNode):
@@ -95,29 +97,22 @@ class Perceptual(struct.PyTreeNode):
     )
 
 
-def from_config(nets, options, dtype) -> Perceptual:
-  """Builds it from `options.perceptual`, one of KINDS.
+def from_config(nets, kind: Kind, lpips_weights: str, dtype) -> Perceptual:
+  """Builds it from `recipe.perceptual` and `recipe.lpips_weights`.
 
   Raises:
-    ValueError: an unknown kind, or LPIPS without `options.lpips_weights`.
+    ValueError: LPIPS, or features, without a file.
   """
-  kind = options.perceptual
-  if kind not in KINDS:
-    raise ValueError(
-      f"recipe.perceptual is {kind!r}; it must be one of {', '.join(KINDS)}"
-    )
   if kind == "none":
     return Perceptual(kind)
   if kind == "lpips":
-    if not options.lpips_weights:
+    if not lpips_weights:
       raise ValueError(
         "recipe.perceptual is 'lpips' but recipe.lpips_weights is empty; give "
         "the weight file, or set recipe.perceptual='estimator'"
       )
     net = lpips_lib.LPIPS(net="vgg", dtype=dtype)
-    return Perceptual(
-      kind, net, recipe_lib.WeightSource(path=options.lpips_weights)
-    )
+    return Perceptual(kind, net, recipe_lib.WeightSource(path=lpips_weights))
   if kind == "identity":
     net, size = nets_lib.build_identity(nets.identity, dtype)
     source = recipe_lib.WeightSource(stage="identity")

@@ -172,8 +172,9 @@ def masks(
   side = min(size, max(_SIDE, grid))
   if size % grid or size % side or ids.shape[1] % side or side % grid:
     raise ValueError(
-      f"region prior: pictures of {size} px and renderings of {ids.shape[1]} px do "
-      f"not fall into {grid} cells; wanted multiples of {max(_SIDE, grid)}"
+      f"region prior: pictures of {size} px and renderings of {ids.shape[1]} "
+      f"px do not fall into {grid} cells; wanted multiples of "
+      f"{max(_SIDE, grid)}"
     )
   step = ids.shape[1] // side
   # The middle pixel of each cell, whatever its size.

@@ -165,7 +165,7 @@ def test_codes(rng):
   np.testing.assert_allclose(
     codes.edited(strength)[2], codes.style[2] + 2 * step[2], atol=1e-5
   )
-  # The target changes what is transformed alone, and only its own transformer does.
+  # The target changes what is transformed alone, by its own transformer.
   own = run(variables, x, y)
   for name in ("style", "unrelated", "related"):
     np.testing.assert_allclose(

@@ -55,7 +55,7 @@ def build(
   return recipes.build(
     recipe.pop("name"),
     nets=config_lib.from_dict(nets),
-    options=config_lib.from_dict(recipe),
+    options=recipe,
     image_size=32 if masks else SIZE,
     dtype="float32",
   )
@@ -279,10 +279,13 @@ def test_mapped_styles_come_from_noise_or_references():
 @pytest.mark.parametrize(
   ("change", "message"),
   [
-    (dict(styles="mixed"), "recipe.styles is 'mixed'"),
+    (dict(styles="mixed"), "recipe.styles is 'mixed', wanted 'factored'"),
     (dict(attributes=()), "wanted one name or several"),
-    (dict(weights=dict(cycles=1.0)), r"recipe.weights has \['cycles'\]"),
-    (dict(weights=dict(cycle=dict(start=1.0))), "or a ramp"),
+    (
+      dict(weights=dict(cycles=1.0)),
+      "weights has no key 'cycles'; did you mean 'cycle'",
+    ),
+    (dict(weights=dict(cycle=dict(start=1.0))), "cycle lacks the key 'end'"),
     (dict(generator_start=3, weights={}), "nothing would be learned"),
     (dict(optimizers=dict(critic=dict(lr=1.0))), r"optimizers has \['critic'"),
   ],

@@ -51,7 +51,7 @@ def build(stage, **recipe_options):
   return recipes.build(
     options.pop("name"),
     nets=config.nets,
-    options=config_lib.from_dict(options),
+    options=options,
     image_size=config.image_size,
     dtype="float32",
   )
@@ -156,7 +156,7 @@ def test_timesteps_are_drawn_as_the_config_says(monkeypatch):
 
   jax.eval_shape(loss, batch)
   assert seen == {"antithetic": True, "power": 3.0}
-  with pytest.raises(ValueError, match="timesteps.power is 0"):
+  with pytest.raises(ValueError, match="timesteps: power is 0.0, wanted"):
     build("denoiser", timesteps=dict(antithetic=True, power=0))
 
 
@@ -176,7 +176,7 @@ def test_slots_named_by_hand_need_no_regions():
 
 
 @pytest.mark.parametrize("stage", ["region_encoder", "denoiser"])
-def test_the_layout_leads_the_slots(stage):
+def test_the_region_prior_pulls_the_slots(stage):
   """With its weight the masks come nearer to what is suggested."""
   recipe = build(stage, region_prior_weight=10.0)
   state = quick_jit(lambda: step_lib.init_state(recipe, jax.random.key(0)))()
@@ -189,9 +189,10 @@ def test_the_layout_leads_the_slots(stage):
     ctx = recipe_lib.Ctx(
       batch, frozen, state.stats, {}, jnp.asarray(0), jax.random.key(0)
     )
-    pulled = dataclasses.replace(
-      recipe, region_prior_weight=lambda step: weight
+    options = dataclasses.replace(
+      recipe.options, region_prior_weight=lambda step: weight
     )
+    pulled = dataclasses.replace(recipe, options=options)
     value, aux = getattr(pulled, phase.loss.__name__)(params, ctx)
     return value, aux.metrics["region_prior"]
 
@@ -279,12 +280,14 @@ def test_sampling_begins_in_pure_noise(monkeypatch):
     picture,
   )
   (grid,) = seen
-  assert len(grid.t) == recipe.sampling_steps
+  assert len(grid.t) == recipe.options.sampling_steps
   assert grid.alpha[0] < 0.02
 
 
 def test_unknown_spacing_is_one_clear_line():
-  with pytest.raises(ValueError, match=r"ddim_spacing is 'even'.*'trailing'"):
+  with pytest.raises(
+    ValueError, match=r"ddim_spacing is 'even', wanted 'ldm'.*'trailing'"
+  ):
     build("denoiser", ddim_spacing="even")
 
 
@@ -319,9 +322,12 @@ def test_settings_of_an_edit_are_checked_first(knobs, message):
 
 def test_sizes_of_another_face_are_refused():
   recipe = build("denoiser")
-  model = recipe.face.morphable()["params"]
+  face = recipe.conditions.face
+  model = face.morphable()["params"]
   with pytest.raises(ValueError, match="nets.estimator.outputs"):
-    face_reader.check_sizes(model, {**recipe.face.code_shapes, "shape": (100,)})
+    face_reader.check_sizes(
+      model, {**recipe.conditions.face.code_shapes, "shape": (100,)}
+    )
 
 
 def test_statistics_of_codes_are_those_of_the_data():

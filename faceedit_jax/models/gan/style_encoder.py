@@ -93,8 +93,8 @@ class StyleEncoder(nn.Module):
     Args:
       x: (b, image_size, image_size, 3) in [-1, 1].
       domain: (b,) the pictures' domains, which pick the head.
-      target: (b,) the domains that the related parts are transformed to; by default
-        the pictures' own.
+      target: (b,) the domains that the related parts are transformed to; by
+        default the pictures' own.
 
     Returns:
       The codes; without `factor_layers` the style alone.

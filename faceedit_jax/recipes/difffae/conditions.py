@@ -7,7 +7,7 @@ before the first one, or (codes, identity, latents) when the data are prepared.
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -26,25 +26,12 @@ PERSON = "person_vector"  # identity vector, of the source
 CLEAN, CONDITION = "latent", "condition_latent"  # picture and rendering
 REGION_PRIOR = "region_prior"  # where the regions probably are
 # What a prepared set can hold.
-RECORDED = ("codes", PERSON, CLEAN)
+Recorded = Literal["codes", "person_vector", "latent"]
 
 
 def in_batch(reading: str) -> str:
   """A reading's name in a batch: of the source or of the query."""
   return f"{'source' if reading == PERSON else 'query'}_{reading}"
-
-
-def check_recorded(names) -> None:
-  """Refuses names that are not in RECORDED.
-
-  Raises:
-    ValueError: one line.
-  """
-  unknown = sorted(set(names) - set(RECORDED))
-  if unknown:
-    raise ValueError(
-      f"recipe.recorded has {unknown}; it may have {', '.join(RECORDED)}"
-    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +45,7 @@ class Conditions:
     latent_scale: number, or 0 to scale latents by 1 / their spread.
     region_prior_side: side of the region maps; 0 for none.
     read_once: whether batches hold the readings already.
-    recorded: what the prepared set holds of each picture, of RECORDED.
+    recorded: what the prepared set holds of each picture, see `Recorded`.
   """
 
   face: face_nets.FaceNets
@@ -67,7 +54,7 @@ class Conditions:
   latent_scale: float = 0.0
   region_prior_side: int = 0
   read_once: bool = False
-  recorded: tuple[str, ...] = ()
+  recorded: tuple[Recorded, ...] = ()
 
   @property
   def latent_side(self) -> int:

@@ -78,46 +78,58 @@ class AttributeReader(struct.PyTreeNode):
 
 
 @dataclasses.dataclass(frozen=True)
+class AttributesOptions:
+  """Section `recipe` of a stage that trains the classifier.
+
+  Attributes:
+    attributes: CelebA names, in the order of the logits.
+    optimizer: see `optim.make_tx`.
+    ema_decay: of its average.
+    jitter: in training, standard deviation of the place of what the net looks
+      at, in its sides, and of the logarithm of its size.
+    evaluation: `data`, the section of the pictures by which the trained net is
+      tested, and `split`, theirs; None leaves that out.
+  """
+
+  attributes: tuple[str, ...]
+  optimizer: Mapping[str, Any]
+  ema_decay: float = 0.99
+  jitter: float = 0.0
+  evaluation: Mapping[str, Any] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
 class AttributesRecipe(recipe_lib.Recipe):
   """Net `classifier`, phase `classify`: one logit per attribute.
 
   Attributes:
-    attributes: CelebA names, in the order of the logits.
-    jitter: in training, standard deviation of the place of what the net looks
-      at, in its sides, and of the logarithm of its size.
-    held_out: data section of the pictures by which the trained net is tested;
-      None leaves that out.
-    split: theirs.
+    reader: the net with what it looks at.
+    options: see there.
+    image_size: side of the pictures in pixels.
+    tx: optimiser.
   """
 
   reader: AttributeReader
-  attributes: tuple[str, ...]
+  options: AttributesOptions
   image_size: int
   tx: optax.GradientTransformation
-  ema_decay: float = 0.99
-  jitter: float = 0.0
-  held_out: Mapping[str, Any] | None = None
-  split: str = "test"
 
+  Options = AttributesOptions
   edit_options = ("evaluation",)
 
   @classmethod
   def from_config(cls, nets, options, image_size, dtype):
     """Builds the recipe; `nets.classifier` holds the architecture."""
-    held_out = options.get("evaluation")
-    more = {}
-    if held_out:
-      more["held_out"] = held_out.data.to_dict()
-      more["split"] = held_out.get("split", "test")
     return cls(
       reader=build_reader(nets.classifier, len(options.attributes), dtype),
-      attributes=tuple(options.attributes),
+      options=options,
       image_size=image_size,
       tx=optim.make_tx(**options.optimizer),
-      ema_decay=options.ema_decay,
-      jitter=options.jitter,
-      **more,
     )
+
+  @property
+  def attributes(self) -> tuple[str, ...]:
+    return self.options.attributes
 
   def batch_spec(self):
     size, count = self.image_size, len(self.attributes)
@@ -139,7 +151,7 @@ class AttributesRecipe(recipe_lib.Recipe):
     return (recipe_lib.Phase("classify", ("classifier",), self.classify_loss),)
 
   def ema(self):
-    decay = optim.ema_warmup(self.ema_decay)
+    decay = optim.ema_warmup(self.options.ema_decay)
     return {"ema": recipe_lib.Ema(("classifier",), decay)}
 
   def seen(self, ctx):
@@ -148,7 +160,8 @@ class AttributesRecipe(recipe_lib.Recipe):
     No attribute has a left and a right.
     """
     image = ctx.batch["image"]
-    noise = jax.random.normal(ctx.key("jitter"), (len(image), 3)) * self.jitter
+    noise = jax.random.normal(ctx.key("jitter"), (len(image), 3))
+    noise = noise * self.options.jitter
     seen = self.reader.look(image, ctx.batch.get("landmarks5"), noise)
     mirrored = jax.random.bernoulli(ctx.key("mirror"), 0.5, (len(image),))
     return jnp.where(mirrored[:, None, None, None], seen[:, :, ::-1], seen)
@@ -182,9 +195,11 @@ class AttributesRecipe(recipe_lib.Recipe):
     return {"true_and_read": jnp.concatenate([seen, *rows], axis=1)}
 
   def evaluators(self):
-    if self.held_out is None:
+    held_out = self.options.evaluation
+    if not held_out:
       return {}
-    return {"held_out": HeldOutAccuracy(self.held_out, self.split)}
+    split = held_out.get("split", "test")
+    return {"held_out": HeldOutAccuracy(held_out["data"], split)}
 
 
 @dataclasses.dataclass(frozen=True)
