@@ -18,6 +18,7 @@ from faceedit_jax.core.errors import (
   CheckpointError,
   UserError,
   WorkdirError,
+  as_user_error,
 )
 
 # Entries of a stage that may change between a run and its resumption: none of
@@ -127,15 +128,17 @@ def make_stage(
   dtype = config.get("compute_dtype", "float32")
   if dtype == "auto":
     dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+  where = f"config.stage.{name}.recipe"
   recipe = recipes.build(
     registered,
     nets=nets,
     options=recipe_options,
     image_size=image_size,
     dtype=dtype,
-    where=f"config.stage.{name}.recipe",
+    where=where,
   )
-  align.template(recipe.alignment)  # there is one
+  with as_user_error(where):
+    align.template(recipe.alignment)  # there is one
   seed = options.get("seed")
   seed = int(config.get("seed", 0) if seed is None else seed)
   # Nets that other stages train may change without touching this one.

@@ -7,6 +7,7 @@ host-side table of coefficients, and no example looks at another one.
 
 import dataclasses
 from collections.abc import Callable
+from typing import Literal, get_args
 
 import flax.struct
 import jax
