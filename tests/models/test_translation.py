@@ -119,8 +119,8 @@ def test_any_image_size(size, w_hpf, halvings):
   assert {f"encode_{i}" for i in range(halvings + 2)} <= names
   assert f"encode_{halvings + 2}" not in names
   assert jax.eval_shape(net.apply, variables, x, style).shape == x.shape
-  judge = DomainDiscriminator(size, 4, 8, domains=6)
-  assert jax.eval_shape(judge.apply, shapes(judge, x), x).shape == (2, 6)
+  critic = DomainDiscriminator(size, 4, 8, domains=6)
+  assert jax.eval_shape(critic.apply, shapes(critic, x), x).shape == (2, 6)
 
 
 def test_generator_errors(rng):
