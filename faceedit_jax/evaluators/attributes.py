@@ -19,6 +19,7 @@ from data_pipelines import samplers, sources, transforms
 from faceedit_jax.core import recipe as recipe_lib
 from faceedit_jax.evaluators import attribute_fid, attribute_table
 from faceedit_jax.evaluators import common as scoring_lib
+from faceedit_jax.faces import nets as nets_lib
 from faceedit_jax.metrics import attributes as measures
 from faceedit_jax.metrics import fid as fid_lib
 from faceedit_jax.metrics import identity as identity_metrics
@@ -26,7 +27,6 @@ from faceedit_jax.metrics import image as image_metrics
 from faceedit_jax.models.faces import iresnet
 from faceedit_jax.nn import warp
 from faceedit_jax.recipes.pretrain import attributes as attributes_recipe
-from faceedit_jax.recipes.pretrain import identity as identity_recipe
 
 # Files may take the place of these scoring stages.
 STAGES = {"classifier": "score_attributes", "identity": "score_identity"}
@@ -431,7 +431,7 @@ def from_config(options, nets, attributes, image_size, dtype):
     raise ValueError(
       f"recipe.evaluation.weights has {unknown}, wanted some of {known}"
     )
-  identity, identity_size = identity_recipe.build_identity(nets.identity, dtype)
+  identity, identity_size = nets_lib.build_identity(nets.identity, dtype)
   return AttributeEvaluator(
     data=options.data.to_dict(),
     attributes=tuple(attributes),

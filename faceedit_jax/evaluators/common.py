@@ -13,7 +13,7 @@ from PIL import Image
 from faceedit_jax.core import recipe as recipe_lib
 from faceedit_jax.core import writers
 from faceedit_jax.faces import face_reader
-from faceedit_jax.recipes.pretrain import estimator as estimator_recipe
+from faceedit_jax.faces import nets as nets_lib
 
 BATCH = 16
 # Pairs of a short look, as at the end of training.
@@ -68,7 +68,7 @@ def init(
   made = {}
   if "estimator" in nets:
     picture = jnp.zeros((1, image_size, image_size, 3))
-    made["estimator"] = estimator_recipe.init_estimator(
+    made["estimator"] = nets_lib.init_estimator(
       reader.estimator, code_shapes, rng, picture
     )
   if "identity" in nets:

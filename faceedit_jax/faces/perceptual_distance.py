@@ -10,13 +10,12 @@ from flax import struct
 
 from faceedit_jax.core import config as config_lib
 from faceedit_jax.core import recipe as recipe_lib
+from faceedit_jax.faces import nets as nets_lib
 from faceedit_jax.losses import perceptual as perceptual_loss
 from faceedit_jax.losses import reconstruction
 from faceedit_jax.models.perception import feature_resnet
 from faceedit_jax.models.perception import lpips as lpips_lib
 from faceedit_jax.nn import warp
-from faceedit_jax.recipes.pretrain import estimator as estimator_recipe
-from faceedit_jax.recipes.pretrain import identity as identity_recipe
 
 KINDS = ("none", "lpips", "estimator", "identity", "features")
 
@@ -52,7 +51,7 @@ class Perceptual(struct.PyTreeNode):
       return {"lpips": self.net.init(rng, picture, picture)}
     if self.kind == "estimator":
       return {
-        "estimator": estimator_recipe.init_estimator(
+        "estimator": nets_lib.init_estimator(
           self.net, self.code_shapes, rng, picture
         )
       }
@@ -120,7 +119,7 @@ def from_config(nets, options, dtype) -> Perceptual:
       kind, net, recipe_lib.WeightSource(path=options.lpips_weights)
     )
   if kind == "identity":
-    net, size = identity_recipe.build_identity(nets.identity, dtype)
+    net, size = nets_lib.build_identity(nets.identity, dtype)
     source = recipe_lib.WeightSource(stage="identity")
     return Perceptual(kind, net, source, crop_size=size)
   if kind == "features":
@@ -134,7 +133,7 @@ def from_config(nets, options, dtype) -> Perceptual:
     fields = config_lib.module_fields(nets.features)
     net = feature_resnet.FeatureResNet(dtype=dtype, **fields)
     return Perceptual(kind, net, recipe_lib.WeightSource(path=weights))
-  net, shapes = estimator_recipe.build_estimator(nets.estimator, dtype)
+  net, shapes = nets_lib.build_estimator(nets.estimator, dtype)
   return Perceptual(
     kind, net, recipe_lib.WeightSource(stage="estimator"), shapes
   )

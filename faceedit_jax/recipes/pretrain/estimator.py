@@ -13,10 +13,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from faceedit_jax.core import config as config_lib
 from faceedit_jax.core import optim
 from faceedit_jax.core import recipe as recipe_lib
 from faceedit_jax.faces import face_crops, face_reader
+from faceedit_jax.faces import nets as nets_lib
 from faceedit_jax.models.faces import estimator as estimator_lib
 from faceedit_jax.morphable import model as model_lib
 from faceedit_jax.nn import layers
@@ -115,7 +115,7 @@ class EstimatorRecipe(recipe_lib.Recipe):
     """
     name = options.get("net", "estimator")
     head = options.get("morphable", "morphable")
-    net, shapes = build_estimator(nets[name], dtype)
+    net, shapes = nets_lib.build_estimator(nets[name], dtype)
     return cls(
       net=net,
       shapes=shapes,
@@ -144,7 +144,9 @@ class EstimatorRecipe(recipe_lib.Recipe):
   def init(self, rng):
     size = self.image_size
     picture = jnp.zeros((1, size, size, 3))
-    return {self.name: init_estimator(self.net, self.shapes, rng, picture)}
+    return {
+      self.name: nets_lib.init_estimator(self.net, self.shapes, rng, picture)
+    }
 
   def init_frozen(self, rng):
     """The 3D face, which says how much each coefficient changes."""
@@ -266,36 +268,6 @@ def face_box_with_error(points, reach, shift_key, scale_key):
     jax.random.uniform(scale_key, side.shape, minval=-SCALE, maxval=SCALE)
   )
   return jnp.concatenate([middle - side / 2, side], axis=-1)
-
-
-def init_estimator(net, shapes, rng, picture):
-  """Variables of the net, with the statistics of codes not yet seen."""
-  zeros = {k: jnp.zeros(s) for k, s in shapes.items()}
-  ones = {k: jnp.ones(s) for k, s in shapes.items()}
-  codes = {"count": jnp.zeros(()), "mean": zeros, "square": ones, "std": ones}
-  return {**net.init(rng, picture), "codes": codes}
-
-
-def build_estimator(spec, dtype):
-  """The estimator net and the shapes of its codes, from `nets.estimator`.
-
-  Returns:
-    (net, {code name: shape without batch}).
-  """
-  spec = config_lib.module_fields(spec)
-  outputs = dict(spec.pop("outputs"))
-  net = estimator_lib.Estimator(
-    outputs=outputs,
-    heads={"gaze": 2, "landmarks": 10, "face": 1},
-    dtype=dtype,
-    **spec,
-  )
-  return net, {**code_shapes(outputs), "gaze": (2,)}
-
-
-def code_shapes(outputs) -> dict[str, tuple[int, ...]]:
-  """Shapes of the codes without batch, from their sizes."""
-  return {k: (9, 3) if k == "light" else (n,) for k, n in outputs.items()}
 
 
 def draw_points(image, points, colour, radius: float = 1.2):

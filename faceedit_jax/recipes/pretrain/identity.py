@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from faceedit_jax.core import config as config_lib
 from faceedit_jax.core import optim
 from faceedit_jax.core import recipe as recipe_lib
+from faceedit_jax.faces import nets as nets_lib
 from faceedit_jax.losses import angular_margin
 from faceedit_jax.models.faces import iresnet
 from faceedit_jax.nn import warp
@@ -34,7 +34,7 @@ class IdentityRecipe(recipe_lib.Recipe):
   @classmethod
   def from_config(cls, nets, options, image_size, dtype):
     """Builds the recipe; `nets.identity` holds the architecture."""
-    net, input_size = build_identity(nets.identity, dtype)
+    net, input_size = nets_lib.build_identity(nets.identity, dtype)
     return cls(
       net=net,
       input_size=input_size,
@@ -114,10 +114,3 @@ class IdentityRecipe(recipe_lib.Recipe):
     del variables, frozen, rng
     crop = warp.face_crop(batch["image"], batch["landmarks5"], self.input_size)
     return {"crops": crop}
-
-
-def build_identity(spec, dtype):
-  """The identity net and the side of its crop, from `nets.identity`."""
-  spec = config_lib.module_fields(spec)
-  input_size = spec.pop("input_size")
-  return iresnet.IResNet(dtype=dtype, **spec), input_size
