@@ -17,7 +17,6 @@ from faceedit_jax.core import config as config_lib
 from faceedit_jax.core import optim
 from faceedit_jax.core import recipe as recipe_lib
 from faceedit_jax.diffusion import grids, samplers, schedules, training
-from faceedit_jax.evaluators import registry as evaluators_registry
 from faceedit_jax.faces import face_nets, face_reader
 from faceedit_jax.faces import region_prior as layout_lib
 from faceedit_jax.faces import slot_regions as regions_lib
@@ -90,7 +89,6 @@ class DiffFAERecipe(recipe_lib.Recipe):
   sampling_steps: int = 50
   ddim_spacing: str = "ldm"
   camera_from: str = "source"
-  evaluator: Any = None
   unet_weights: str = ""  # file that the U-Net starts from
 
   edit_options = (
@@ -99,7 +97,6 @@ class DiffFAERecipe(recipe_lib.Recipe):
     "ddim_spacing",
     "camera_from",
     "slot_names",
-    "evaluation",
   )
 
   @classmethod
@@ -156,9 +153,6 @@ class DiffFAERecipe(recipe_lib.Recipe):
       sampling_steps=options.sampling_steps,
       ddim_spacing=options.ddim_spacing,
       camera_from=options.camera_from,
-      evaluator=evaluators_registry.from_config(
-        options.evaluation, face.reader, face.code_shapes, image_size
-      ),
       unet_weights=nets.unet.get("weights", ""),
     )
 
@@ -258,9 +252,6 @@ class DiffFAERecipe(recipe_lib.Recipe):
     """Five points (b, 5, 2) in unit coordinates and the face logit (b,)."""
     del variables
     return self.reader.points(frozen, image)
-
-  def evaluators(self):
-    return {self.evaluator.name: self.evaluator}
 
   # The pieces.
 

@@ -19,7 +19,6 @@ import optax
 from data_pipelines import align
 from faceedit_jax.core import optim
 from faceedit_jax.core import recipe as recipe_lib
-from faceedit_jax.evaluators import attributes as attribute_evaluator
 from faceedit_jax.faces import perceptual_distance as perceptual_lib
 from faceedit_jax.losses import adversarial, reconstruction, style_codes
 from faceedit_jax.nn import style as style_lib
@@ -59,7 +58,6 @@ class L2MGANRecipe(recipe_lib.Recipe):
       discriminator learns the labels alone.
     ema_decay: of all nets but the discriminator.
     ema_warms_up: whether the average starts short; see `optim.ema_warmup`.
-    evaluator: scores the edits; None: nothing does.
     alignment: see `Recipe`.
   """
 
@@ -72,10 +70,8 @@ class L2MGANRecipe(recipe_lib.Recipe):
   generator_start: int = 0
   ema_decay: float = 0.999
   ema_warms_up: bool = False
-  evaluator: Any = None
   alignment: str = "synthetic_heads"
 
-  edit_options = ("evaluation",)
   sliders = ("strength", "strengths")
 
   @classmethod
@@ -123,12 +119,6 @@ class L2MGANRecipe(recipe_lib.Recipe):
       generator_start=options.generator_start,
       ema_decay=options.ema_decay,
       ema_warms_up=options.ema_warms_up,
-      # The record of a run, which editing reads, holds no nets that score.
-      evaluator=attribute_evaluator.from_config(
-        options.evaluation, nets, attributes, image_size, dtype
-      )
-      if options.get("evaluation") and {"classifier", "identity"} <= set(nets)
-      else None,
       alignment=alignment,
     )
 
@@ -205,9 +195,6 @@ class L2MGANRecipe(recipe_lib.Recipe):
     if self.ema_warms_up:
       decay = optim.ema_warmup(decay)
     return {"ema": recipe_lib.Ema(nets, decay)}
-
-  def evaluators(self):
-    return {self.evaluator.name: self.evaluator} if self.evaluator else {}
 
   def _new_styles(self, variables, ctx, kind):
     """The styles to move to: two of them where they are mapped, else one, and
