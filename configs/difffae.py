@@ -89,8 +89,8 @@ STEPS = {
     first_stage=220,
     region_encoder=200,
     denoiser=680,
-    score_estimator=1500,
-    score_identity=500,
+    eval_estimator=1500,
+    eval_identity=500,
   ),
   "long": dict(
     estimator=16000,
@@ -98,8 +98,8 @@ STEPS = {
     first_stage=5000,
     region_encoder=1600,
     denoiser=14000,
-    score_estimator=16000,
-    score_identity=2000,
+    eval_estimator=16000,
+    eval_identity=2000,
   ),
   "synthetic128": dict(
     estimator=12800,
@@ -107,8 +107,8 @@ STEPS = {
     first_stage=6000,
     region_encoder=6000,
     denoiser=12000,
-    score_estimator=12800,
-    score_identity=4800,
+    eval_estimator=12800,
+    eval_identity=4800,
   ),
 }
 
@@ -350,10 +350,12 @@ def embedded(variant):
         sampling_steps=2,
         ddim_spacing="trailing",
         camera_from="source",
-        evaluation=dict(pairs=256, swaps=64, data=dict(world)),
       ),
       dict(world, batch_size=16 if large else 8, sampler="pairs"),
       steps,
+      evaluators=dict(
+        counterfactual=dict(kind="counterfactual", pairs=256, swaps=64)
+      ),
     )
 
   return dict(
@@ -372,16 +374,16 @@ def embedded(variant):
       "region_encoder",
       "denoiser",
     ),
-    # Second nets, trained with another seed, that only score edits.
-    scoring_stages=("score_estimator", "score_identity"),
+    # Second nets, trained with another seed, that only evaluate edits.
+    eval_stages=("eval_estimator", "eval_identity"),
     stage=dict(
       estimator=estimator(1, counts["estimator"]),
       identity=identity(0, counts["identity"]),
       first_stage=first_stage(),
       region_encoder=region_encoder(),
       denoiser=denoiser(),
-      score_estimator=estimator(0, counts["score_estimator"]),
-      score_identity=identity(1, counts["score_identity"]),
+      eval_estimator=estimator(0, counts["eval_estimator"]),
+      eval_identity=identity(1, counts["eval_identity"]),
     ),
   )
 
@@ -426,11 +428,10 @@ def smoke(config):
         part["recipe"][key].update(
           schedule="constant", warmup_steps=0, total_steps=0
         )
-    if name in ("identity", "score_identity"):
+    if name in ("identity", "eval_identity"):
       part["recipe"]["identities"] = 4
   config["stage"]["first_stage"]["recipe"]["adversarial_start"] = 1
-  recipe = config["stage"]["denoiser"]["recipe"]
-  recipe["sampling_steps"] = 2
-  recipe["evaluation"].update(
-    pairs=2, swaps=2, data=dict(config["stage"]["denoiser"]["data"])
-  )
+  denoiser = config["stage"]["denoiser"]
+  denoiser["recipe"]["sampling_steps"] = 2
+  if "counterfactual" in denoiser["evaluators"]:
+    denoiser["evaluators"]["counterfactual"].update(pairs=2, swaps=2)

@@ -211,24 +211,23 @@ def paper(size, kind="deca", weights="weights"):
     part["preview_every"] = part["checkpoint_every"] = 5000
     part["evaluate"] = part is denoiser
   config["stage"][own] = reading
-  config["scoring_stages"] = ()
-  denoiser["recipe"]["evaluation"] = evaluation(denoiser["data"], published)
+  config["eval_stages"] = ()
+  denoiser["evaluators"] = evaluators(published)
   return config
 
 
-def evaluation(data, published):
+def evaluators(published):
   """Table 1, on pairs of held-out people: true outcomes exist for no real set.
 
   Open in the paper: how many pairs, and every tool.
   """
-  return dict(
+  reenactment = dict(
     kind="reenactment",
-    data=dict(data),
     split="test",
     pairs=5000,
     pair_seed=0,
     people="same",
-    # Files of the published nets that score; "" leaves their columns out.
+    # Files of the published nets that measure; "" leaves their columns out.
     weights=dict(inception="", face="", identity=""),
     standard_points="",  # similarity_Lm3D_all.mat, for `face`
     readers="frozen",
@@ -237,6 +236,7 @@ def evaluation(data, published):
     fid_rule="pytorch-fid",
     fid_reference="",
   )
+  return dict(reenactment=reenactment)
 
 
 def smoke_paper():
@@ -269,10 +269,7 @@ def smoke_paper():
   # Enough for points that lie on the face.
   stages["locator"].update(steps=150, log_every=50)
   stages["locator"]["recipe"]["optimizer"]["lr"] = 1e-2
-  denoiser = stages["denoiser"]
-  denoiser["recipe"]["evaluation"] = evaluation(
-    denoiser["data"], published=True
-  ) | dict(
+  stages["denoiser"]["evaluators"]["reenactment"].update(
     pairs=8,
     weights=dict(
       inception="rehearsal/weights/inception.safetensors",

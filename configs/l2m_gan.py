@@ -3,8 +3,8 @@ r"""L2M-GAN: edits of attributes (a smile, glasses, bangs) by latent codes.
     python -m faceedit_jax.main --config=configs/l2m_gan.py \
       --workdir=runs/l2m_gan
 
-trains and scores the embedded default: synthetic heads at 64 px, one model for
-Smiling, Eyeglasses and Bangs. After it
+trains and evaluates the embedded default: synthetic heads at 64 px, one model
+for Smiling, Eyeglasses and Bangs. After it
 
     python -m faceedit_jax.edit --workdir=runs/l2m_gan --source=face.png \
       --aligned --attribute=+Smiling --output=out.png
@@ -59,8 +59,6 @@ Deviations of the embedded default, all for a training this short:
   optimiser     Muon (published: Adam)
 """
 
-import copy
-
 from ml_collections import ConfigDict
 
 from configs.common import check_variant, optimizer
@@ -87,15 +85,15 @@ STEPS = {
     identity=350,
     labels=2000,
     gan=4000,
-    score_attributes=2000,
-    score_identity=500,
+    eval_attributes=2000,
+    eval_identity=500,
   ),
   "long": dict(
     identity=600,
     labels=3000,
     gan=12000,
-    score_attributes=4000,
-    score_identity=1500,
+    eval_attributes=4000,
+    eval_identity=1500,
   ),
 }
 STEPS["long_no_orthogonality"] = STEPS["long"]
@@ -290,15 +288,13 @@ def embedded(variant):
     count,
     generator_start=labels,
     ema_warms_up=True,
-    evaluation=dict(
-      data=dict(world), split="attributes", edits=0, weights=dict(FILES)
-    ),
   )
-  count = steps["score_attributes"]
+  stage["evaluators"] = edits_by_attribute(split="attributes")
+  count = steps["eval_attributes"]
   # A set of its own: a smile at 64 px takes more people to learn than an edit.
   people = dict(
     world,
-    folder=f"{world['folder']}_scoring",
+    folder=f"{world['folder']}_eval",
     identities=4000 if long else 2000,
     attributes=(),
     edits=0,
@@ -310,7 +306,6 @@ def embedded(variant):
       optimizer=optimizer(3e-3, count, 50, kind="muon"),
       ema_decay=0.99,
       jitter=0.04,
-      evaluation=dict(split="test", data=people),
     ),
     dict(
       people,
@@ -321,6 +316,7 @@ def embedded(variant):
       photometric=dict(probability=0.5, noise=0.0, blur=0.0, grey=0.0),
     ),
     count,
+    evaluators=HELD_OUT,
   )
   return dict(
     name="l2m_gan",
@@ -332,19 +328,49 @@ def embedded(variant):
     image_size=64,
     nets=made,
     stages=("identity", "gan"),
-    # Nets, trained apart from the others, that only score edits.
-    scoring_stages=("score_attributes", "score_identity"),
+    # Nets, trained apart from the others, that only evaluate edits.
+    eval_stages=("eval_attributes", "eval_identity"),
     stage=dict(
       identity=identity(0, steps["identity"]),
       gan=stage,
-      score_attributes=classifier,
-      score_identity=identity(1, steps["score_identity"]),
+      eval_attributes=classifier,
+      eval_identity=identity(1, steps["eval_identity"]),
     ),
   )
 
 
-# Files in place of nets that only score, and those of FID.
+# Files in place of nets that only evaluate, and those of FID.
 FILES = dict(classifier="", identity="", inception="", inception_torchvision="")
+# Evaluates a classifier of attributes.
+HELD_OUT = dict(held_out=dict(kind="attribute_accuracy", split="test"))
+
+
+def edits_by_attribute(
+  split, reads=ATTRIBUTES, counterfactuals=True, outputs=1, **files
+):
+  """The evaluator of attribute edits.
+
+  Args:
+    split: of the pictures that are edited.
+    reads: names of what the classifier reads.
+    counterfactuals: whether the split holds true outcomes.
+    outputs: edits of each picture, for FID.
+    **files: of FILES, in place of "".
+  """
+  evaluator = dict(
+    kind="attributes",
+    split=split,
+    edits=0,  # all
+    reads=reads,
+    counterfactuals=counterfactuals,
+    weights=dict(FILES, **files),
+    fid=dict(
+      true_split="train", edit_split="test", pictures=0, outputs=outputs
+    ),
+  )
+  return dict(attributes=evaluator)
+
+
 # Attributes that are read to see whether an edit changes others.
 READS = ("Smiling", "Male", "Young", "Bangs", "Eyeglasses")
 # Attributes of the paper's variants.
@@ -363,7 +389,7 @@ def paper(attributes, pictures, reads, variant="", weights="weights"):
   Args:
     attributes: names of what is edited.
     pictures: what names the set.
-    reads: names of what is scored.
+    reads: names of what is read in edits.
     variant: one of CELEBA.
     weights: folder of converted files.
   """
@@ -379,7 +405,7 @@ def paper(attributes, pictures, reads, variant="", weights="weights"):
     input_size=256,
   )
   made["features"] = dict(weights=f"{weights}/resnet18.safetensors")
-  # These two only score.
+  # These two only evaluate.
   made["identity"] = dict(
     stages=(3, 4, 14, 3),
     widths=(64, 128, 256, 512),
@@ -411,20 +437,15 @@ def paper(attributes, pictures, reads, variant="", weights="weights"):
     steps,
     perceptual="features",
     alignment="celeba_hq",
-    evaluation=dict(
-      data=dict(data),
-      split="test",
-      edits=0,
-      reads=reads,
-      counterfactuals=False,
-      weights=dict(
-        FILES,
-        identity=f"{weights}/arcface.safetensors",
-        inception_torchvision=f"{weights}/inception_torchvision.safetensors",
-      ),
-      # StarGAN v2 draws ten styles for each picture.
-      fid=dict(outputs=10 if baseline else 1),
-    ),
+  )
+  stage["evaluators"] = edits_by_attribute(
+    split="test",
+    reads=reads,
+    counterfactuals=False,
+    identity=f"{weights}/arcface.safetensors",
+    inception_torchvision=f"{weights}/inception_torchvision.safetensors",
+    # StarGAN v2 draws ten styles for each picture.
+    outputs=10 if baseline else 1,
   )
   classifier = stage_of(
     dict(
@@ -433,10 +454,10 @@ def paper(attributes, pictures, reads, variant="", weights="weights"):
       optimizer=optimizer(1e-3, 10_000, 500),
       ema_decay=0.999,
       jitter=0.02,
-      evaluation=dict(split="test", data=dict(data)),
     ),
     dict(data, batch_size=64, sampler="attributes", attributes=reads),
     10_000,
+    evaluators=HELD_OUT,
   )
   stage.update(preview_every=1000, checkpoint_every=5000, keep_every=10_000)
   config = dict(
@@ -449,8 +470,8 @@ def paper(attributes, pictures, reads, variant="", weights="weights"):
     image_size=256,
     nets=made,
     stages=("gan",),
-    scoring_stages=("score_attributes",),
-    stage=dict(gan=stage, score_attributes=classifier),
+    eval_stages=("eval_attributes",),
+    stage=dict(gan=stage, eval_attributes=classifier),
   )
   if baseline:
     mapped(config)
@@ -481,18 +502,15 @@ def smoke(config):
     recipe["optimizer"].update(
       schedule="constant", warmup_steps=0, total_steps=0
     )
-    if name in ("identity", "score_identity"):
+    if name in ("identity", "eval_identity"):
       recipe["identities"] = 4
     if name == "gan":
       recipe.update(generator_start=1)
-    if "evaluation" in recipe:
-      recipe["evaluation"] = copy.deepcopy(recipe["evaluation"])
-      recipe["evaluation"]["data"] = small(recipe["evaluation"]["data"])
 
 
 def small(data):
   """The smallest set that has both sides of every attribute."""
-  own = "_scoring" if data["folder"].endswith("_scoring") else ""
+  own = "_eval" if data["folder"].endswith("_eval") else ""
   return dict(
     data,
     folder=f"synthetic_heads_smoke_attributes{own}",

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 
 from data_pipelines import align
-from faceedit_jax import recipes
+from faceedit_jax import evaluators, recipes
 from faceedit_jax.core import checkpoint, partial_restore
 from faceedit_jax.core import config as config_lib
 from faceedit_jax.core import recipe as recipe_lib
@@ -22,7 +22,8 @@ from faceedit_jax.core.errors import (
 )
 
 # Entries of a stage that may change between a run and its resumption: none of
-# them changes what a step computes.
+# them changes what a step computes, and a trained stage may be evaluated in
+# other ways than the config that trained it says.
 _FREE = (
   "steps",
   "log_every",
@@ -32,6 +33,7 @@ _FREE = (
   "keep",
   "keep_every",
   "evaluate",
+  "evaluators",
 )
 # Fields of nets that say how they are computed, not what. A trained net may be
 # used, and go on training, with others: on another machine, say.
@@ -45,6 +47,7 @@ class Stage:
   Attributes:
     name: name of the stage.
     recipe: the built recipe.
+    evaluators: {name: evaluator} of the trained stage.
     options: the stage's section of the config.
     seed: of parameters, noise and data order.
     directory: `<workdir>/<name>`.
@@ -55,6 +58,7 @@ class Stage:
 
   name: str
   recipe: recipe_lib.Recipe
+  evaluators: Mapping[str, evaluators.Evaluator]
   options: Mapping[str, Any]
   seed: int
   directory: pathlib.Path
@@ -85,7 +89,7 @@ def pick_stages(config: Mapping[str, Any], only: str | None) -> list[str]:
     )
   if not only:
     return names
-  names += [n for n in scoring_stages(config) if n not in names]
+  names += [n for n in eval_stages(config) if n not in names]
   if only not in names:
     near = difflib.get_close_matches(only, names, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
@@ -93,9 +97,9 @@ def pick_stages(config: Mapping[str, Any], only: str | None) -> list[str]:
   return [only]
 
 
-def scoring_stages(config: Mapping[str, Any]) -> list[str]:
-  """The stages of nets that only score; evaluations train them when needed."""
-  return list(config.get("scoring_stages", ()))
+def eval_stages(config: Mapping[str, Any]) -> list[str]:
+  """The stages of nets that only evaluate; --mode=evaluate trains them."""
+  return list(config.get("eval_stages", ()))
 
 
 def make_stage(
@@ -104,7 +108,7 @@ def make_stage(
   workdir: str | pathlib.Path,
   data_dir: str | pathlib.Path | None = None,
 ) -> Stage:
-  """Builds the recipe of a stage and gathers what its run needs.
+  """Builds recipe and evaluators of a stage, gathers what its run needs.
 
   Args:
     config: the whole config.
@@ -139,6 +143,22 @@ def make_stage(
   )
   with as_user_error(where):
     align.template(recipe.alignment)  # there is one
+  known = dict(
+    recipe=recipe,
+    nets=nets,
+    data=options["data"],
+    image_size=image_size,
+    dtype=dtype,
+  )
+  built = {
+    label: evaluators.build(
+      section,
+      evaluators.Setup(
+        where=f"config.stage.{name}.evaluators.{label}", **known
+      ),
+    )
+    for label, section in (options.get("evaluators") or {}).items()
+  }
   seed = options.get("seed")
   seed = int(config.get("seed", 0) if seed is None else seed)
   # Nets that other stages train may change without touching this one.
@@ -162,6 +182,7 @@ def make_stage(
   return Stage(
     name=name,
     recipe=recipe,
+    evaluators=built,
     options=options,
     seed=seed,
     directory=pathlib.Path(workdir).absolute() / name,
@@ -181,9 +202,9 @@ def check_files(stage: Stage) -> None:
   if finished_step(stage) is None:
     partial_restore.check_files(recipe.init_from())
     partial_restore.check_files(recipe.frozen())
-  for evaluator in recipe.evaluators().values():
-    if stage.options.get("evaluate", True) and hasattr(evaluator, "scoring"):
-      partial_restore.check_files(evaluator.scoring())
+  if stage.options.get("evaluate", True):
+    for evaluator in stage.evaluators.values():
+      partial_restore.check_files(evaluator.eval_nets())
 
 
 def finished_step(stage: Stage) -> int | None:

@@ -79,9 +79,9 @@ def run(
     for built in wanted:
       stages_lib.check_files(built)
     if mode == "evaluate":
-      for name in stages_lib.scoring_stages(config):
+      for name in stages_lib.eval_stages(config):
         built = stages_lib.make_stage(config, name, workdir, data_dir)
-        if not train_stage(built, config, f"{name} (scoring)", stop):
+        if not train_stage(built, config, f"{name} (for evaluation)", stop):
           return False
     for name, built in zip(names, wanted, strict=True):
       at = f"{order.index(name) + 1}/{len(order)}" if name in order else "extra"
@@ -261,7 +261,7 @@ def _train(stage, config, title, stop, say, held) -> bool:
   if loop.stopped or stop.asked:
     say(f"{title}: finished and stopped before what comes next")
     return False
-  if options.get("evaluate", True) and recipe.evaluators():
+  if options.get("evaluate", True) and stage.evaluators:
     ema = partial_restore.main_ema(recipe)
     variables = distributed.to_local(state_lib.view(state, ema or None), mesh)
     frozen = distributed.to_local(frozen, mesh)

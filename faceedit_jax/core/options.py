@@ -23,7 +23,7 @@ _LINEN = ("parent", "name")
 
 
 def build(
-  cls: type[T], section: Mapping[str, Any], where: str, **given: Any
+  cls: type[T], section: Mapping[str, Any], where: str, /, **given: Any
 ) -> T:
   """Builds a dataclass, or a Linen module, from a section of a config.
 

@@ -6,9 +6,8 @@ while training is in the state or a function of the step.
 
 import abc
 import dataclasses
-import pathlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -266,32 +265,6 @@ class WeightSource:
       )
 
 
-class Evaluator(Protocol):
-  """Scores `recipe.edit` or a net of the recipe.
-
-  One that needs nets of its own for scoring also has `scoring()`, {net:
-  WeightSource}, and `init_scoring(rng)`, {net: variables} for their structure.
-  """
-
-  def run(
-    self,
-    recipe: "Recipe",
-    variables: Mapping[str, Variables],
-    frozen: Mapping[str, Variables],
-    data_dir: pathlib.Path,
-    out_dir: pathlib.Path,
-    log: Callable[[str], None],
-    scoring: Mapping[str, Variables] | None,
-    quick: bool,
-  ) -> Mapping[str, float]:
-    """Writes picture sheets and JSON to `out_dir`; returns {metric: value}.
-
-    `scoring` is None where the scoring nets are not trained yet; `quick` asks
-    for a short look, as at the end of training.
-    """
-    ...
-
-
 class Recipe(abc.ABC):
   """One method, or one of the nets that methods stand on.
 
@@ -301,8 +274,8 @@ class Recipe(abc.ABC):
 
   Attributes:
     Options: frozen dataclass of the stage's section `recipe`, without `name`.
-    edit_options: options of the config that only `edit` and the evaluation
-      read; a trained stage may be used, and go on training, with others.
+    edit_options: options of the config that only `edit` reads; a trained stage
+      may be used, and go on training, with others.
     sliders: settings of `edit` that are numbers, or lists of them, and may be
       traced: another value needs no new compilation.
     alignment: how faces lie in its pictures, one of `align.TEMPLATES`.
@@ -426,10 +399,6 @@ class Recipe(abc.ABC):
       f"{type(self).__name__} edits no pictures: it trains a net for later "
       "stages. Edit with the last stage of the config (--stage)"
     )
-
-  def evaluators(self) -> Mapping[str, Evaluator]:
-    """{name: Evaluator}, run after training and by --mode=evaluate."""
-    return {}
 
 
 def at(value: Any, step: Any) -> Any:

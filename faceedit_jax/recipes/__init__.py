@@ -1,12 +1,12 @@
 """The registry of recipes: a new method is one file and one line here."""
 
-import importlib
 from collections.abc import Mapping
 from typing import Any
 
 from faceedit_jax.core import options as options_lib
 from faceedit_jax.core import recipe as recipe_lib
-from faceedit_jax.core.errors import UserError, as_user_error
+from faceedit_jax.core import registry
+from faceedit_jax.core.errors import as_user_error
 
 # {name in configs: "module:Class"}; imported when first asked for.
 REGISTRY: dict[str, str] = {
@@ -34,17 +34,7 @@ def load(name: str) -> type[recipe_lib.Recipe]:
   Raises:
     UserError: one line with the nearest names.
   """
-  path = name if ":" in name else REGISTRY.get(name)
-  if path is None:
-    hint = options_lib.nearest(name, REGISTRY)
-    raise UserError(f"no recipe {name!r} in faceedit_jax.recipes{hint}")
-  module, _, attribute = path.partition(":")
-  try:
-    return getattr(importlib.import_module(module), attribute)
-  except (ModuleNotFoundError, AttributeError) as e:
-    if isinstance(e, ModuleNotFoundError) and e.name != module:
-      raise  # the recipe's own import is broken: show where
-    raise UserError(f"recipe {name!r}: cannot import {path}: {e}") from e
+  return registry.load(name, REGISTRY, "recipe")
 
 
 def build(

@@ -59,7 +59,6 @@ class DiffFAEOptions:
     sampling_steps: denoising steps of an edit.
     ddim_spacing: which steps DDIM visits, see `diffusion.grids`.
     camera_from: whose camera an edit is rendered with.
-    evaluation: what scores the edits.
   """
 
   optimizer: Mapping[str, Any]
@@ -79,4 +78,3 @@ class DiffFAEOptions:
   sampling_steps: int = 50
   ddim_spacing: grids.Spacing = "ldm"
   camera_from: Literal["source", "query"] = "source"
-  evaluation: Mapping[str, Any] | None = None

@@ -12,11 +12,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from faceedit_jax.core import config as config_lib
 from faceedit_jax.core import optim
 from faceedit_jax.core import recipe as recipe_lib
 from faceedit_jax.diffusion import samplers, schedules
-from faceedit_jax.evaluators import registry as evaluators_registry
 from faceedit_jax.faces import face_reader
 from faceedit_jax.faces import slot_regions as regions_lib
 from faceedit_jax.losses import attention_consistency
@@ -46,7 +44,6 @@ class DiffFAERecipe(recipe_lib.Recipe):
     schedule: noise schedule.
     image_size: side of the pictures in pixels.
     tx: optimiser.
-    evaluator: scores the edits; None: nothing does.
   """
 
   nets: nets_lib.DiffFAENets
@@ -54,7 +51,6 @@ class DiffFAERecipe(recipe_lib.Recipe):
   schedule: schedules.Schedule
   image_size: int
   tx: optax.GradientTransformation
-  evaluator: Any = None
 
   Options = options_lib.DiffFAEOptions
   edit_options = (
@@ -63,29 +59,18 @@ class DiffFAERecipe(recipe_lib.Recipe):
     "ddim_spacing",
     "camera_from",
     "slot_names",
-    "evaluation",
   )
 
   @classmethod
   def from_config(cls, nets, options, image_size, dtype):
     """Builds the recipe from all of `nets` and the stage's options."""
     built = nets_lib.DiffFAENets.from_config(nets, options, image_size, dtype)
-    face = built.conditions.face
-    evaluator = None
-    if options.evaluation:
-      evaluator = evaluators_registry.from_config(
-        config_lib.from_dict(options.evaluation),
-        face.reader,
-        face.code_shapes,
-        image_size,
-      )
     return cls(
       nets=built,
       options=options,
       schedule=schedules.make_schedule(**dataclasses.asdict(options.schedule)),
       image_size=image_size,
       tx=optim.make_tx(**options.optimizer),
-      evaluator=evaluator,
     )
 
   # What the trainer asks for.
@@ -130,9 +115,6 @@ class DiffFAERecipe(recipe_lib.Recipe):
     """Five points (b, 5, 2) in unit coordinates and the face logit (b,)."""
     del variables
     return self.reader.points(frozen, image)
-
-  def evaluators(self):
-    return {self.evaluator.name: self.evaluator} if self.evaluator else {}
 
   # The pieces.
 

@@ -61,7 +61,6 @@ class L2MGANOptions:
     ema_decay: of the average of all nets but the discriminator.
     ema_warms_up: whether the average starts short; see `optim.ema_warmup`.
     alignment: how faces lie in its pictures, see `core.recipe.Recipe`.
-    evaluation: what scores the edits; None: nothing does.
   """
 
   styles: nets_lib.Styles
@@ -77,7 +76,6 @@ class L2MGANOptions:
   ema_decay: float = 0.999
   ema_warms_up: bool = False
   alignment: str = "synthetic_heads"
-  evaluation: Mapping[str, Any] | None = None
 
   def __post_init__(self):
     names = self.attributes

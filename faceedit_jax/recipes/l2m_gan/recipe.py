@@ -8,16 +8,13 @@ discriminator against one another (L2M-GAN), and holds the edit. With
 import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from faceedit_jax.core import config as config_lib
 from faceedit_jax.core import optim
 from faceedit_jax.core import recipe as recipe_lib
-from faceedit_jax.evaluators import attributes as attribute_evaluator
 from faceedit_jax.faces import perceptual_distance as perceptual_lib
 from faceedit_jax.recipes.l2m_gan import losses as losses_lib
 from faceedit_jax.recipes.l2m_gan import nets as nets_lib
@@ -39,17 +36,14 @@ class L2MGANRecipe(recipe_lib.Recipe):
     options: see there.
     image_size: side of the pictures in pixels.
     txs: {net: its optimiser}.
-    evaluator: scores the edits; None: nothing does.
   """
 
   losses: losses_lib.TranslationLosses
   options: options_lib.L2MGANOptions
   image_size: int
   txs: Mapping[str, optax.GradientTransformation]
-  evaluator: Any = None
 
   Options = options_lib.L2MGANOptions
-  edit_options = ("evaluation",)
   sliders = ("strength", "strengths")
 
   @classmethod
@@ -82,16 +76,6 @@ class L2MGANRecipe(recipe_lib.Recipe):
         net: optim.make_tx(**{**options.optimizer, **own.get(net, {})})
         for net in built.trained
       },
-      # The record of a run, which editing reads, holds no nets that score.
-      evaluator=attribute_evaluator.from_config(
-        config_lib.from_dict(options.evaluation),
-        nets,
-        attributes,
-        image_size,
-        dtype,
-      )
-      if options.evaluation and {"classifier", "identity"} <= set(nets)
-      else None,
     )
 
   @property
@@ -182,9 +166,6 @@ class L2MGANRecipe(recipe_lib.Recipe):
     if self.options.ema_warms_up:
       decay = optim.ema_warmup(decay)
     return {"ema": recipe_lib.Ema(nets, decay)}
-
-  def evaluators(self):
-    return {self.evaluator.name: self.evaluator} if self.evaluator else {}
 
   # Looking and editing.
 
