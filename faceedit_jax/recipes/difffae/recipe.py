@@ -23,7 +23,7 @@ from faceedit_jax.faces import region_prior as layout_lib
 from faceedit_jax.faces import slot_regions as regions_lib
 from faceedit_jax.losses import attention_consistency
 from faceedit_jax.models.diffusion import autoencoder as autoencoder_lib
-from faceedit_jax.models.diffusion import latent_tokens
+from faceedit_jax.models.diffusion import latent_tokens, unet_interface
 from faceedit_jax.models.diffusion import unet as unet_lib
 from faceedit_jax.models.slots import region_encoder as region_encoder_lib
 from faceedit_jax.recipes.difffae import conditions as conditions_lib
@@ -320,16 +320,21 @@ class DiffFAERecipe(recipe_lib.Recipe):
     )
     noise = jax.random.normal(ctx.key("noise"), clean.shape)
     noisy = self.schedule.q_sample(clean, noise, time)
-    predicted, maps = self.unet.apply(
+    denoised = self.unet.apply(
       variables["unet"],
       jnp.concatenate([noisy, condition], axis=-1),
       time.astype(jnp.float32),
       tokens,
       readings[conditions_lib.PERSON],
-      maps="mean",
+      capture=unet_interface.MEAN_MAPS,
     )
     diffusion = training.diffusion_loss(
-      predicted, clean, noise, time, self.schedule, kind=self.prediction
+      denoised.prediction,
+      clean,
+      noise,
+      time,
+      self.schedule,
+      kind=self.prediction,
     ).mean()
     metrics = {"diffusion": diffusion, "latent_std": clean.std()}
     if not self._slots:
@@ -339,7 +344,7 @@ class DiffFAERecipe(recipe_lib.Recipe):
     # this loss by flattening its own masks (inferred; paper silent).
     masks = jax.lax.stop_gradient(free)
     consistency = attention_consistency.attention_consistency(
-      maps, masks
+      list(denoised.cross_maps.values()), masks
     ).mean()
     weight = recipe_lib.at(self.consistency_weight, ctx.step)
     metrics["consistency"] = consistency
@@ -413,14 +418,14 @@ class DiffFAERecipe(recipe_lib.Recipe):
     if self._slots:
       tokens = self._swap_tokens(variables, frozen, inputs, tokens)
 
-    def predict(x, time, maps="none"):
+    def denoise(x, time, capture=unet_interface.NOTHING):
       return self.unet.apply(
         {"params": variables["unet"]["params"]},
         jnp.concatenate([x, condition], axis=-1),
         time,
         tokens,
         identity,
-        maps=maps,
+        capture=capture,
       )
 
     row = inputs.get("row", jnp.arange(count))
@@ -438,7 +443,7 @@ class DiffFAERecipe(recipe_lib.Recipe):
       options["rng"] = jax.vmap(lambda i: jax.random.fold_in(fresh, i))(row)
     latent = samplers.sample(
       name,
-      predict,
+      lambda x, time: denoise(x, time).prediction,
       noise,
       self.schedule,
       steps or self.sampling_steps,
@@ -450,10 +455,12 @@ class DiffFAERecipe(recipe_lib.Recipe):
       "head": rendered["mask"],
     }
     if self._slots:
-      _, maps = predict(latent, jnp.zeros((count,)), maps="mean")
+      final = denoise(
+        latent, jnp.zeros((count,)), capture=unet_interface.MEAN_MAPS
+      )
       result["slots"] = masks
       result["attention"] = attention_consistency.merge_maps(
-        maps, size=masks.shape[1:3]
+        list(final.cross_maps.values()), size=masks.shape[1:3]
       )
     return result
 
