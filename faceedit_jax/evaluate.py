@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import jax
 
 from faceedit_jax import stages as stages_lib
-from faceedit_jax.core import checkpoint, partial_restore
+from faceedit_jax.core import checkpoint, files, partial_restore
 from faceedit_jax.core.errors import UserError, as_user_error
 from faceedit_jax.core.typing import Variables
 from faceedit_jax.stages import Stage
@@ -75,7 +75,7 @@ def run_evaluators(
   results: Results = {}
   for name, evaluator in stage.recipe.evaluators().items():
     folder = out / name
-    checkpoint.check_writable(folder)
+    files.check_writable(folder)
     scoring = load_scoring(evaluator, stage)
     with as_user_error(f"evaluator {name!r}"):
       scores = evaluator.run(
@@ -90,7 +90,7 @@ def run_evaluators(
       )
     results[name] = {k: float(v) for k, v in scores.items()}
     # Written after each one: a long evaluation that fails keeps the others.
-    checkpoint.write_json(out / "results.json", results)
+    files.write_json(out / "results.json", results)
   print(table(results), flush=True)
   return results
 
