@@ -7,7 +7,7 @@ import jax
 
 from faceedit_jax import evaluators
 from faceedit_jax import stages as stages_lib
-from faceedit_jax.core import checkpoint, partial_restore
+from faceedit_jax.core import checkpoint, files, partial_restore
 from faceedit_jax.core.errors import UserError, as_user_error
 from faceedit_jax.core.typing import Variables
 from faceedit_jax.stages import Stage
@@ -76,7 +76,7 @@ def run_evaluators(
   results: Results = {}
   for name, evaluator in stage.evaluators.items():
     folder = out / name
-    checkpoint.check_writable(folder)
+    files.check_writable(folder)
     ctx = evaluators.EvalContext(
       recipe=stage.recipe,
       variables=variables,
@@ -91,7 +91,7 @@ def run_evaluators(
       scores = evaluator.run(ctx)
     results[name] = {k: float(v) for k, v in scores.items()}
     # Written after each one: a long evaluation that fails keeps the others.
-    checkpoint.write_json(out / "results.json", results)
+    files.write_json(out / "results.json", results)
   print(evaluators.overview(results), flush=True)
   return results
 

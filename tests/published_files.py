@@ -128,7 +128,7 @@ def make_weights(folder: pathlib.Path, config: ConfigDict) -> None:
     dtype="float32",
   )
   make_detail_files(folder, config.nets.detail)
-  nets = jax.jit(lambda: recipe.conditions.face.init(jax.random.key(0), 64))()
+  nets = jax.jit(lambda: recipe.face.init(jax.random.key(0), 64))()
   last = nets["estimator"]["params"]["output_layer"]
   bias = []
   for name, size in config.nets.estimator.outputs.items():

@@ -526,8 +526,8 @@ def test_a_second_run_waits_for_the_first(tmp_path, data, root):
       sys.executable,
       "-c",
       "import sys, time\n"
-      "from faceedit_jax.core import checkpoint\n"
-      "with checkpoint.claim(sys.argv[1]):\n"
+      "from faceedit_jax.core import files\n"
+      "with files.claim(sys.argv[1]):\n"
       "  print('held', flush=True)\n"
       "  time.sleep(600)",
       str(tmp_path / "gan"),

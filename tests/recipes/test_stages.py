@@ -322,11 +322,11 @@ def test_settings_of_an_edit_are_checked_first(knobs, message):
 
 def test_sizes_of_another_face_are_refused():
   recipe = build("denoiser")
-  face = recipe.conditions.face
+  face = recipe.face
   model = face.morphable()["params"]
   with pytest.raises(ValueError, match="nets.estimator.outputs"):
     face_reader.check_sizes(
-      model, {**recipe.conditions.face.code_shapes, "shape": (100,)}
+      model, {**recipe.face.code_shapes, "shape": (100,)}
     )
 
 

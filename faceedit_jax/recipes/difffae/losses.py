@@ -9,6 +9,7 @@ from faceedit_jax.core import recipe as recipe_lib
 from faceedit_jax.diffusion import schedules, training
 from faceedit_jax.faces import region_prior
 from faceedit_jax.losses import attention_consistency
+from faceedit_jax.models.diffusion import unet_interface
 from faceedit_jax.recipes.difffae import conditions as conditions_lib
 from faceedit_jax.recipes.difffae import nets as nets_lib
 from faceedit_jax.recipes.difffae import options as options_lib
@@ -52,16 +53,21 @@ def denoise_loss(
   )
   noise = jax.random.normal(ctx.key("noise"), clean.shape)
   noisy = schedule.q_sample(clean, noise, time)
-  predicted, maps = nets.unet.apply(
+  denoised = nets.unet.apply(
     variables["unet"],
     jnp.concatenate([noisy, condition], axis=-1),
     time.astype(jnp.float32),
     tokens,
     readings[conditions_lib.PERSON],
-    maps="mean",
+    capture=unet_interface.MEAN_MAPS,
   )
   diffusion = training.diffusion_loss(
-    predicted, clean, noise, time, schedule, kind=options.prediction
+    denoised.prediction,
+    clean,
+    noise,
+    time,
+    schedule,
+    kind=options.prediction,
   ).mean()
   metrics = {"diffusion": diffusion, "latent_std": clean.std()}
   if not nets.has_slots:
@@ -70,7 +76,9 @@ def denoise_loss(
   # The masks are targets: without stop-gradient the encoder could lower
   # this loss by flattening its own masks (inferred; paper silent).
   masks = jax.lax.stop_gradient(free)
-  consistency = attention_consistency.attention_consistency(maps, masks).mean()
+  consistency = attention_consistency.attention_consistency(
+    list(denoised.cross_maps.values()), masks
+  ).mean()
   weight = recipe_lib.at(options.consistency_weight, ctx.step)
   metrics["consistency"] = consistency
   metrics["mask_variance"] = masks.var(axis=0).mean()

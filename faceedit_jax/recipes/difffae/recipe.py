@@ -15,9 +15,10 @@ import optax
 from faceedit_jax.core import optim
 from faceedit_jax.core import recipe as recipe_lib
 from faceedit_jax.diffusion import samplers, schedules
-from faceedit_jax.faces import face_reader
+from faceedit_jax.faces import face_nets, face_reader
 from faceedit_jax.faces import slot_regions as regions_lib
 from faceedit_jax.losses import attention_consistency
+from faceedit_jax.models.diffusion import unet_interface
 from faceedit_jax.recipes.difffae import conditions as conditions_lib
 from faceedit_jax.recipes.difffae import losses
 from faceedit_jax.recipes.difffae import nets as nets_lib
@@ -123,8 +124,12 @@ class DiffFAERecipe(recipe_lib.Recipe):
     return self.nets.conditions
 
   @property
+  def face(self) -> face_nets.FaceNets:
+    return self.conditions.face
+
+  @property
   def reader(self) -> face_reader.FaceReader:
-    return self.conditions.face.reader
+    return self.face.reader
 
   def encode(self, frozen, image):
     """Scaled latents (b, h, w, c) of pictures in [-1, 1]."""
@@ -212,14 +217,14 @@ class DiffFAERecipe(recipe_lib.Recipe):
     if self.nets.has_slots:
       tokens = self.nets.swap_tokens(variables, frozen, inputs, tokens)
 
-    def predict(x, time, maps="none"):
+    def denoise(x, time, capture=unet_interface.NOTHING):
       return self.nets.unet.apply(
         {"params": variables["unet"]["params"]},
         jnp.concatenate([x, condition], axis=-1),
         time,
         tokens,
         identity,
-        maps=maps,
+        capture=capture,
       )
 
     row = inputs.get("row", jnp.arange(count))
@@ -237,7 +242,7 @@ class DiffFAERecipe(recipe_lib.Recipe):
       options["rng"] = jax.vmap(lambda i: jax.random.fold_in(fresh, i))(row)
     latent = samplers.sample(
       name,
-      predict,
+      lambda x, time: denoise(x, time).prediction,
       noise,
       self.schedule,
       steps or self.options.sampling_steps,
@@ -249,10 +254,12 @@ class DiffFAERecipe(recipe_lib.Recipe):
       "head": rendered["mask"],
     }
     if self.nets.has_slots:
-      _, maps = predict(latent, jnp.zeros((count,)), maps="mean")
+      final = denoise(
+        latent, jnp.zeros((count,)), capture=unet_interface.MEAN_MAPS
+      )
       result["slots"] = masks
       result["attention"] = attention_consistency.merge_maps(
-        maps, size=masks.shape[1:3]
+        list(final.cross_maps.values()), size=masks.shape[1:3]
       )
     return result
 
