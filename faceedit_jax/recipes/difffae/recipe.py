@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 
 from faceedit_jax.core import config as config_lib
-from faceedit_jax.core import optim
+from faceedit_jax.core import editing, optim
 from faceedit_jax.core import recipe as recipe_lib
 from faceedit_jax.diffusion import grids, samplers, schedules, training
 from faceedit_jax.evaluators import registry as evaluators_registry
@@ -30,8 +30,8 @@ from faceedit_jax.recipes.difffae import conditions as conditions_lib
 from faceedit_jax.recipes.pretrain import first_stage
 from faceedit_jax.recipes.pretrain import region_encoder as region_recipe
 
-# Pictures that `edit` takes beside the source; each defaults to the source.
-QUERIES = (
+# Photos that `edit` takes beside the source; each defaults to the source.
+REFERENCES = (
   "pose_from",
   "expression_from",
   "light_from",
@@ -93,7 +93,7 @@ class DiffFAERecipe(recipe_lib.Recipe):
   evaluator: Any = None
   unet_weights: str = ""  # file that the U-Net starts from
 
-  edit_options = (
+  inference_options = (
     "sampler",
     "sampling_steps",
     "ddim_spacing",
@@ -101,6 +101,9 @@ class DiffFAERecipe(recipe_lib.Recipe):
     "slot_names",
     "evaluation",
   )
+  traced_options = ()
+  alignment = "synthetic_heads"
+  keeps_frame = True
 
   @classmethod
   def from_config(cls, nets, options, image_size, dtype):
@@ -250,9 +253,19 @@ class DiffFAERecipe(recipe_lib.Recipe):
     return {"ema": recipe_lib.Ema(nets, optim.ema_warmup(self.ema_decay))}
 
   @property
-  def queries(self):
-    """Names of the pictures that `edit` takes beside the source."""
-    return QUERIES if self._slots else QUERIES[:3]
+  def references(self):
+    """Names of the photos that `edit` takes beside the source."""
+    return REFERENCES if self._slots else REFERENCES[:3]
+
+  @property
+  def edit_inputs(self):
+    return (
+      editing.EditInput("source", "photo", required=True),
+      *(
+        editing.EditInput(name, "photo", default="source")
+        for name in self.references
+      ),
+    )
 
   def find_points(self, variables, frozen, image):
     """Five points (b, 5, 2) in unit coordinates and the face logit (b,)."""
@@ -370,7 +383,7 @@ class DiffFAERecipe(recipe_lib.Recipe):
     Args:
       variables: {"unet", "region_encoder"} as `core.state.view` gives them.
       frozen: {"autoencoder", "estimator", "identity", "morphable"}.
-      inputs: "source" (b, h, w, 3) in [-1, 1] and any of QUERIES, same shape;
+      inputs: "source" (b, h, w, 3) in [-1, 1] and any of REFERENCES, likewise;
         "row" (b,) int32 names each picture's noise (default 0..b-1).
       rng: key of the sampling noise.
       steps: denoising steps (config: recipe.sampling_steps).
@@ -388,8 +401,8 @@ class DiffFAERecipe(recipe_lib.Recipe):
     if type(eta) not in (int, float):
       raise ValueError(f"eta is {eta!r}, wanted a number")
     source = inputs["source"]
-    names = [q for q in self.queries if q in inputs]
-    pictures = jnp.concatenate([source] + [inputs[q] for q in names])
+    names = [name for name in self.references if name in inputs]
+    pictures = jnp.concatenate([source] + [inputs[name] for name in names])
     count = source.shape[0]
     every = self.reader.codes(frozen, pictures)
 
@@ -478,12 +491,6 @@ class DiffFAERecipe(recipe_lib.Recipe):
     return regions_lib.assign(
       variables["region_encoder"]["regions"]["confusion"]
     )
-
-  def edit_spec(self):
-    """The pictures that an exported edit takes."""
-    size = self.image_size
-    picture = recipe_lib.Field((size, size, 3), "float32", (-1.0, 1.0))
-    return {name: picture for name in ("source", *self.queries)}
 
   def paint(self, variables, outputs):
     """Slot and attention maps of an edit as pictures (b, h, w, 3)."""

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import optax
 
 from data_pipelines import align
-from faceedit_jax.core import optim
+from faceedit_jax.core import editing, optim
 from faceedit_jax.core import recipe as recipe_lib
 from faceedit_jax.evaluators import attributes as attribute_evaluator
 from faceedit_jax.faces import perceptual_distance as perceptual_lib
@@ -60,7 +60,7 @@ class L2MGANRecipe(recipe_lib.Recipe):
     ema_decay: of all nets but the discriminator.
     ema_warms_up: whether the average starts short; see `optim.ema_warmup`.
     evaluator: scores the edits; None: nothing does.
-    alignment: see `Recipe`.
+    alignment: see `core.editing.Editable`.
   """
 
   nets: nets_lib.TranslationNets
@@ -75,8 +75,13 @@ class L2MGANRecipe(recipe_lib.Recipe):
   evaluator: Any = None
   alignment: str = "synthetic_heads"
 
-  edit_options = ("evaluation",)
-  sliders = ("strength", "strengths")
+  inference_options = ("evaluation",)
+  traced_options = ("strength", "strengths")
+  edit_inputs = (
+    editing.EditInput("source", "photo", required=True),
+    editing.EditInput(REFERENCE, "photo"),
+  )
+  keeps_frame = True
 
   @classmethod
   def from_config(cls, nets, options, image_size, dtype):
@@ -354,11 +359,6 @@ class L2MGANRecipe(recipe_lib.Recipe):
         rows[f"{word}_{name}"] = made["image"]
     return rows
 
-  @property
-  def queries(self) -> tuple[str, ...]:
-    """Names of the pictures that `edit` takes beside the source."""
-    return (REFERENCE,)
-
   def edit(
     self,
     variables,
@@ -395,7 +395,7 @@ class L2MGANRecipe(recipe_lib.Recipe):
 
     Raises:
       ValueError: one line: an unknown attribute, a reference for several, or
-        a setting of another kind.
+        an option of another kind.
     """
     wanted = attribute_words.parse_edits(
       attribute or self.attributes[0], self.attributes
@@ -458,10 +458,6 @@ class L2MGANRecipe(recipe_lib.Recipe):
         self.nets.draw(variables, frozen, image, style), -1.0, 1.0
       )
     return image
-
-  def edit_spec(self):
-    """Inputs of an exported edit."""
-    return {"source": self.batch_spec()["image"]}
 
 
 def _variables(params):

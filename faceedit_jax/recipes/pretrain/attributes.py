@@ -99,8 +99,6 @@ class AttributesRecipe(recipe_lib.Recipe):
   held_out: Mapping[str, Any] | None = None
   split: str = "test"
 
-  edit_options = ("evaluation",)
-
   @classmethod
   def from_config(cls, nets, options, image_size, dtype):
     """Builds the recipe; `nets.classifier` holds the architecture."""
