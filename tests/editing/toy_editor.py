@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from PIL import Image
 
 from data_pipelines import align
-from faceedit_jax import stages
+from faceedit_jax import edit, stages
 from faceedit_jax.core import checkpoint, editing, optim
 from faceedit_jax.core import config as config_lib
 from faceedit_jax.core import recipe as recipe_lib
@@ -116,3 +117,30 @@ def save_run(path, config):
     marker = {"step": 2, "time": float(number)}
     (stage.directory / "finished.json").write_text(json.dumps(marker))
   return path
+
+
+def write_portraits(folder):
+  """a.png and b.png, which differ in their ground."""
+  for name, ground in (("a", 90), ("b", 200)):
+    Image.fromarray(portrait(ground=ground)[0]).save(folder / f"{name}.png")
+  return folder
+
+
+def command(workdir, folder, *arguments):
+  """The exit code of a command line on a.png."""
+  return edit.main(
+    [
+      f"--workdir={workdir}",
+      f"--source={folder / 'a.png'}",
+      f"--output={folder / 'out.png'}",
+      *map(str, arguments),
+    ]
+  )
+
+
+def one_line(capsys):
+  """The error printed, which must be one line and nothing else."""
+  printed = capsys.readouterr()
+  assert printed.out == ""
+  assert printed.err.startswith("error: ") and printed.err.count("\n") == 1
+  return printed.err
