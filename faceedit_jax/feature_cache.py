@@ -17,6 +17,7 @@ import jax
 import numpy as np
 
 from faceedit_jax import input_pipeline
+from faceedit_jax.core import editing
 from faceedit_jax.core import files as files_lib
 from faceedit_jax.core import recipe as recipe_lib
 from faceedit_jax.core.errors import UserError, WorkdirError, as_user_error
@@ -191,7 +192,7 @@ def _read(stage, frozen, source, done, total, title, asked_to_stop) -> bool:
 def _relevant(stage: Stage) -> dict[str, Any]:
   """The part of a run's identity that readings may depend on."""
   identity = copy.deepcopy(stage.identity)
-  for name in (*stage.recipe.edit_options, "optimizer"):
+  for name in (*editing.inference_options(stage.recipe), "optimizer"):
     identity["stage"]["recipe"].pop(name, None)
   identity["stage"]["data"].pop("batch_size", None)
   return identity

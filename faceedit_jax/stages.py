@@ -11,7 +11,7 @@ import jax
 
 from data_pipelines import align
 from faceedit_jax import evaluators, recipes
-from faceedit_jax.core import checkpoint, partial_restore
+from faceedit_jax.core import checkpoint, editing, partial_restore
 from faceedit_jax.core import config as config_lib
 from faceedit_jax.core import recipe as recipe_lib
 from faceedit_jax.core.errors import (
@@ -141,8 +141,9 @@ def make_stage(
     dtype=dtype,
     where=where,
   )
-  with as_user_error(where):
-    align.template(recipe.alignment)  # there is one
+  if isinstance(recipe, editing.Editable):
+    with as_user_error(where):
+      align.template(recipe.alignment)  # there is one
   known = dict(
     recipe=recipe,
     nets=nets,
@@ -238,8 +239,8 @@ def check_trained(stage: Stage, step: int | None = None) -> None:
   """Refuses a config that reads a trained stage as what it is not.
 
   Sizes, nets and the recipe's options must be those of the training, but for
-  the recipe's `edit_options`. Options that leave every array's shape as it is
-  (heads of an attention, what a net predicts) would give garbage in silence.
+  the recipe's inference options. Options that leave every array's shape as it
+  is (heads of an attention, what a net predicts) would give garbage in silence.
 
   Args:
     stage: from `make_stage`.
@@ -307,7 +308,7 @@ def _differences(
         if any(name == p or name.startswith(f"{p}.") for p in parts)
         and not any(
           name == f"stage.recipe.{o}" or name.startswith(f"stage.recipe.{o}.")
-          for o in stage.recipe.edit_options
+          for o in editing.inference_options(stage.recipe)
         )
       }
     )

@@ -12,11 +12,13 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
-from faceedit_jax.core import optim
+from faceedit_jax.core import editing, optim
 from faceedit_jax.core import recipe as recipe_lib
 from faceedit_jax.core.recipe import Aux, Ema, Field, Group, Phase, WeightSource
 
 NOISE = 4
+# Of the toys that edit: one photo, read as it lies in the batch.
+PHOTO = (editing.EditInput("image", "photo", required=True),)
 
 
 class ToyGenerator(nn.Module):
@@ -72,6 +74,11 @@ class ToyGan(recipe_lib.Recipe):
   start: int = 2
 
   Options = ToyGanOptions
+  edit_inputs = PHOTO
+  inference_options = ()
+  traced_options = ()
+  alignment = "synthetic_heads"
+  keeps_frame = True
 
   @classmethod
   def from_config(cls, nets, options, image_size, dtype):
@@ -160,10 +167,10 @@ class ToyGan(recipe_lib.Recipe):
     made = self.edit(variables, frozen, {"image": batch["image"]}, rng)
     return {"fake": made["image"][:n]}
 
-  def edit(self, variables, frozen, inputs, rng, **knobs):
+  def edit(self, variables, frozen, inputs, rng, **options):
     del frozen
     z = jax.random.normal(rng, (inputs["image"].shape[0], NOISE))
-    z = z * knobs.get("strength", 1.0)
+    z = z * options.get("strength", 1.0)
     return {"image": self.generator.apply(variables["gen"], z)}
 
 
@@ -220,17 +227,16 @@ class ToyAutoencoder(recipe_lib.Recipe):
 
   def recon_loss(self, params, ctx):
     variables = {net: {"params": tree} for net, tree in params.items()}
-    image = self.edit(variables, {}, ctx.batch, None)["image"]
+    image = self.reconstruct(variables, ctx.batch["image"])
     loss = ((image - ctx.batch["image"]) ** 2).mean()
     return loss, Aux(metrics={"rmse": jnp.sqrt(loss)}, images={"recon": image})
 
   def preview(self, variables, frozen, batch, rng):
-    return {"recon": self.edit(variables, frozen, batch, rng)["image"]}
+    return {"recon": self.reconstruct(variables, batch["image"])}
 
-  def edit(self, variables, frozen, inputs, rng, **knobs):
-    del frozen, rng, knobs
-    latent = ToyEncoder(self.channels).apply(variables["enc"], inputs["image"])
-    return {"image": ToyDecoder().apply(variables["dec"], latent)}
+  def reconstruct(self, variables, image):
+    latent = ToyEncoder(self.channels).apply(variables["enc"], image)
+    return ToyDecoder().apply(variables["dec"], latent)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -243,6 +249,11 @@ class ToyLatent(recipe_lib.Recipe):
   read_once: bool = False
 
   Options = ToyLatentOptions
+  edit_inputs = PHOTO
+  inference_options = ()
+  traced_options = ()
+  alignment = "synthetic_heads"
+  keeps_frame = True
 
   @classmethod
   def from_config(cls, nets, options, image_size, dtype):
@@ -304,8 +315,8 @@ class ToyLatent(recipe_lib.Recipe):
     guess = self.head.apply({"params": params["head"]}, latent + noise)
     return ((guess - latent) ** 2).mean(), Aux()
 
-  def edit(self, variables, frozen, inputs, rng, **knobs):
-    del rng, knobs
+  def edit(self, variables, frozen, inputs, rng, **options):
+    del rng, options
     latent = ToyEncoder(self.channels).apply(frozen["enc"], inputs["image"])
     latent = self.head.apply(variables["head"], latent)
     return {"image": ToyDecoder().apply(frozen["dec"], latent)}

@@ -1,4 +1,4 @@
-"""What a method tells the trainer: its nets, optimisers, phases and edit.
+"""What a method tells the trainer: its nets, optimisers and phases.
 
 A recipe is a value. It builds no state of its own, and everything that changes
 while training is in the state or a function of the step.
@@ -270,21 +270,14 @@ class Recipe(abc.ABC):
 
   Concrete recipes are frozen dataclasses with a class method
   `from_config(nets, options, image_size, dtype)`, which is the last reader of
-  the config; its `options` are an instance of `Options`.
+  the config; its `options` are an instance of `Options`. One that edits is
+  `core.editing.Editable` as well.
 
   Attributes:
     Options: frozen dataclass of the stage's section `recipe`, without `name`.
-    edit_options: options of the config that only `edit` reads; a trained stage
-      may be used, and go on training, with others.
-    sliders: settings of `edit` that are numbers, or lists of them, and may be
-      traced: another value needs no new compilation.
-    alignment: how faces lie in its pictures, one of `align.TEMPLATES`.
   """
 
   Options: ClassVar[type]
-  edit_options = ()
-  sliders = ()
-  alignment = "synthetic_heads"
 
   @abc.abstractmethod
   def init(self, rng: Array) -> Mapping[str, Variables]:
@@ -377,28 +370,6 @@ class Recipe(abc.ABC):
     """{name: pictures (n, h, w, 3) in [-1, 1]} to look at while training."""
     del variables, frozen, batch, rng
     return {}
-
-  def edit(
-    self,
-    variables: Mapping[str, Variables],
-    frozen: Mapping[str, Variables],
-    inputs: Mapping[str, Array],
-    rng: Array,
-    **knobs: Any,
-  ) -> Mapping[str, Array]:
-    """The inference path: {"image": (b, h, w, 3) in [-1, 1], ...}.
-
-    An output "strip" (b, h, n w, 3) is n pictures side by side, one for each
-    value of a setting that lists several, such as strengths.
-
-    Raises:
-      TypeError: this recipe trains a net that others stand on.
-    """
-    del variables, frozen, inputs, rng, knobs
-    raise TypeError(
-      f"{type(self).__name__} edits no pictures: it trains a net for later "
-      "stages. Edit with the last stage of the config (--stage)"
-    )
 
 
 def at(value: Any, step: Any) -> Any:

@@ -197,11 +197,11 @@ def edit(recipe, trained):
   """`recipe.edit` of two pictures."""
   source = jnp.asarray(batch_of(recipe, 2)["image"])
 
-  def run(source=source, reference=None, **knobs):
+  def run(source=source, reference=None, **options):
     inputs = {"source": source}
     if reference is not None:
       inputs["attribute_from"] = reference
-    made = quick_jit(functools.partial(recipe.edit, **knobs))(
+    made = quick_jit(functools.partial(recipe.edit, **options))(
       trained, {}, inputs, jax.random.key(0)
     )
     return jax.device_get(made)

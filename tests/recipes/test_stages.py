@@ -246,7 +246,7 @@ def test_edit_keeps_pictures_apart(editor):
   result = edit(inputs, jax.random.key(5))
   assert result["image"].shape == (2, SIZE, SIZE, 3)
   assert np.abs(result["image"]).max() <= 1
-  assert recipe.queries[:3] == ("pose_from", "expression_from", "light_from")
+  assert recipe.references[:3] == ("pose_from", "expression_from", "light_from")
   np.testing.assert_allclose(
     result["slots"].sum(-1), np.ones(result["slots"].shape[:-1]), atol=1e-5
   )
@@ -307,7 +307,7 @@ def test_unknown_camera_is_one_clear_line(editor):
 
 
 @pytest.mark.parametrize(
-  "knobs, message",
+  "options, message",
   [
     ({"steps": 0}, "steps is 0, wanted a whole number from 1 on"),
     ({"steps": 2.5}, "steps is 2.5"),
@@ -315,9 +315,9 @@ def test_unknown_camera_is_one_clear_line(editor):
     ({"eta": "high"}, "eta is 'high', wanted a number"),
   ],
 )
-def test_settings_of_an_edit_are_checked_first(knobs, message):
+def test_options_of_an_edit_are_checked_first(options, message):
   with pytest.raises(ValueError, match=message):
-    build("denoiser").edit({}, {}, {}, None, **knobs)
+    build("denoiser").edit({}, {}, {}, None, **options)
 
 
 def test_sizes_of_another_face_are_refused():

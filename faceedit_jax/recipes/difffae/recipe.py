@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from faceedit_jax.core import optim
+from faceedit_jax.core import editing, optim
 from faceedit_jax.core import recipe as recipe_lib
 from faceedit_jax.diffusion import samplers, schedules
 from faceedit_jax.faces import face_nets, face_reader
@@ -24,8 +24,8 @@ from faceedit_jax.recipes.difffae import losses
 from faceedit_jax.recipes.difffae import nets as nets_lib
 from faceedit_jax.recipes.difffae import options as options_lib
 
-# Pictures that `edit` takes beside the source; each defaults to the source.
-QUERIES = (
+# Photos that `edit` takes beside the source; each defaults to the source.
+REFERENCES = (
   "pose_from",
   "expression_from",
   "light_from",
@@ -54,13 +54,16 @@ class DiffFAERecipe(recipe_lib.Recipe):
   tx: optax.GradientTransformation
 
   Options = options_lib.DiffFAEOptions
-  edit_options = (
+  inference_options = (
     "sampler",
     "sampling_steps",
     "ddim_spacing",
     "camera_from",
     "slot_names",
   )
+  traced_options = ()
+  alignment = "synthetic_heads"
+  keeps_frame = True
 
   @classmethod
   def from_config(cls, nets, options, image_size, dtype):
@@ -108,9 +111,19 @@ class DiffFAERecipe(recipe_lib.Recipe):
     return {"ema": recipe_lib.Ema(self.nets.trained, decay)}
 
   @property
-  def queries(self):
-    """Names of the pictures that `edit` takes beside the source."""
-    return QUERIES if self.nets.has_slots else QUERIES[:3]
+  def references(self):
+    """Names of the photos that `edit` takes beside the source."""
+    return REFERENCES if self.nets.has_slots else REFERENCES[:3]
+
+  @property
+  def edit_inputs(self):
+    return (
+      editing.EditInput("source", "photo", required=True),
+      *(
+        editing.EditInput(name, "photo", default="source")
+        for name in self.references
+      ),
+    )
 
   def find_points(self, variables, frozen, image):
     """Five points (b, 5, 2) in unit coordinates and the face logit (b,)."""
@@ -174,7 +187,7 @@ class DiffFAERecipe(recipe_lib.Recipe):
     Args:
       variables: {"unet", "region_encoder"} as `core.state.view` gives them.
       frozen: {"autoencoder", "estimator", "identity", "morphable"}.
-      inputs: "source" (b, h, w, 3) in [-1, 1] and any of QUERIES, same shape;
+      inputs: "source" (b, h, w, 3) in [-1, 1] and any of REFERENCES, likewise;
         "row" (b,) int32 names each picture's noise (default 0..b-1).
       rng: key of the sampling noise.
       steps: denoising steps (config: recipe.sampling_steps).
@@ -192,8 +205,8 @@ class DiffFAERecipe(recipe_lib.Recipe):
     if type(eta) not in (int, float):
       raise ValueError(f"eta is {eta!r}, wanted a number")
     source = inputs["source"]
-    names = [q for q in self.queries if q in inputs]
-    pictures = jnp.concatenate([source] + [inputs[q] for q in names])
+    names = [name for name in self.references if name in inputs]
+    pictures = jnp.concatenate([source] + [inputs[name] for name in names])
     count = source.shape[0]
     every = self.reader.codes(frozen, pictures)
 
@@ -262,12 +275,6 @@ class DiffFAERecipe(recipe_lib.Recipe):
         list(final.cross_maps.values()), size=masks.shape[1:3]
       )
     return result
-
-  def edit_spec(self):
-    """The pictures that an exported edit takes."""
-    size = self.image_size
-    picture = recipe_lib.Field((size, size, 3), "float32", (-1.0, 1.0))
-    return {name: picture for name in ("source", *self.queries)}
 
   def paint(self, variables, outputs):
     """Slot and attention maps of an edit as pictures (b, h, w, 3)."""

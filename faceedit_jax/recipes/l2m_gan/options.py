@@ -60,7 +60,7 @@ class L2MGANOptions:
       discriminator learns the labels alone.
     ema_decay: of the average of all nets but the discriminator.
     ema_warms_up: whether the average starts short; see `optim.ema_warmup`.
-    alignment: how faces lie in its pictures, see `core.recipe.Recipe`.
+    alignment: how faces lie in its pictures, see `core.editing.Editable`.
   """
 
   styles: nets_lib.Styles

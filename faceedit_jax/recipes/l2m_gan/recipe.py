@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from faceedit_jax.core import optim
+from faceedit_jax.core import editing, optim
 from faceedit_jax.core import recipe as recipe_lib
 from faceedit_jax.faces import perceptual_distance as perceptual_lib
 from faceedit_jax.recipes.l2m_gan import losses as losses_lib
@@ -44,7 +44,13 @@ class L2MGANRecipe(recipe_lib.Recipe):
   txs: Mapping[str, optax.GradientTransformation]
 
   Options = options_lib.L2MGANOptions
-  sliders = ("strength", "strengths")
+  inference_options = ()
+  traced_options = ("strength", "strengths")
+  edit_inputs = (
+    editing.EditInput("source", "photo", required=True),
+    editing.EditInput(REFERENCE, "photo"),
+  )
+  keeps_frame = True
 
   @classmethod
   def from_config(cls, nets, options, image_size, dtype):
@@ -185,11 +191,6 @@ class L2MGANRecipe(recipe_lib.Recipe):
         rows[f"{word}_{name}"] = made["image"]
     return rows
 
-  @property
-  def queries(self) -> tuple[str, ...]:
-    """Names of the pictures that `edit` takes beside the source."""
-    return (REFERENCE,)
-
   def edit(
     self,
     variables,
@@ -226,7 +227,7 @@ class L2MGANRecipe(recipe_lib.Recipe):
 
     Raises:
       ValueError: one line: an unknown attribute, a reference for several, or
-        a setting of another kind.
+        an option of another kind.
     """
     wanted = attribute_words.parse_edits(
       attribute or self.attributes[0], self.attributes
@@ -289,7 +290,3 @@ class L2MGANRecipe(recipe_lib.Recipe):
         self.nets.generate(variables, frozen, image, style), -1.0, 1.0
       )
     return image
-
-  def edit_spec(self):
-    """Inputs of an exported edit."""
-    return {"source": self.batch_spec()["image"]}
