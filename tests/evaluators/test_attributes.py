@@ -12,9 +12,9 @@ from PIL import Image
 
 from data_pipelines import records
 from data_pipelines.synthetic_heads import labels
+from faceedit_jax import evaluators
 from faceedit_jax.core import config as config_lib
 from faceedit_jax.core.errors import UserError
-from faceedit_jax import evaluators
 from faceedit_jax.evaluators import attribute_fid
 from faceedit_jax.evaluators import attributes as attribute_evaluator
 from faceedit_jax.evaluators import common as eval_common
