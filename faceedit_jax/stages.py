@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-from faceedit_jax import evaluators, recipes
+from faceedit_jax import evaluators, recipes, run_options
 from faceedit_jax.core import checkpoint, partial_restore
 from faceedit_jax.core import config as config_lib
 from faceedit_jax.core import recipe as recipe_lib
@@ -28,8 +28,8 @@ _FREE = (
   "preview_every",
   "preview_count",
   "checkpoint_every",
-  "keep",
-  "keep_every",
+  "max_to_keep",
+  "keep_period",
   "evaluate",
   "evaluators",
 )
@@ -46,7 +46,8 @@ class Stage:
     name: name of the stage.
     recipe: the built recipe.
     evaluators: {name: evaluator} of the trained stage.
-    options: the stage's section of the config.
+    options: the stage's section of the config, typed.
+    run: the config's top, typed.
     seed: of parameters, noise and data order.
     directory: `<workdir>/<name>`.
     workdir: directory of all stages.
@@ -57,7 +58,8 @@ class Stage:
   name: str
   recipe: recipe_lib.Recipe
   evaluators: Mapping[str, evaluators.Evaluator]
-  options: Mapping[str, Any]
+  options: run_options.StageOptions
+  run: run_options.RunOptions
   seed: int
   directory: pathlib.Path
   workdir: pathlib.Path
@@ -70,7 +72,7 @@ class Stage:
 
   @property
   def steps(self) -> int:
-    return int(self.options["steps"])
+    return self.options.steps
 
 
 def pick_stages(config: Mapping[str, Any], only: str | None) -> list[str]:
@@ -79,11 +81,12 @@ def pick_stages(config: Mapping[str, Any], only: str | None) -> list[str]:
   Raises:
     UserError: `only` is not a stage, with the nearest name.
   """
-  names = list(config["stages"])
-  missing = [n for n in names if n not in config["stage"]]
+  run = run_options.read(config)
+  names = list(run.stages)
+  missing = [n for n in names if n not in run.stage]
   if missing:
     raise UserError(
-      f"config.stages lists {missing}, config.stage has {list(config['stage'])}"
+      f"config.stages lists {missing}, config.stage has {list(run.stage)}"
     )
   if not only:
     return names
@@ -97,7 +100,21 @@ def pick_stages(config: Mapping[str, Any], only: str | None) -> list[str]:
 
 def eval_stages(config: Mapping[str, Any]) -> list[str]:
   """The stages of nets that only evaluate; --mode=evaluate trains them."""
-  return list(config.get("eval_stages", ()))
+  return list(run_options.read(config).eval_stages)
+
+
+def size_of(config: Mapping[str, Any], name: str) -> int:
+  """Side of a stage's pictures: its own `image_size`, or the config's."""
+  return config["stage"][name].get("image_size") or config["image_size"]
+
+
+def _fill_sizes(section: dict[str, Any], size: int) -> None:
+  """Says the size of the pictures in every section `data` that is silent."""
+  for key, value in section.items():
+    if isinstance(value, dict):
+      if key == "data" and value.get("size") is None:
+        value["size"] = size
+      _fill_sizes(value, size)
 
 
 def make_stage(
@@ -120,14 +137,16 @@ def make_stage(
   Raises:
     UserError: one line.
   """
+  run = run_options.read(config)
   options = config["stage"][name].to_dict()
-  image_size = options.pop("image_size", None) or config["image_size"]
-  if options["data"].get("size") is None:
-    options["data"]["size"] = image_size
+  image_size = size_of(config, name)
+  _fill_sizes(options, image_size)
+  stage_options = run_options.read_stage(options, name)
+  options.pop("image_size", None)
   recipe_options = dict(options["recipe"])
   registered = recipe_options.pop("name")
   nets = config["nets"]
-  dtype = config.get("compute_dtype", "float32")
+  dtype = run.compute_dtype
   if dtype == "auto":
     dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
   recipe = recipes.build(
@@ -140,7 +159,7 @@ def make_stage(
   known = dict(
     recipe=recipe,
     nets=nets,
-    data=options["data"],
+    data=stage_options.data,
     image_size=image_size,
     dtype=dtype,
   )
@@ -151,10 +170,9 @@ def make_stage(
         where=f"config.stage.{name}.evaluators.{label}", **known
       ),
     )
-    for label, section in (options.get("evaluators") or {}).items()
+    for label, section in stage_options.evaluators.items()
   }
-  seed = options.get("seed")
-  seed = int(config.get("seed", 0) if seed is None else seed)
+  seed = run.seed if stage_options.seed is None else stage_options.seed
   # Nets that other stages train may change without touching this one.
   key = jax.random.key(0)
   used = set(jax.eval_shape(recipe.init, key))
@@ -177,11 +195,12 @@ def make_stage(
     name=name,
     recipe=recipe,
     evaluators=built,
-    options=options,
+    options=stage_options,
+    run=run,
     seed=seed,
     directory=pathlib.Path(workdir).absolute() / name,
     workdir=pathlib.Path(workdir).absolute(),
-    data_dir=pathlib.Path(data_dir or config.get("data_dir") or "data"),
+    data_dir=pathlib.Path(data_dir or run.data_dir),
     identity=json.loads(json.dumps(identity)),
   )
 
@@ -196,7 +215,7 @@ def check_files(stage: Stage) -> None:
   if finished_step(stage) is None:
     partial_restore.check_files(recipe.init_from())
     partial_restore.check_files(recipe.frozen())
-  if stage.options.get("evaluate", True):
+  if stage.options.evaluate:
     for evaluator in stage.evaluators.values():
       partial_restore.check_files(evaluator.eval_nets())
 
