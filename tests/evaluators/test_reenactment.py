@@ -153,9 +153,11 @@ def measured(eval_nets, data_dir, tmp_path_factory):
   """A whole run with all three nets, on the editor that copies queries."""
   out, said = tmp_path_factory.mktemp("out"), []
   settings = evaluator(weights=FILES, **eval_nets["settings"])
-  scores = settings.run(evaluators.EvalContext(
-    Editor(), {}, {}, data_dir, out, said.append, eval_nets["nets"]
-  ))
+  scores = settings.run(
+    evaluators.EvalContext(
+      Editor(), {}, {}, data_dir, out, said.append, eval_nets["nets"]
+    )
+  )
   return settings, scores, out, said
 
 
@@ -170,7 +172,9 @@ def test_an_edit_that_is_the_query_is_at_no_distance(measured):
   assert scores["count/pairs"] == PAIRS
 
 
-def test_distances_are_those_of_crops_read_one_by_one(measured, eval_nets, data_dir):
+def test_distances_are_those_of_crops_read_one_by_one(
+  measured, eval_nets, data_dir
+):
   settings, scores, _, _ = measured
   source = settings.open(data_dir)
   net, weights = eval_nets["settings"]["face"], eval_nets["nets"]["face"]
@@ -230,9 +234,11 @@ def test_pairs_may_show_two_people(data_dir, tmp_path):
   again = settings.open(data_dir)[7]
   np.testing.assert_array_equal(pairs[7]["pair_image"], again["pair_image"])
   nets = {"estimator": 0.5, "identity": jnp.ones(3)}
-  scores = settings.run(evaluators.EvalContext(
-    Editor(), {}, {}, data_dir, tmp_path, lambda text: None, nets
-  ))
+  scores = settings.run(
+    evaluators.EvalContext(
+      Editor(), {}, {}, data_dir, tmp_path, lambda text: None, nets
+    )
+  )
   assert scores["count/pairs"] == 7
   text = (tmp_path / "table.txt").read_text(encoding="utf-8")
   assert "source and query show two people" in text.splitlines()[0]
@@ -287,9 +293,18 @@ def test_without_files_the_columns_bear_other_names(data_dir, tmp_path):
   settings = evaluator(image_size=SIDE)
   nets = {"estimator": 0.5, "identity": jnp.ones(3)}
   said = []
-  scores = settings.run(evaluators.EvalContext(
-    Editor("darker"), {}, {}, data_dir, tmp_path, said.append, nets, quick=True
-  ))
+  scores = settings.run(
+    evaluators.EvalContext(
+      Editor("darker"),
+      {},
+      {},
+      data_dir,
+      tmp_path,
+      said.append,
+      nets,
+      quick=True,
+    )
+  )
   source = settings.open(data_dir)
   found = []
   for i in range(PAIRS):
@@ -330,9 +345,11 @@ def test_without_files_the_columns_bear_other_names(data_dir, tmp_path):
 
 def test_before_the_nets_are_trained_nothing_is_measured(data_dir, tmp_path):
   settings = evaluator(weights={"inception": "x.safetensors"})
-  scores = settings.run(evaluators.EvalContext(
-    Editor(), {}, {}, data_dir, tmp_path, lambda text: None, None, quick=True
-  ))
+  scores = settings.run(
+    evaluators.EvalContext(
+      Editor(), {}, {}, data_dir, tmp_path, lambda text: None, None, quick=True
+    )
+  )
   assert scores == {"count/pairs": PAIRS}
   text = (tmp_path / "table.txt").read_text(encoding="utf-8")
   assert "FID: -, the evaluation nets are not trained yet" in text
@@ -345,9 +362,11 @@ def test_the_nets_of_the_edit_may_read_it(data_dir, tmp_path):
   )
   assert settings.eval_nets() == {}
   frozen = {"estimator": 1.0, "identity": jnp.ones(3), "other": 0}
-  scores = settings.run(evaluators.EvalContext(
-    Editor(), {}, frozen, data_dir, tmp_path, lambda text: None, {}
-  ))
+  scores = settings.run(
+    evaluators.EvalContext(
+      Editor(), {}, frozen, data_dir, tmp_path, lambda text: None, {}
+    )
+  )
   assert scores["edit/AED-DECA"] == 0 < scores["copy_source/AED-DECA"]
   assert "edit/CSIM" in scores
   text = (tmp_path / "table.txt").read_text(encoding="utf-8")
@@ -362,15 +381,17 @@ def test_a_saved_reference_replaces_the_queries(measured, eval_nets, data_dir):
     fid_reference=str(out / "fid_reference.npz"),
     **eval_nets["settings"],
   )
-  again = settings.run(evaluators.EvalContext(
-    Editor(),
-    {},
-    {},
-    data_dir,
-    out / "again",
-    lambda text: None,
-    {"inception": eval_nets["nets"]["inception"]},
-  ))
+  again = settings.run(
+    evaluators.EvalContext(
+      Editor(),
+      {},
+      {},
+      data_dir,
+      out / "again",
+      lambda text: None,
+      {"inception": eval_nets["nets"]["inception"]},
+    )
+  )
   assert again["copy_source/FID"] == pytest.approx(
     scores["copy_source/FID"], rel=1e-6
   )
@@ -379,7 +400,11 @@ def test_a_saved_reference_replaces_the_queries(measured, eval_nets, data_dir):
   assert f"true pictures: {settings.fid_reference}" in text
   lacking = dataclasses.replace(settings, fid_reference="absent.npz")
   with pytest.raises(ValueError, match="absent.npz cannot be read"):
-    lacking.run(evaluators.EvalContext(Editor(), {}, {}, data_dir, out, print, eval_nets["nets"]))
+    lacking.run(
+      evaluators.EvalContext(
+        Editor(), {}, {}, data_dir, out, print, eval_nets["nets"]
+      )
+    )
 
 
 def test_faces_without_points_are_left_out(eval_nets, data_dir, tmp_path):
@@ -392,9 +417,11 @@ def test_faces_without_points_are_left_out(eval_nets, data_dir, tmp_path):
 
   settings = evaluator(weights={"face": "b"}, **eval_nets["settings"])
   nets = {"face": eval_nets["nets"]["face"], "identity": jnp.ones(3)}
-  scores = settings.run(evaluators.EvalContext(
-    Lost("darker"), {}, {}, data_dir, tmp_path, lambda text: None, nets
-  ))
+  scores = settings.run(
+    evaluators.EvalContext(
+      Lost("darker"), {}, {}, data_dir, tmp_path, lambda text: None, nets
+    )
+  )
   # Edits, sources and queries of two batches.
   assert scores["count/pictures_without_points"] == 6
   assert np.isfinite(scores["edit/AED"])
@@ -488,7 +515,7 @@ def test_nets_that_read_wrinkles_are_left_out():
     (dict(weights=dict(fid="x")), "weights has no key 'fid'"),
     (dict(weights=dict(face="x")), "standard_points is empty"),
     (dict(pair="x"), "has no key 'pair'; did you mean 'pairs'"),
-    (dict(reader=None), "has no key 'reader'"),
+    (dict(image_size=1), "has no key 'image_size'"),
   ],
 )
 def test_settings_that_are_none(more, message):

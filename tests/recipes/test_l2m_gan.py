@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from configs import l2m_gan as config_module
+from configs import l2m_gan_embedded
 from data_pipelines import records
 from faceedit_jax import recipes, stages, train
 from faceedit_jax.core import config as config_lib
@@ -42,7 +43,6 @@ def build(
   nets = config.nets.to_dict()
   recipe = config.stage.gan.recipe.to_dict()
   recipe |= dict(generator_start=0, styles=styles) | options
-  del recipe["evaluation"]
   if published:  # the U-Net would begin with no change at all
     nets["generator"] = dict(channels=4, max_channels=8, w_hpf=0.0)
   if styles == "mapped":
@@ -327,7 +327,7 @@ def count(tree):
 @pytest.mark.parametrize("variant", config_module.VARIANTS)
 def test_every_stage_builds(variant, tmp_path):
   config = config_lib.load(f"configs/l2m_gan.py:{variant}")
-  for name in (*config.stages, *config.scoring_stages):
+  for name in (*config.stages, *config.eval_stages):
     assert stages.make_stage(config, name, tmp_path).recipe.phases()
 
 
@@ -388,7 +388,7 @@ def data(tmp_path):
       }
       for _ in range(24)
     ],
-    settings={"attribute_names": list(config_module.ATTRIBUTES)},
+    settings={"attribute_names": list(l2m_gan_embedded.ATTRIBUTES)},
   )
   return tmp_path / "data"
 
@@ -399,7 +399,6 @@ def test_resumed_in_the_midst_it_ends_the_same(tmp_path, data):
     "tensorboard=False",
     "stage.gan.data.source=array_record",
     "stage.gan.data.folder=tiny",
-    f"stage.gan.data.size={SIZE}",
     "stage.gan.evaluate=False",
     "stage.gan.recipe.perceptual=none",
     # One program to compile.
