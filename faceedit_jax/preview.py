@@ -19,10 +19,10 @@ class Preview:
   def __init__(
     self, stage: Stage, mesh: jax.sharding.Mesh, readings: batches_lib.Readings
   ):
-    count = int(stage.options.get("preview_count") or 8)
+    count = stage.options.preview_count
     batch = batches_lib.preview_batch(
       stage.recipe,
-      stage.options["data"],
+      stage.options.data,
       stage.data_dir,
       stage.seed,
       count,

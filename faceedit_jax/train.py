@@ -6,6 +6,7 @@ the recipe and the config.
 """
 
 import contextlib
+import dataclasses
 import functools
 import pathlib
 import time
@@ -76,12 +77,12 @@ def run(
     if mode == "evaluate":
       for name in stages_lib.scoring_stages(config):
         built = stages_lib.make_stage(config, name, workdir, data_dir)
-        if not train_stage(built, config, f"{name} (scoring)", stop):
+        if not train_stage(built, f"{name} (scoring)", stop):
           return False
     for name, built in zip(names, wanted, strict=True):
       at = f"{order.index(name) + 1}/{len(order)}" if name in order else "extra"
       if mode == "train":
-        if not train_stage(built, config, f"{name} ({at})", stop):
+        if not train_stage(built, f"{name} ({at})", stop):
           return False
         continue
       with stop.at_once():
@@ -92,14 +93,11 @@ def run(
   return True
 
 
-def train_stage(
-  stage: Stage, config: Mapping[str, Any], title: str, stop: StopRequest
-) -> bool:
+def train_stage(stage: Stage, title: str, stop: StopRequest) -> bool:
   """Trains one stage from its newest checkpoint, or from the start.
 
   Args:
     stage: from `stages.make_stage`.
-    config: the whole config, for the mesh and the record of the run.
     title: shown by the progress bar.
 
   Returns:
@@ -115,20 +113,20 @@ def train_stage(
     say(f"{title}: finished at step {done}")
     return True
   with contextlib.ExitStack() as held:
-    return _train(stage, config, title, stop, say, held)
+    return _train(stage, title, stop, say, held)
 
 
-def _train(stage, config, title, stop, say, held) -> bool:
+def _train(stage, title, stop, say, held) -> bool:
   """`train_stage` of a stage that is not finished; `held` holds its folder."""
   options, recipe, first = stage.options, stage.recipe, jax.process_index() == 0
 
   # Mesh and shardings.
-  accumulate = int(options.get("accumulate", 1) or 1)
+  accumulate = options.accumulate
   where = f"config.stage.{stage.name}.data"
   with as_user_error(f"stage {stage.name!r}"):
-    mesh = sharding.make_mesh(config["mesh"])
+    mesh = sharding.make_mesh(dataclasses.asdict(stage.run.mesh))
     sharding.check_batch_divides(
-      options["data"]["batch_size"], mesh, accumulate, f"{where}.batch_size"
+      options.data["batch_size"], mesh, accumulate, f"{where}.batch_size"
     )
     init = functools.partial(step_lib.init_state, recipe)
     abstract = jax.eval_shape(init, jax.random.key(0))
@@ -139,7 +137,7 @@ def _train(stage, config, title, stop, say, held) -> bool:
     held.enter_context(files.claim(stage.directory))
 
   store = checkpoint.Checkpoints(
-    stage.checkpoints, int(options.get("keep") or 3), options.get("keep_every")
+    stage.checkpoints, options.max_to_keep, options.keep_period
   )
   frozen = partial_restore.load_frozen(recipe, stage.workdir, place)
   start = store.latest or 0
@@ -156,7 +154,7 @@ def _train(stage, config, title, stop, say, held) -> bool:
     _with_shardings(abstract, shardings),
     frozen,
     batches_lib.abstract_batch(
-      recipe, options["data"], sharding.batch_sharding(mesh)
+      recipe, options.data, sharding.batch_sharding(mesh)
     ),
   )
   if start < stage.steps:
@@ -205,16 +203,14 @@ def _train(stage, config, title, stop, say, held) -> bool:
     readings = readings_lib.load(stage)
 
   # Data and outputs.
-  writer = Writer(
-    stage.directory, config.get("tensorboard", True), start, enabled=first
-  )
+  writer = Writer(stage.directory, stage.run.tensorboard, start, enabled=first)
   if not start:
     writer.write_hparams(stage.identity)
   batches = None
   if start < stage.steps:  # a stage that hands nets on needs no data
     batches = batches_lib.train_batches(
       recipe,
-      options["data"],
+      options.data,
       stage.data_dir,
       sharding.batch_sharding(mesh),
       stage.seed,
@@ -256,7 +252,7 @@ def _train(stage, config, title, stop, say, held) -> bool:
   if loop.stopped or stop.asked:
     say(f"{title}: finished and stopped before what comes next")
     return False
-  if options.get("evaluate", True) and recipe.evaluators():
+  if options.evaluate and recipe.evaluators():
     ema = partial_restore.main_ema(recipe)
     variables = distributed.to_local(state_lib.view(state, ema or None), mesh)
     frozen = distributed.to_local(frozen, mesh)

@@ -31,9 +31,8 @@ class Loop:
   def run(self, start, stop, writer, bar, record) -> int:
     """Runs until the last step or a request to stop; returns steps done."""
     options, total = self._stage.options, self._stage.steps
-    log_every = _every(options, "log_every", 100)
-    preview_every = _every(options, "preview_every", 0)
-    save_every = _every(options, "checkpoint_every", 1000)
+    log_every, preview_every = options.log_every, options.preview_every
+    save_every = options.checkpoint_every
     waiting: tuple[int, dict] | None = None
     done = start
     if not total:  # nets of others, handed on as they are
@@ -127,8 +126,3 @@ class Loop:
     if jax.process_count() > 1 and rows:
       rows = multihost_utils.process_allgather(rows, tiled=True)
     writer.write_images(done, rows, "train")
-
-
-def _every(options: Mapping[str, Any], name: str, default: int) -> int:
-  value = options.get(name, default)
-  return int(value or 0)
