@@ -18,7 +18,7 @@ from faceedit_jax.core import state as state_lib
 from faceedit_jax.core import step as step_lib
 from faceedit_jax.core.errors import UserError
 from tests.recipes import test_devices
-from tests.test_train import assert_equal, state_of
+from tests.toy_runs import assert_equal, state_of
 
 SIZE = 16
 SMALL = [
