@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from data_pipelines import records
-from faceedit_jax import evaluate, load_trained, stages, train
+from faceedit_jax import load_trained, stages, train
 from faceedit_jax.core import checkpoint, partial_restore
 from faceedit_jax.core import config as config_lib
 from faceedit_jax.core import step as step_lib
@@ -251,44 +251,48 @@ def test_a_diverged_state_is_never_saved(tmp_path, data, monkeypatch):
   assert checkpoint.steps_in(tmp_path / "ae/checkpoints") == [2]
 
 
+def evaluated(config, **options):
+  """The config with an evaluator of its first stage."""
+  changed = config.to_dict()
+  changed["stage"]["ae"]["evaluators"] = {
+    "error": {"kind": "tests.toy_evaluators:ReconstructionError", **options}
+  }
+  return config_lib.from_dict(changed)
+
+
 def test_evaluators_run_after_training_and_on_demand(
   tmp_path, data, monkeypatch, capsys
 ):
-  from tests import toy_recipes
+  from tests import toy_evaluators
 
   asked = []
 
-  class Error:
-    def run(
-      self, recipe, variables, frozen, data_dir, out_dir, log, scoring, quick
-    ):
-      assert scoring is None
-      asked.append(quick)
-      log("scoring")
-      (out_dir / "sheet.txt").write_text(str(data_dir))
-      image = np.zeros((2, 8, 8, 3), np.float32)
-      made = recipe.reconstruct(variables, image)
-      return {"l1": abs(np.asarray(made) - image).mean()}
+  class Noted(toy_evaluators.ReconstructionError):
+    def run(self, ctx):
+      assert ctx.eval_nets == {}
+      asked.append((ctx.quick, self.level))
+      (ctx.out_dir / "sheet.txt").write_text(str(ctx.data_dir))
+      return super().run(ctx)
 
-  monkeypatch.setattr(
-    toy_recipes.ToyAutoencoder, "evaluators", lambda self: {"error": Error()}
-  )
-  config = config_of("latent", stage__ae__steps=2)
+  monkeypatch.setattr(toy_evaluators, "ReconstructionError", Noted)
+  config = evaluated(config_of("latent", stage__ae__steps=2))
   train.run(config, tmp_path, stage="ae", data_dir=data)
   path = tmp_path / "ae/evaluation/00000002"
   first = json.loads((path / "results.json").read_text())
   assert (path / "error/sheet.txt").read_text() == str(data)
   assert "error/l1" in capsys.readouterr().out
   train.run(config, tmp_path, "evaluate", stage="ae", data_dir=data)
-  assert asked == [True, False]
+  assert asked == [(True, 0.0), (False, 0.0)]
   second = json.loads((path / "results.json").read_text())
   assert second["error"]["l1"] == pytest.approx(first["error"]["l1"], rel=1e-6)
   assert second["error"]["l1"] > 0
   with pytest.raises(CheckpointError, match="no checkpoint"):
     train.run(config, tmp_path / "other", "evaluate", stage="ae", data_dir=data)
-  assert evaluate.table({"a": {"x": 1.0, "long": 10.0}}) == (
-    "a/x      1.0000\na/long  10.0000"
+  # What is evaluated is no part of a run's identity.
+  train.run(
+    evaluated(config, level=0.5), tmp_path, "evaluate", "ae", data_dir=data
   )
+  assert asked[-1] == (False, 0.5)
 
 
 def test_pairs_reach_the_recipe(data):
@@ -369,21 +373,19 @@ def test_sigterm_saves_and_exits_with_zero(tmp_path, data, whole, root):
 
 
 def test_sigterm_during_an_evaluation_ends_it(tmp_path, data, monkeypatch):
-  from tests import toy_recipes
+  from tests import toy_evaluators
 
   began = []
 
-  class Endless:
-    def run(self, **_):
+  class Endless(toy_evaluators.ReconstructionError):
+    def run(self, ctx):
       began.append(time.monotonic())
       os.kill(os.getpid(), signal.SIGTERM)
       time.sleep(30)
 
-  monkeypatch.setattr(
-    toy_recipes.ToyAutoencoder, "evaluators", lambda self: {"slow": Endless()}
-  )
+  monkeypatch.setattr(toy_evaluators, "ReconstructionError", Endless)
   old = signal.getsignal(signal.SIGTERM)
-  config = config_of("latent", stage__ae__steps=2)
+  config = evaluated(config_of("latent", stage__ae__steps=2))
   assert not train.run(config, tmp_path, data_dir=data)
   assert (tmp_path / "ae/finished.json").exists()
   assert not (tmp_path / "head").exists()  # nor did the next stage begin

@@ -1,0 +1,32 @@
+"""A small evaluator: the pattern for new ones, and the trainer's tests."""
+
+import dataclasses
+
+import numpy as np
+
+from faceedit_jax import evaluators
+from faceedit_jax.core import options
+
+
+@dataclasses.dataclass(frozen=True)
+class ReconstructionError(evaluators.Evaluator):
+  """How far `edit` takes grey pictures from what they are.
+
+  Attributes:
+    level: of the pictures, in [-1, 1].
+    size: of their side.
+  """
+
+  level: float = 0.0
+  size: int = 8
+
+  @classmethod
+  def from_config(cls, section, setup):
+    return options.build(cls, section, setup.where)
+
+  def run(self, ctx):
+    image = np.full((2, self.size, self.size, 3), self.level, np.float32)
+    inputs = {"image": image}
+    made = ctx.recipe.edit(ctx.variables, ctx.frozen, inputs, None)["image"]
+    ctx.log("one batch done")
+    return {"l1": float(abs(np.asarray(made) - image).mean())}
