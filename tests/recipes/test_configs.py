@@ -56,8 +56,7 @@ def test_the_shrunk_default_has_the_papers_structure(method, variant):
   assert tuple(trained) == paper["stages"]
   # Whatever the paper's setting says of a shared recipe the default says too.
   for name, stage in paper["stage"].items():
-    recipe = set(stage["recipe"])
-    assert recipe <= set(small["stage"][name]["recipe"])
+    assert set(stage["recipe"]) <= set(small["stage"][name]["recipe"])
 
 
 @pytest.mark.parametrize("method, variant", cases())

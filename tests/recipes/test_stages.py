@@ -325,9 +325,7 @@ def test_sizes_of_another_face_are_refused():
   face = recipe.face
   model = face.morphable()["params"]
   with pytest.raises(ValueError, match="nets.estimator.outputs"):
-    face_reader.check_sizes(
-      model, {**recipe.face.code_shapes, "shape": (100,)}
-    )
+    face_reader.check_sizes(model, {**recipe.face.code_shapes, "shape": (100,)})
 
 
 def test_statistics_of_codes_are_those_of_the_data():

@@ -74,7 +74,7 @@ class DiffFAERecipe(recipe_lib.Recipe):
       options=options,
       schedule=schedules.make_schedule(**dataclasses.asdict(options.schedule)),
       image_size=image_size,
-      tx=optim.make_tx(**options.optimizer),
+      tx=options.optimizer.make(),
     )
 
   # What the trainer asks for.
