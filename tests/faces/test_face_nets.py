@@ -10,6 +10,7 @@ import pytest
 from faceedit_jax import recipes
 from faceedit_jax.core import batch as batch_lib
 from faceedit_jax.core import config as config_lib
+from faceedit_jax.core import options as options_lib
 from faceedit_jax.core import partial_restore
 from faceedit_jax.core import step as step_lib
 from faceedit_jax.core.errors import CheckpointError, UserError
@@ -29,7 +30,7 @@ def build(config, stage="denoiser", **more):
   return recipes.build(
     options.pop("name"),
     nets=config.nets,
-    options=config_lib.from_dict(options),
+    options=options,
     image_size=config.image_size,
     dtype="float32",
   )
@@ -119,7 +120,7 @@ def test_prepared_features_are_those_of_the_step(paper, files):
     whole |= {f"{whose}_{name}": rows for name, rows in found.items()}
 
   def read(recipe, batch):
-    return quick_jit(recipe.conditions.read_pair)(frozen, batch)
+    return quick_jit(recipe.conditions.pair_features)(frozen, batch)
 
   wanted = read(live, batch)
   assert set(wanted) == {"person_vector", "latent", "condition_latent"}
@@ -209,7 +210,7 @@ def test_a_missing_weight_file_names_the_command(files):
 
 def test_sections_say_where_nets_come_from():
   section = {"weights": "a.safetensors", "width": 3}
-  assert config_lib.module_fields(section) == {"width": 3}
+  assert options_lib.net_fields(section) == {"width": 3}
   assert face_nets.source(section, "s").path == "a.safetensors"
   assert face_nets.source({"width": 3}, "s").stage == "s"
 

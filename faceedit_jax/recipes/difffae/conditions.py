@@ -8,41 +8,31 @@ prepared.
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 
 from faceedit_jax.core import batch as batch_lib
-from faceedit_jax.faces import face_nets, face_reader, slot_regions
-from faceedit_jax.faces import region_prior as layout_lib
+from faceedit_jax.faces import (
+  face_nets,
+  face_reader,
+  region_prior,
+  slot_regions,
+)
 from faceedit_jax.models.diffusion import autoencoder as autoencoder_lib
 from faceedit_jax.recipes.pretrain import first_stage
 
 PERSON = "person_vector"  # identity vector, of the source
 CLEAN, CONDITION = "latent", "condition_latent"  # picture and rendering
-LAYOUT = "layout"  # where the regions probably are
-# What a prepared set can store.
-PREPARED = ("codes", PERSON, CLEAN)
+REGION_PRIOR = "region_prior"  # where the regions probably are
+# What a prepared set can hold.
+Prepared = Literal["codes", "person_vector", "latent"]
 
 
 def in_batch(feature: str) -> str:
   """A feature's name in a batch: of the source or of the query."""
   return f"{'source' if feature == PERSON else 'query'}_{feature}"
-
-
-def check_prepared(names) -> None:
-  """Refuses names that are not in PREPARED.
-
-  Raises:
-    ValueError: one line.
-  """
-  unknown = sorted(set(names) - set(PREPARED))
-  if unknown:
-    raise ValueError(
-      f"recipe.prepared_features has {unknown}; it may have "
-      f"{', '.join(PREPARED)}"
-    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,19 +44,19 @@ class Conditions:
     autoencoder: first stage.
     image_size: side of the pictures in pixels.
     latent_scale: number, or 0 to scale latents by 1 / their spread.
-    layout_side: side of the region maps; 0 for none.
+    region_prior_side: side of the region maps; 0 for none.
     cache_features: whether batches hold all features already.
-    prepared_features: what the prepared set stores of each picture, of
-      PREPARED.
+    prepared_features: what the prepared set stores of each picture, see
+      `Prepared`.
   """
 
   face: face_nets.FaceNets
   autoencoder: autoencoder_lib.VQModel
   image_size: int
   latent_scale: float = 0.0
-  layout_side: int = 0
+  region_prior_side: int = 0
   cache_features: bool = False
-  prepared_features: tuple[str, ...] = ()
+  prepared_features: tuple[Prepared, ...] = ()
 
   @property
   def latent_side(self) -> int:
@@ -105,9 +95,9 @@ class Conditions:
       CLEAN: batch_lib.Field((side, side, latent)),
       CONDITION: batch_lib.Field((side, side, latent)),
     }
-    if self.layout_side:
-      grid = (self.layout_side,) * 2
-      spec[LAYOUT] = batch_lib.Field((*grid, len(slot_regions.REGIONS)))
+    if self.region_prior_side:
+      grid = (self.region_prior_side,) * 2
+      spec[REGION_PRIOR] = batch_lib.Field((*grid, len(slot_regions.REGIONS)))
     return spec
 
   def compute_features(self, frozen, image):
@@ -127,13 +117,13 @@ class Conditions:
     else:
       condition = self.encode(frozen, rendered["image"])
     found = {CLEAN: clean, CONDITION: condition}
-    if self.layout_side:
-      found[LAYOUT] = layout_lib.masks(
+    if self.region_prior_side:
+      found[REGION_PRIOR] = region_prior.masks(
         frozen["morphable"]["params"],
         rendered["ids"],
         codes[face_reader.POINTS5],
         image,
-        self.layout_side,
+        self.region_prior_side,
       )
     return found
 
