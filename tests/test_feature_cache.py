@@ -97,13 +97,13 @@ def test_a_stopped_computation_goes_on(tmp_path, data, monkeypatch):
   with file.open("ab") as out:
     out.write(b"part")
   calls = []
-  read = type(stage.recipe).read
+  read = type(stage.recipe).compute_features
 
   def counted(self, frozen, image):
     jax.debug.callback(lambda: calls.append(1))
     return read(self, frozen, image)
 
-  monkeypatch.setattr(type(stage.recipe), "read", counted)
+  monkeypatch.setattr(type(stage.recipe), "compute_features", counted)
   assert feature_cache.prepare(stage, frozen, "head", lambda: False)
   jax.effects_barrier()
   assert len(calls) == 2  # of three batches
