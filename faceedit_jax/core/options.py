@@ -101,7 +101,11 @@ def _values(
   where: str,
 ) -> dict[str, Any]:
   """A section's values as `hints` say; it must have the `needed` ones."""
-  values = dict(section)
+  # A ConfigDict is no Mapping, nor are the sections inside it.
+  values = {
+    key: value.to_dict() if hasattr(value, "to_dict") else value
+    for key, value in dict(section).items()
+  }
   for key in values:
     if key not in hints:
       raise UserError(f"{where} has no key {key!r}{nearest(key, hints)}")

@@ -6,6 +6,7 @@ from typing import Literal
 
 import flax.linen as nn
 import pytest
+from ml_collections import ConfigDict
 
 from faceedit_jax.core import options
 from faceedit_jax.core.errors import UserError
@@ -77,6 +78,27 @@ def test_what_does_not_fit_is_refused_in_one_line(section, message):
 def test_a_missing_key_is_named():
   with pytest.raises(UserError, match="config.x lacks the key 'steps'"):
     options.build(Options, {}, "config.x")
+
+
+def test_sections_may_be_config_dicts():
+  section = ConfigDict({"steps": 1, "more": {"a": 1}, "weight": 2.0})
+  assert options.build(Options, section, "config.x").more == {"a": 1.0}
+  section = ConfigDict({"steps": 1, "weight": {"start": 1, "end": 0}})
+  assert options.build(Options, section, "config.x").weight == Ramp(1.0, 0.0)
+
+
+def test_functions_are_called_with_what_they_take():
+  def area(width: float, height: float = 1.0, unit: str = "px"):
+    return width * height, unit
+
+  assert options.call(area, {"width": 2, "height": 3}, "c.x") == (6.0, "px")
+  for section, message in (
+    ({"height": 1}, "c.x lacks the key 'width'"),
+    ({"width": "a"}, "c.x.width is 'a', wanted a number"),
+    ({"width": 1, "hight": 1}, "c.x has no key 'hight'; .* 'height'"),
+  ):
+    with pytest.raises(UserError, match=message):
+      options.call(area, section, "c.x")
 
 
 def test_a_nets_section_says_more_than_its_module():

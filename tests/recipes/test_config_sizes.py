@@ -183,7 +183,7 @@ def test_how_a_net_is_computed_is_no_part_of_a_run(tmp_path):
 )
 def test_impossible_choices_end_with_one_line(override, message):
   config = config_lib.load("configs/difffae.py:smoke")
-  with pytest.raises(UserError, match=f"^recipe 'difffae': .*{message}"):
+  with pytest.raises(UserError, match=f"^recipe: .*{message}"):
     build(config_lib.override(config, [override]), "denoiser")
 
 
