@@ -15,6 +15,26 @@ def optimizer(lr, steps=0, warmup=0, clip=1.0, kind="adam", **more):
   )
 
 
+def run(name, image_size, nets, stages, stage, **more):
+  """A whole config: what all of them say, `nets` and the stages by name."""
+  out = dict(
+    name=name,
+    seed=0,
+    data_dir="data",
+    tensorboard=True,
+    mesh=dict(data=-1, fsdp=1),
+    compute_dtype="float32",
+    image_size=image_size,
+    nets=nets,
+    stages=stages,
+    # Second nets, trained with another seed, that only score edits.
+    scoring_stages=(),
+    stage=stage,
+  )
+  out.update(more)
+  return out
+
+
 def stage(recipe, data, steps, **more):
   """One stage with the settings that all of them share."""
   out = dict(
@@ -26,12 +46,59 @@ def stage(recipe, data, steps, **more):
     preview_every=500,
     preview_count=8,
     checkpoint_every=500,
-    keep=2,
+    max_to_keep=2,
     evaluate=True,
     seed=0,
   )
   out.update(more)
   return out
+
+
+def arcface(**more):
+  """The published identity net: ArcFace's improved ResNet-50, at 112 px."""
+  return dict(
+    stages=(3, 4, 14, 3),
+    widths=(64, 128, 256, 512),
+    stem=64,
+    embedding=512,
+    input_size=112,
+    **more,
+  )
+
+
+def small_identity(wide=1):
+  """The identity net of the embedded settings, `wide` times as wide."""
+  return dict(
+    stages=(2, 2, 2, 2),
+    widths=tuple(w * wide for w in (16, 32, 64, 128)),
+    stem=16 * wide,
+    embedding=128 * wide,
+    input_size=40 * wide,
+  )
+
+
+def small_identity_stage(data, steps, seed=0):
+  """The stage of an identity net that tells the people of `data` apart."""
+  return stage(
+    dict(
+      name="identity",
+      optimizer=optimizer(1e-3, steps, 50),
+      identities=data["identities"],
+      margin=0.3,
+      scale=24.0,
+      jitter=0.01,
+    ),
+    dict(data, batch_size=48, sampler="single"),
+    steps,
+    seed=seed,
+  )
+
+
+def constant_rates(recipe):
+  """Takes warm-up and cosine from a recipe's optimisers, for a few steps."""
+  for key in ("optimizer", "disc_optimizer"):
+    if key in recipe:
+      recipe[key].update(schedule="constant", warmup_steps=0, total_steps=0)
 
 
 def check_variant(variant, variants, file):

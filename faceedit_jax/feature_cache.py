@@ -55,7 +55,7 @@ def prepare(
     UserError: one line.
   """
   spec, folder = stage.recipe.reading_spec(), stage.directory / "readings"
-  data = stage.options["data"]
+  data = stage.options.data
   _check_unchanged(stage)
   source = input_pipeline.open_data(
     {**data, "sampler": "single"},
@@ -107,7 +107,7 @@ def check_recorded(stage: Stage, frozen: PyTree) -> None:
   """
   from data_pipelines import records  # noqa: PLC0415
 
-  data, names = stage.options["data"], stage.recipe.record_nets()
+  data, names = stage.options.data, stage.recipe.record_nets()
   folder = stage.data_dir / data.get("folder", "") / data.get("split", "train")
   with as_user_error(f"config.stage.{stage.name}.data"):
     found = records.read_metadata(folder) if names else None
@@ -127,7 +127,7 @@ def check_recorded(stage: Stage, frozen: PyTree) -> None:
 def _check_unchanged(stage: Stage) -> None:
   from data_pipelines import transforms  # noqa: PLC0415
 
-  data = stage.options["data"]
+  data = stage.options.data
   changes = [n for n in (*transforms.RANDOM, "face_crop") if data.get(n)]
   if changes:
     raise UserError(
@@ -141,7 +141,7 @@ def _read(stage, frozen, source, done, total, title, asked_to_stop) -> bool:
   """Appends the readings from picture `done` on."""
   from data_pipelines import loader, transforms  # noqa: PLC0415
 
-  recipe, data = stage.recipe, stage.options["data"]
+  recipe, data = stage.recipe, stage.options.data
   spec, folder = recipe.reading_spec(), stage.directory / "readings"
   done -= done % _BATCH
   size = input_pipeline.picture_size(recipe)

@@ -93,7 +93,7 @@ def run(overrides: Sequence[str]) -> int:
   return 0
 
 
-def prepare_data(config, stages: Sequence[str], data_dir: str) -> None:
+def prepare_data(config, names: Sequence[str], data_dir: str) -> None:
   """Draws the embedded data set where a stage needs it and it is not there.
 
   The first process draws; the others wait for it.
@@ -104,17 +104,18 @@ def prepare_data(config, stages: Sequence[str], data_dir: str) -> None:
 
   needed = {
     name: config.stage[name].data
-    for name in stages
+    for name in names
     if config.stage[name].data.get("source") == "synthetic_heads"
   }
   if not needed:
     return
   if jax.process_index() == 0:
     from data_pipelines import prepare  # noqa: PLC0415
+    from faceedit_jax import stages  # noqa: PLC0415
 
     for name, data in needed.items():
       with as_user_error(f"config.stage.{name}.data"):
-        prepare.ensure(data, data_dir, config.image_size)
+        prepare.ensure(data, data_dir, stages.size_of(config, name))
   distributed.barrier("data")
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-from faceedit_jax import recipes
+from faceedit_jax import recipes, run_options
 from faceedit_jax.core import checkpoint, editing, partial_restore
 from faceedit_jax.core import config as config_lib
 from faceedit_jax.core import recipe as recipe_lib
@@ -27,8 +27,8 @@ _FREE = (
   "preview_every",
   "preview_count",
   "checkpoint_every",
-  "keep",
-  "keep_every",
+  "max_to_keep",
+  "keep_period",
   "evaluate",
 )
 # Fields of nets that say how they are computed, not what. A trained net may be
@@ -43,7 +43,8 @@ class Stage:
   Attributes:
     name: name of the stage.
     recipe: the built recipe.
-    options: the stage's section of the config.
+    options: the stage's section of the config, typed.
+    run: the config's top, typed.
     seed: of parameters, noise and data order.
     directory: `<workdir>/<name>`.
     workdir: directory of all stages.
@@ -53,7 +54,8 @@ class Stage:
 
   name: str
   recipe: recipe_lib.Recipe
-  options: Mapping[str, Any]
+  options: run_options.StageOptions
+  run: run_options.RunOptions
   seed: int
   directory: pathlib.Path
   workdir: pathlib.Path
@@ -66,7 +68,7 @@ class Stage:
 
   @property
   def steps(self) -> int:
-    return int(self.options["steps"])
+    return self.options.steps
 
 
 def pick_stages(config: Mapping[str, Any], only: str | None) -> list[str]:
@@ -75,11 +77,12 @@ def pick_stages(config: Mapping[str, Any], only: str | None) -> list[str]:
   Raises:
     UserError: `only` is not a stage, with the nearest name.
   """
-  names = list(config["stages"])
-  missing = [n for n in names if n not in config["stage"]]
+  run = run_options.read(config)
+  names = list(run.stages)
+  missing = [n for n in names if n not in run.stage]
   if missing:
     raise UserError(
-      f"config.stages lists {missing}, config.stage has {list(config['stage'])}"
+      f"config.stages lists {missing}, config.stage has {list(run.stage)}"
     )
   if not only:
     return names
@@ -93,7 +96,21 @@ def pick_stages(config: Mapping[str, Any], only: str | None) -> list[str]:
 
 def scoring_stages(config: Mapping[str, Any]) -> list[str]:
   """The stages of nets that only score; evaluations train them when needed."""
-  return list(config.get("scoring_stages", ()))
+  return list(run_options.read(config).scoring_stages)
+
+
+def size_of(config: Mapping[str, Any], name: str) -> int:
+  """Side of a stage's pictures: its own `image_size`, or the config's."""
+  return config["stage"][name].get("image_size") or config["image_size"]
+
+
+def _fill_sizes(section: dict[str, Any], size: int) -> None:
+  """Says the size of the pictures in every section `data` that is silent."""
+  for key, value in section.items():
+    if isinstance(value, dict):
+      if key == "data" and value.get("size") is None:
+        value["size"] = size
+      _fill_sizes(value, size)
 
 
 def make_stage(
@@ -116,14 +133,16 @@ def make_stage(
   Raises:
     UserError: one line.
   """
+  run = run_options.read(config)
   options = config["stage"][name].to_dict()
-  image_size = options.pop("image_size", None) or config["image_size"]
-  if options["data"].get("size") is None:
-    options["data"]["size"] = image_size
+  image_size = size_of(config, name)
+  _fill_sizes(options, image_size)
+  stage_options = run_options.read_stage(options, name)
+  options.pop("image_size", None)
   recipe_options = dict(options["recipe"])
   registered = recipe_options.pop("name")
   nets = config["nets"]
-  dtype = config.get("compute_dtype", "float32")
+  dtype = run.compute_dtype
   if dtype == "auto":
     dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
   recipe = recipes.build(
@@ -133,8 +152,7 @@ def make_stage(
     image_size=image_size,
     dtype=dtype,
   )
-  seed = options.get("seed")
-  seed = int(config.get("seed", 0) if seed is None else seed)
+  seed = run.seed if stage_options.seed is None else stage_options.seed
   # Nets that other stages train may change without touching this one.
   key = jax.random.key(0)
   used = set(jax.eval_shape(recipe.init, key))
@@ -156,11 +174,12 @@ def make_stage(
   return Stage(
     name=name,
     recipe=recipe,
-    options=options,
+    options=stage_options,
+    run=run,
     seed=seed,
     directory=pathlib.Path(workdir).absolute() / name,
     workdir=pathlib.Path(workdir).absolute(),
-    data_dir=pathlib.Path(data_dir or config.get("data_dir") or "data"),
+    data_dir=pathlib.Path(data_dir or run.data_dir),
     identity=json.loads(json.dumps(identity)),
   )
 
@@ -176,7 +195,7 @@ def check_files(stage: Stage) -> None:
     partial_restore.check_files(recipe.init_from())
     partial_restore.check_files(recipe.frozen())
   for evaluator in recipe.evaluators().values():
-    if stage.options.get("evaluate", True) and hasattr(evaluator, "scoring"):
+    if stage.options.evaluate and hasattr(evaluator, "scoring"):
       partial_restore.check_files(evaluator.scoring())
 
 

@@ -57,7 +57,7 @@ def frozen_of(stage, seed=0):
 def read_all(stage, frozen):
   """The readings of every picture, one by one."""
   source = input_pipeline.open_data(
-    stage.options["data"], stage.data_dir, 0, "train"
+    stage.options.data, stage.data_dir, 0, "train"
   )
   images = np.stack([source[i]["image"] for i in range(len(source))])
   images = images.astype(np.float32) / 127.5 - 1
@@ -73,9 +73,9 @@ def test_every_picture_is_read(tmp_path, data):
   wanted = read_all(stage, frozen)
   np.testing.assert_allclose(found["latent"], wanted, atol=1e-6)
   source = input_pipeline.open_data(
-    {**stage.options["data"], "sampler": "pairs"}, data, 0, "train", found
+    {**stage.options.data, "sampler": "pairs"}, data, 0, "train", found
   )
-  plain = input_pipeline.open_data(stage.options["data"], data, 0, "train")
+  plain = input_pipeline.open_data(stage.options.data, data, 0, "train")
   number = {plain[i]["image"].tobytes(): i for i in range(COUNT)}
   for i in range(5):
     example = source[i]
@@ -151,7 +151,7 @@ def test_a_training_on_readings_is_the_training_without(tmp_path, data):
 
 def test_pictures_that_change_are_refused(tmp_path, data):
   stage = stage_of(tmp_path, data)
-  stage.options["data"]["jitter"] = {"low": 0.9}
+  stage.options.data["jitter"] = {"low": 0.9}
   with pytest.raises(UserError, match="jitter.*read_once=False"):
     feature_cache.prepare(stage, frozen_of(stage), "head", lambda: False)
 

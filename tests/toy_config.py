@@ -40,6 +40,6 @@ def stage(name):
     "log_every": 2,
     "preview_every": 3,
     "checkpoint_every": 2,
-    "keep": 2,
+    "max_to_keep": 2,
     "evaluate": True,
   }

@@ -23,7 +23,6 @@ OVERRIDES = [f"--config.{line}" for line in SMALL] + [
     ("steps", STEPS),
     ("checkpoint_every", STEPS),
     ("preview_every", STEPS),
-    ("data.size", 32),
     ("data.folder", "tiny"),
     # As in the real config; at full rate tiny nets amplify rounding.
     ("recipe.optimizer.warmup_steps", 50),
