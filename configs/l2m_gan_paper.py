@@ -33,8 +33,10 @@ STARGAN_V2 = dict(
   style=1.0,
   r1=1.0,
 )  # and diversity, see `to_stargan_v2`
-# Files in place of nets that only score, and those of FID.
+# Files in place of nets that only evaluate, and those of FID.
 FILES = dict(classifier="", identity="", inception="", inception_torchvision="")
+# Evaluates the classifier.
+HELD_OUT = dict(kind="attribute_accuracy", split="test")
 
 
 def celeba_hq(variant):
@@ -51,8 +53,8 @@ def celeba_hq(variant):
     # As its files are read.
     config["nets"]["style_encoder"]["factor_layers"] = 0
     # StarGAN v2 draws ten styles for each picture.
-    evaluation = config["stage"]["gan"]["recipe"]["evaluation"]
-    evaluation["fid"] = dict(outputs=10)
+    evaluators = config["stage"]["gan"]["evaluators"]
+    evaluators["attributes"]["fid"]["outputs"] = 10
     return config
   terms = OFFICIAL if variant.endswith("_official") else UNOFFICIAL
   return paper(attributes, pictures, READS, terms)
@@ -70,7 +72,7 @@ def paper(attributes, pictures, reads, terms, weights="weights"):
   Args:
     attributes: names of what is edited.
     pictures: what names the set.
-    reads: names of what is scored.
+    reads: names of what is read in edits.
     terms: weights of the losses.
     weights: folder of converted files.
   """
@@ -88,10 +90,10 @@ def paper(attributes, pictures, reads, terms, weights="weights"):
     ("gan",),
     dict(
       gan=gan_stage(attributes, data, reads, terms, weights),
-      score_attributes=classifier_stage(data, reads),
+      eval_attributes=classifier_stage(data, reads),
     ),
     seed=777,
-    scoring_stages=("score_attributes",),
+    eval_stages=("eval_attributes",),
   )
 
 
@@ -109,7 +111,7 @@ def nets(weights):
       input_size=256,
     ),
     features=dict(weights=f"{weights}/resnet18.safetensors"),
-    # These two only score.
+    # These two only evaluate.
     identity=arcface(),
     classifier=dict(stages=(2, 2, 2, 2), width=64),
   )
@@ -133,19 +135,19 @@ def gan_stage(attributes, data, reads, terms, weights):
     ema_decay=0.999,
     ema_warms_up=False,
     alignment="celeba_hq",
-    evaluation=dict(
-      data=dict(data),
-      split="test",
-      edits=0,
-      reads=reads,
-      counterfactuals=False,
-      weights=dict(
-        FILES,
-        identity=f"{weights}/arcface.safetensors",
-        inception_torchvision=f"{weights}/inception_torchvision.safetensors",
-      ),
-      fid=dict(outputs=1),
+  )
+  evaluator = dict(
+    kind="attributes",
+    split="test",
+    edits=0,  # all
+    reads=reads,
+    counterfactuals=False,
+    weights=dict(
+      FILES,
+      identity=f"{weights}/arcface.safetensors",
+      inception_torchvision=f"{weights}/inception_torchvision.safetensors",
     ),
+    fid=dict(true_split="train", edit_split="test", pictures=0, outputs=1),
   )
   return stage(
     recipe,
@@ -154,11 +156,12 @@ def gan_stage(attributes, data, reads, terms, weights):
     preview_every=1000,
     checkpoint_every=5000,
     keep_period=10_000,
+    evaluators=dict(attributes=evaluator),
   )
 
 
 def classifier_stage(data, reads):
-  """The stage of the net that only scores."""
+  """The stage of the net that only evaluates."""
   steps = 10_000
   return stage(
     dict(
@@ -167,10 +170,10 @@ def classifier_stage(data, reads):
       optimizer=optimizer(1e-3, steps, 500),
       ema_decay=0.999,
       jitter=0.02,
-      evaluation=dict(split="test", data=dict(data)),
     ),
     dict(data, batch_size=64, sampler="attributes", attributes=reads),
     steps,
+    evaluators=dict(held_out=dict(HELD_OUT)),
   )
 
 

@@ -17,7 +17,8 @@ import jax
 import numpy as np
 
 from faceedit_jax import input_pipeline
-from faceedit_jax.core import checkpoint, editing
+from faceedit_jax.core import editing
+from faceedit_jax.core import files as files_lib
 from faceedit_jax.core import recipe as recipe_lib
 from faceedit_jax.core.errors import UserError, WorkdirError, as_user_error
 from faceedit_jax.core.progress import Progress
@@ -77,7 +78,7 @@ def prepare(
       for name, field in spec.items():
         with (folder / f"{name}.npy").open("wb") as file:
           np.lib.format.write_array_header_2_0(file, _header(field, total))
-      checkpoint.write_json(folder / _STAMP, stamp)
+      files_lib.write_json(folder / _STAMP, stamp)
     done = min(_stored(folder / f"{n}.npy", f) for n, f in spec.items())
     if done >= total:
       return True

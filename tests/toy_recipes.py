@@ -47,6 +47,24 @@ class ToyCritic(nn.Module):
 
 
 @dataclasses.dataclass(frozen=True)
+class ToyGanOptions:
+  lr: float = 1e-3
+
+
+@dataclasses.dataclass(frozen=True)
+class ToyAutoencoderOptions:
+  """It has none."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ToyLatentOptions:
+  """`stage` names the autoencoder's stage."""
+
+  stage: str = "ae"
+  read_once: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
 class ToyGan(recipe_lib.Recipe):
   """Phases `d`, `d_r1` (every 4), `g`, and `g_mean` (from step 2 on)."""
 
@@ -55,6 +73,7 @@ class ToyGan(recipe_lib.Recipe):
   every: int = 4
   start: int = 2
 
+  Options = ToyGanOptions
   edit_inputs = PHOTO
   inference_options = ()
   traced_options = ()
@@ -65,7 +84,7 @@ class ToyGan(recipe_lib.Recipe):
   def from_config(cls, nets, options, image_size, dtype):
     """Builds the recipe; it has no options for its nets."""
     del nets, dtype
-    return cls(size=image_size, lr=options.get("lr", 1e-3))
+    return cls(size=image_size, lr=options.lr)
 
   @property
   def generator(self):
@@ -183,6 +202,8 @@ class ToyAutoencoder(recipe_lib.Recipe):
     default_factory=lambda: optim.make_tx(lr=1e-2)
   )
 
+  Options = ToyAutoencoderOptions
+
   @classmethod
   def from_config(cls, nets, options, image_size, dtype):
     """Builds the recipe; `nets.enc.channels` is the latent's width."""
@@ -227,6 +248,7 @@ class ToyLatent(recipe_lib.Recipe):
   stage: str = "ae"
   read_once: bool = False
 
+  Options = ToyLatentOptions
   edit_inputs = PHOTO
   inference_options = ()
   traced_options = ()
@@ -235,13 +257,13 @@ class ToyLatent(recipe_lib.Recipe):
 
   @classmethod
   def from_config(cls, nets, options, image_size, dtype):
-    """Builds the recipe; `options.stage` names the autoencoder's stage."""
+    """Builds the recipe on the autoencoder of `options.stage`."""
     del dtype
     return cls(
       size=image_size,
       channels=nets.enc.channels,
-      stage=options.get("stage", "ae"),
-      read_once=options.get("read_once", False),
+      stage=options.stage,
+      read_once=options.read_once,
     )
 
   def batch_spec(self):

@@ -6,9 +6,8 @@ while training is in the state or a function of the step.
 
 import abc
 import dataclasses
-import pathlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -266,39 +265,19 @@ class WeightSource:
       )
 
 
-class Evaluator(Protocol):
-  """Scores `recipe.edit` or a net of the recipe.
-
-  One that needs nets of its own for scoring also has `scoring()`, {net:
-  WeightSource}, and `init_scoring(rng)`, {net: variables} for their structure.
-  """
-
-  def run(
-    self,
-    recipe: "Recipe",
-    variables: Mapping[str, Variables],
-    frozen: Mapping[str, Variables],
-    data_dir: pathlib.Path,
-    out_dir: pathlib.Path,
-    log: Callable[[str], None],
-    scoring: Mapping[str, Variables] | None,
-    quick: bool,
-  ) -> Mapping[str, float]:
-    """Writes picture sheets and JSON to `out_dir`; returns {metric: value}.
-
-    `scoring` is None where the scoring nets are not trained yet; `quick` asks
-    for a short look, as at the end of training.
-    """
-    ...
-
-
 class Recipe(abc.ABC):
   """One method, or one of the nets that methods stand on.
 
   Concrete recipes are frozen dataclasses with a class method
   `from_config(nets, options, image_size, dtype)`, which is the last reader of
-  the config. One that edits is `core.editing.Editable` as well.
+  the config; its `options` are an instance of `Options`. One that edits is
+  `core.editing.Editable` as well.
+
+  Attributes:
+    Options: frozen dataclass of the stage's section `recipe`, without `name`.
   """
+
+  Options: ClassVar[type]
 
   @abc.abstractmethod
   def init(self, rng: Array) -> Mapping[str, Variables]:
@@ -390,10 +369,6 @@ class Recipe(abc.ABC):
   ) -> Mapping[str, Array]:
     """{name: pictures (n, h, w, 3) in [-1, 1]} to look at while training."""
     del variables, frozen, batch, rng
-    return {}
-
-  def evaluators(self) -> Mapping[str, Evaluator]:
-    """{name: Evaluator}, run after training and by --mode=evaluate."""
     return {}
 
 

@@ -5,11 +5,12 @@ Those of L2M-GAN, or with mapped styles those of StarGAN v2.
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 
-from faceedit_jax.core import config as config_lib
+from faceedit_jax.core import options as options_lib
 from faceedit_jax.core import recipe as recipe_lib
 from faceedit_jax.models.faces import fan as fan_lib
 from faceedit_jax.models.faces import landmark_masks
@@ -19,7 +20,7 @@ from faceedit_jax.models.gan import style_encoder as encoder_lib
 from faceedit_jax.models.gan import translation_generator as generator_lib
 from faceedit_jax.models.gan import translation_unet as unet_lib
 
-STYLES = ("factored", "mapped")
+Styles = Literal["factored", "mapped"]
 GENERATORS = {
   "stargan_v2": generator_lib.TranslationGenerator,
   "unet": unet_lib.TranslationUNet,
@@ -57,39 +58,48 @@ class TranslationNets:
   starts: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
   @classmethod
-  def from_config(cls, nets, styles, domains, image_size, dtype):
+  def from_config(cls, nets, styles: Styles, domains, image_size, dtype):
     """Builds them from `nets`, for `domains` domains.
 
     Args:
       nets: sections `generator`, `style_encoder`, `discriminator`; `fan`
         where the generator has skips, `mapping_network` for mapped styles.
-      styles: one of STYLES: parted and moved (L2M-GAN), or mapped from noise
-        or references (StarGAN v2).
+      styles: see `L2MGANOptions`.
       domains: number of domains.
       image_size: side of the pictures in pixels.
       dtype: compute dtype.
 
     Raises:
-      ValueError: other styles, or skips without a net that finds masks.
+      ValueError: an unknown generator, or skips without a net that finds masks.
     """
-    if styles not in STYLES:
-      raise ValueError(
-        f"recipe.styles is {styles!r}; it must be one of "
-        + ", ".join(map(repr, STYLES))
-      )
     shared = {"image_size": image_size, "dtype": dtype}
 
-    def fields(net):
-      return config_lib.module_fields(nets[net])
+    def build(module, net, changes=(), **given):
+      section = {**nets[net], **dict(changes)}
+      return options_lib.build_net(
+        module, section, f"config.nets.{net}", **given
+      )
 
-    encoder = fields("style_encoder")
+    encoder = build(
+      encoder_lib.StyleEncoder,
+      "style_encoder",
+      {"factor_layers": 0} if styles == "mapped" else {},
+      **shared,
+      domains=domains,
+    )
     mapping, latent_dim = None, 0
     if styles == "mapped":
-      encoder["factor_layers"] = 0
-      section = fields("mapping_network")
-      latent_dim = section.pop("latent_dim")
-      mapping = mapping_lib.MappingNetwork(
-        domains=domains, style_dim=encoder["style_dim"], **section
+      section = dict(nets.mapping_network)
+      where = "config.nets.mapping_network"
+      latent_dim = options_lib.convert(
+        section.pop("latent_dim"), int, f"{where}.latent_dim"
+      )
+      mapping = options_lib.build_net(
+        mapping_lib.MappingNetwork,
+        section,
+        where,
+        domains=domains,
+        style_dim=encoder.style_dim,
       )
     kind = nets.generator.get("kind", "stargan_v2")
     if kind not in GENERATORS:
@@ -97,7 +107,7 @@ class TranslationNets:
         f"nets.generator.kind is {kind!r}; it must be one of "
         + ", ".join(map(repr, GENERATORS))
       )
-    generator = GENERATORS[kind](**shared, **fields("generator"))
+    generator = build(GENERATORS[kind], "generator", **shared)
     fan, fan_weights = None, ""
     if kind == "stargan_v2" and generator.w_hpf:
       fan_weights = nets.fan.get("weights", "") if "fan" in nets else ""
@@ -107,14 +117,15 @@ class TranslationNets:
           "no weights for the masks of the skips; give the file that `convert "
           "l2m_fan` writes (nets.fan.weights), or set w_hpf to 0"
         )
-      fan = fan_lib.FAN(dtype=dtype, **fields("fan"))
+      fan = build(fan_lib.FAN, "fan", dtype=dtype)
     built = cls(
       generator=generator,
-      style_encoder=encoder_lib.StyleEncoder(
-        **shared, domains=domains, **encoder
-      ),
-      discriminator=discriminator_lib.DomainDiscriminator(
-        **shared, domains=domains, **fields("discriminator")
+      style_encoder=encoder,
+      discriminator=build(
+        discriminator_lib.DomainDiscriminator,
+        "discriminator",
+        **shared,
+        domains=domains,
       ),
       mapping_network=mapping,
       latent_dim=latent_dim,
@@ -181,8 +192,8 @@ class TranslationNets:
     found = self.encode(variables, image, domain)
     return found if self.mapped else found.style
 
-  def draw(self, variables, frozen, image, style):
-    """Redraws pictures in styles."""
+  def generate(self, variables, frozen, image, style):
+    """The pictures in other styles."""
     masks = ()
     if self.fan is not None:
       heatmaps = self.fan.apply(frozen["fan"], image)
@@ -190,7 +201,7 @@ class TranslationNets:
     net = {"params": variables["generator"]["params"]}
     return self.generator.apply(net, image, style, *masks)
 
-  def judge(self, variables, image, domain=None):
+  def discriminate(self, variables, image, domain=None):
     """Logits of being a real picture of a domain, or (b, k) of each."""
     net = {"params": variables["discriminator"]["params"]}
     return self.discriminator.apply(net, image, domain)
