@@ -136,6 +136,9 @@ def recorded_config(workdir: pathlib.Path) -> config_lib.ConfigDict:
       math.inf if when is None else when,
     )
 
+  def steps_of(name):
+    return checkpoint.steps_in(workdir / name / "checkpoints")[-1]
+
   names = sorted(records, key=order)
   nets: dict[str, Any] = {}
   for name in names:
@@ -148,6 +151,10 @@ def recorded_config(workdir: pathlib.Path) -> config_lib.ConfigDict:
       "compute_dtype": "float32",
       "nets": nets,
       "stages": names,
-      "stage": {name: record["stage"] for name, record in records.items()},
+      "stage": {
+        # A record does not say how long the run was meant to go on.
+        name: {**record["stage"], "steps": steps_of(name)}
+        for name, record in records.items()
+      },
     }
   )
