@@ -320,6 +320,21 @@ def test_no_function_is_there_twice():
   assert not copies(trees)
 
 
+def test_the_drawing_names_every_entry():
+  drawing = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+  tree = drawing.partition("## Arrows")[0]
+  words = set(re.findall(r"^ +([\w.]+/?) ", tree, re.MULTILINE))
+  missing = []
+  for top in ("faceedit_jax", "faceedit_jax/models", "data_pipelines"):
+    for path in sorted((ROOT / top).iterdir()):
+      package = (path / "__init__.py").is_file()
+      name = f"{path.name}/" if package else path.name
+      hidden = path.name.startswith("_")
+      if (package or path.suffix == ".py") and not hidden and name not in words:
+        missing.append(f"{top}/{name}")
+  assert not missing
+
+
 def test_files_are_short():
   long = {
     str(path.relative_to(ROOT)): lines
