@@ -6,6 +6,7 @@ kept instead.
 """
 
 import copy
+import dataclasses
 import hashlib
 import json
 import pathlib
@@ -54,15 +55,12 @@ def prepare(
   Raises:
     UserError: one line.
   """
+  from data_pipelines import samplers  # noqa: PLC0415
+
   spec, folder = stage.recipe.reading_spec(), stage.directory / "readings"
-  data = stage.options["data"]
   _check_unchanged(stage)
-  source = input_pipeline.open_data(
-    {**data, "sampler": "single"},
-    stage.data_dir,
-    stage.seed,
-    data.get("split", "train"),
-  )
+  single = dataclasses.replace(stage.data, sampler=samplers.Single())
+  source = input_pipeline.open_data(single, stage.data_dir, stage.seed)
   total = len(source)
   stamp = {
     "config": _relevant(stage),
@@ -107,8 +105,8 @@ def check_recorded(stage: Stage, frozen: PyTree) -> None:
   """
   from data_pipelines import records  # noqa: PLC0415
 
-  data, names = stage.options["data"], stage.recipe.record_nets()
-  folder = stage.data_dir / data.get("folder", "") / data.get("split", "train")
+  source, names = stage.data.source, stage.recipe.record_nets()
+  folder = stage.data_dir / getattr(source, "folder", "") / source.split
   with as_user_error(f"config.stage.{stage.name}.data"):
     found = records.read_metadata(folder) if names else None
   versions = (found or {}).get("settings", {}).get("annotators", {})
@@ -125,15 +123,12 @@ def check_recorded(stage: Stage, frozen: PyTree) -> None:
 
 
 def _check_unchanged(stage: Stage) -> None:
-  from data_pipelines import transforms  # noqa: PLC0415
-
-  data = stage.options["data"]
-  changes = [n for n in (*transforms.RANDOM, "face_crop") if data.get(n)]
+  changes = stage.data.transforms.changes()
   if changes:
     raise UserError(
       f"stage {stage.name!r} reads every picture once, but "
-      f"stage.{stage.name}.data has {', '.join(changes)}, which change them; "
-      f"remove these or set stage.{stage.name}.recipe.read_once=False"
+      f"stage.{stage.name}.data.transforms has {', '.join(changes)}, which "
+      f"change them; remove these or set stage.{stage.name}.recipe.read_once=False"
     )
 
 
@@ -141,11 +136,11 @@ def _read(stage, frozen, source, done, total, title, asked_to_stop) -> bool:
   """Appends the readings from picture `done` on."""
   from data_pipelines import loader, transforms  # noqa: PLC0415
 
-  recipe, data = stage.recipe, stage.options["data"]
+  recipe, data = stage.recipe, stage.data
   spec, folder = recipe.reading_spec(), stage.directory / "readings"
   done -= done % _BATCH
   size = input_pipeline.picture_size(recipe)
-  prepare_one = transforms.from_config(data, size, ("image",))
+  prepare_one = transforms.make(data.transforms, size, ("image",))
   read = jax.jit(recipe.read)
   bar = Progress(f"{title}: readings", done, total, unit="picture")
   files = {}
@@ -156,7 +151,7 @@ def _read(stage, frozen, source, done, total, title, asked_to_stop) -> bool:
       batch_size=_BATCH,
       seed=stage.seed,
       start_step=done // _BATCH,
-      num_threads=data.get("num_threads", 8),
+      num_threads=data.loader.num_threads,
       shuffle=False,
     )
   try:
@@ -193,7 +188,7 @@ def _relevant(stage: Stage) -> dict[str, Any]:
   identity = copy.deepcopy(stage.identity)
   for name in (*stage.recipe.edit_options, "optimizer"):
     identity["stage"]["recipe"].pop(name, None)
-  identity["stage"]["data"].pop("batch_size", None)
+  identity["stage"]["data"]["loader"].pop("batch_size", None)
   return identity
 
 

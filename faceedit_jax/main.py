@@ -102,19 +102,24 @@ def prepare_data(config, stages: Sequence[str], data_dir: str) -> None:
 
   from faceedit_jax.core import distributed  # noqa: PLC0415
 
+  sections = {name: config.stage[name].data.to_dict() for name in stages}
   needed = {
-    name: config.stage[name].data
-    for name in stages
-    if config.stage[name].data.get("source") == "synthetic_heads"
+    name: data
+    for name, data in sections.items()
+    if data.get("source", {}).get("kind") == "synthetic_heads"
   }
   if not needed:
     return
   if jax.process_index() == 0:
     from data_pipelines import prepare  # noqa: PLC0415
+    from faceedit_jax import input_pipeline  # noqa: PLC0415
 
-    for name, data in needed.items():
-      with as_user_error(f"config.stage.{name}.data"):
-        prepare.ensure(data, data_dir, config.image_size)
+    for name, section in needed.items():
+      where = f"config.stage.{name}.data"
+      size = config.stage[name].get("image_size") or config.image_size
+      data = input_pipeline.build_data(section, where, size)
+      with as_user_error(where):
+        prepare.ensure(data.source, data_dir)
   distributed.barrier("data")
 
 

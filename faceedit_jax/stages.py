@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-from faceedit_jax import recipes
+from faceedit_jax import input_pipeline, recipes
 from faceedit_jax.core import checkpoint, partial_restore
 from faceedit_jax.core import config as config_lib
 from faceedit_jax.core import recipe as recipe_lib
@@ -27,8 +27,8 @@ _FREE = (
   "preview_every",
   "preview_count",
   "checkpoint_every",
-  "keep",
-  "keep_every",
+  "max_to_keep",
+  "keep_period",
   "evaluate",
 )
 # Fields of nets that say how they are computed, not what. A trained net may be
@@ -44,6 +44,7 @@ class Stage:
     name: name of the stage.
     recipe: the built recipe.
     options: the stage's section of the config.
+    data: its data section.
     seed: of parameters, noise and data order.
     directory: `<workdir>/<name>`.
     workdir: directory of all stages.
@@ -54,6 +55,7 @@ class Stage:
   name: str
   recipe: recipe_lib.Recipe
   options: Mapping[str, Any]
+  data: input_pipeline.Data
   seed: int
   directory: pathlib.Path
   workdir: pathlib.Path
@@ -118,8 +120,9 @@ def make_stage(
   """
   options = config["stage"][name].to_dict()
   image_size = options.pop("image_size", None) or config["image_size"]
-  if options["data"].get("size") is None:
-    options["data"]["size"] = image_size
+  data = input_pipeline.build_data(
+    options["data"], f"config.stage.{name}.data", image_size
+  )
   recipe_options = dict(options["recipe"])
   registered = recipe_options.pop("name")
   nets = config["nets"]
@@ -150,13 +153,15 @@ def make_stage(
     "seed": seed,
     "stage": {k: v for k, v in options.items() if k not in (*_FREE, "seed")},
   }
-  identity["stage"]["data"] = {
-    k: v for k, v in options["data"].items() if k != "num_threads"
+  loader = {
+    k: v for k, v in options["data"]["loader"].items() if k != "num_threads"
   }
+  identity["stage"]["data"] = {**options["data"], "loader": loader}
   return Stage(
     name=name,
     recipe=recipe,
     options=options,
+    data=data,
     seed=seed,
     directory=pathlib.Path(workdir).absolute() / name,
     workdir=pathlib.Path(workdir).absolute(),

@@ -133,7 +133,10 @@ def _train(stage, config, title, stop, say, held) -> bool:
   with as_user_error(f"stage {stage.name!r}"):
     mesh = sharding.make_mesh(config["mesh"])
     sharding.check_batch_divides(
-      options["data"]["batch_size"], mesh, accumulate, f"{where}.batch_size"
+      stage.data.loader.batch_size,
+      mesh,
+      accumulate,
+      f"{where}.loader.batch_size",
     )
     init = functools.partial(step_lib.init_state, recipe)
     abstract = jax.eval_shape(init, jax.random.key(0))
@@ -144,7 +147,9 @@ def _train(stage, config, title, stop, say, held) -> bool:
     held.enter_context(checkpoint.claim(stage.directory))
 
   store = checkpoint.Checkpoints(
-    stage.checkpoints, int(options.get("keep") or 3), options.get("keep_every")
+    stage.checkpoints,
+    int(options.get("max_to_keep") or 3),
+    options.get("keep_period"),
   )
   frozen = partial_restore.load_frozen(recipe, stage.workdir, place)
   start = store.latest or 0
@@ -161,7 +166,7 @@ def _train(stage, config, title, stop, say, held) -> bool:
     _with_shardings(abstract, shardings),
     frozen,
     batches_lib.abstract_batch(
-      recipe, options["data"], sharding.batch_sharding(mesh)
+      recipe, stage.data, sharding.batch_sharding(mesh)
     ),
   )
   if start < stage.steps:
@@ -219,7 +224,7 @@ def _train(stage, config, title, stop, say, held) -> bool:
   if start < stage.steps:  # a stage that hands nets on needs no data
     batches = batches_lib.train_batches(
       recipe,
-      options["data"],
+      stage.data,
       stage.data_dir,
       sharding.batch_sharding(mesh),
       stage.seed,
@@ -396,7 +401,7 @@ class _Preview:
     count = int(stage.options.get("preview_count") or 8)
     batch = batches_lib.preview_batch(
       stage.recipe,
-      stage.options["data"],
+      stage.data,
       stage.data_dir,
       stage.seed,
       count,

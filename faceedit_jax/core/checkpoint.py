@@ -162,29 +162,31 @@ class Checkpoints:
   def __init__(
     self,
     directory: str | os.PathLike,
-    keep: int = 3,
-    keep_every: int | None = None,
+    max_to_keep: int = 3,
+    keep_period: int | None = None,
   ):
     """Opens, or creates, the directory for writing.
 
     Args:
       directory: `<workdir>/<stage>/checkpoints`.
-      keep: newest checkpoints kept.
-      keep_every: also keep every multiple of this many steps for good.
+      max_to_keep: newest checkpoints kept.
+      keep_period: also keep every multiple of this many steps for good.
 
     Raises:
       WorkdirError: when the directory cannot be written to.
     """
-    if keep < 1:
-      raise WorkdirError(f"keep={keep} checkpoints, wanted at least 1")
+    if max_to_keep < 1:
+      raise WorkdirError(
+        f"max_to_keep={max_to_keep} checkpoints, wanted at least 1"
+      )
     self.directory = pathlib.Path(directory).absolute()
     if jax.process_index() == 0:
       check_writable(self.directory)
       _remove_halves(self.directory)
     policies = ocp.training.preservation_policies
-    kept = [policies.LatestN(keep)]
-    if keep_every:
-      kept.append(policies.EveryNSteps(keep_every))
+    kept = [policies.LatestN(max_to_keep)]
+    if keep_period:
+      kept.append(policies.EveryNSteps(keep_period))
     with _one_line(self.directory):
       self._orbax = ocp.training.Checkpointer(
         self.directory,

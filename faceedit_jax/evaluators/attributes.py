@@ -16,6 +16,7 @@ import numpy as np
 
 from data_pipelines import attributes as attributes_lib
 from data_pipelines import samplers, sources, transforms
+from faceedit_jax.core import options as options_lib
 from faceedit_jax.core import recipe as recipe_lib
 from faceedit_jax.evaluators import attribute_fid, attribute_table
 from faceedit_jax.evaluators import common as scoring_lib
@@ -96,10 +97,10 @@ class AttributeEvaluator:
 
   def open(self, split: str, data_dir):
     """The examples of a split, all of them."""
-    spec = dict(self.data)
-    for name in ("limit", "paired", "balanced"):
-      spec.pop(name, None)
-    return sources.open_source(spec, data_dir, split)
+    source = options_lib.build_kind(
+      sources.KINDS, self.data["source"], "evaluation.data.source"
+    )
+    return source.open(data_dir, split)
 
   def run(
     self,

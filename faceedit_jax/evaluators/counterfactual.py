@@ -19,6 +19,7 @@ import numpy as np
 
 from data_pipelines import sources
 from data_pipelines.synthetic_heads import labels as labels_lib
+from faceedit_jax.core import options as options_lib
 from faceedit_jax.evaluators import common as scoring_lib
 from faceedit_jax.faces import face_reader
 from faceedit_jax.faces import slot_regions as regions_lib
@@ -68,7 +69,9 @@ class CounterfactualEvaluator:
 
   def open(self, split: str, data_dir):
     """The examples of a split."""
-    return sources.open_source(dict(self.data), data_dir, split)
+    return options_lib.build_kind(
+      sources.KINDS, self.data["source"], "evaluation.data.source"
+    ).open(data_dir, split)
 
   def run(
     self,

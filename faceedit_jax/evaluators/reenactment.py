@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from data_pipelines import samplers, sources, transforms
+from faceedit_jax.core import options as options_lib
 from faceedit_jax.core import recipe as recipe_lib
 from faceedit_jax.evaluators import common as scoring_lib
 from faceedit_jax.evaluators import eval_nets, reenactment_table
@@ -108,12 +109,14 @@ class ReenactmentEvaluator:
 
   def open(self, data_dir):
     """The pairs: examples with `image` and `pair_image`."""
-    spec = dict(self.data) | {
-      "paired": True,
-      "pair_seed": self.pair_seed,
-      "pair_across": self.people == "other",
-    }
-    return sources.open_source(spec, data_dir, self.split)
+    source = options_lib.build_kind(
+      sources.KINDS, self.data["source"], "evaluation.data.source"
+    )
+    return samplers.PairSource(
+      source.open(data_dir, self.split),
+      self.pair_seed,
+      across=self.people == "other",
+    )
 
   def run(
     self,
@@ -189,8 +192,8 @@ class ReenactmentEvaluator:
 
   def _pictures(self, source, indices):
     """Sources and queries (n, s, s, 3) in [-1, 1]."""
-    prepare = transforms.from_config(
-      {}, self.image_size, ("image", "pair_image")
+    prepare = transforms.make(
+      transforms.Options(), self.image_size, ("image", "pair_image")
     )
     rng = samplers.generator(self.pair_seed)
     examples = [prepare(source[i], rng) for i in indices]

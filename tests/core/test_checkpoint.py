@@ -56,7 +56,7 @@ def state():
 @pytest.fixture(scope="module")
 def saved(state, tmp_path_factory):
   directory = tmp_path_factory.mktemp("saved") / "checkpoints"
-  store = checkpoint.Checkpoints(directory, keep=2)
+  store = checkpoint.Checkpoints(directory, max_to_keep=2)
   for step in (1, 2, 3):
     store.save(state.replace(step=jnp.int32(step)), record(step))
   store.close()
@@ -84,7 +84,7 @@ def test_save_survives_donation_of_the_state(tmp_path, state):
     donate_argnums=0,
   )
   now = jax.tree.map(jnp.copy, state)
-  store = checkpoint.Checkpoints(tmp_path, keep=5)
+  store = checkpoint.Checkpoints(tmp_path, max_to_keep=5)
   for step in range(4):
     store.save(now, record(step))
     now = bump(now)

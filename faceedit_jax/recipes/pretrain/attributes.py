@@ -16,10 +16,10 @@ import numpy as np
 import optax
 from flax import struct
 
-from data_pipelines import attributes as attributes_lib
 from data_pipelines import samplers, sources, transforms
 from faceedit_jax.core import config as config_lib
 from faceedit_jax.core import optim
+from faceedit_jax.core import options as options_lib
 from faceedit_jax.core import recipe as recipe_lib
 from faceedit_jax.faces import face_crops
 from faceedit_jax.models.perception import feature_resnet
@@ -213,12 +213,16 @@ class HeldOutAccuracy:
       the rest.
     """
     del frozen, scoring, quick
-    source = attributes_lib.AttributeColumns(
-      sources.open_source(dict(self.data), data_dir, self.split),
+    source = samplers.AttributeColumns(
+      options_lib.build_kind(
+        sources.KINDS, self.data["source"], "evaluation.data.source"
+      ).open(data_dir, self.split),
       recipe.attributes,
     )
     spec = tuple(recipe.batch_spec())
-    prepare = transforms.from_config({}, recipe.image_size, spec, spec)
+    prepare = transforms.make(
+      transforms.Options(), recipe.image_size, spec, spec
+    )
     read = jax.jit(recipe.reader.logits)
     made, true = [], []
     for first in range(0, len(source), _BLOCK):
