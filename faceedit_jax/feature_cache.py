@@ -128,7 +128,8 @@ def _check_unchanged(stage: Stage) -> None:
     raise UserError(
       f"stage {stage.name!r} reads every picture once, but "
       f"stage.{stage.name}.data.transforms has {', '.join(changes)}, which "
-      f"change them; remove these or set stage.{stage.name}.recipe.read_once=False"
+      f"change them; remove these or set stage.{stage.name}.recipe."
+      "read_once=False"
     )
 
 

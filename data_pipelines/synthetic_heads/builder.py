@@ -2,7 +2,7 @@
 
 For users of `tfds build` and `tfds.load`; importing this file imports
 TensorFlow, and nothing else of the library does. Reading what it wrote needs
-none: `open_source({"source": "tfds:synthetic_heads"}, ...)`.
+none: `sources.Tfds("synthetic_heads")`.
 """
 
 import dataclasses

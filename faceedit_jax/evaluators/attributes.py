@@ -98,7 +98,10 @@ class AttributeEvaluator:
   def open(self, split: str, data_dir):
     """The examples of a split, all of them."""
     source = options_lib.build_kind(
-      sources.KINDS, self.data["source"], "evaluation.data.source"
+      sources.KINDS,
+      self.data["source"],
+      "evaluation.data.source",
+      size=self.image_size,
     )
     return source.open(data_dir, split)
 

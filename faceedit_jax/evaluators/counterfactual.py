@@ -70,7 +70,10 @@ class CounterfactualEvaluator:
   def open(self, split: str, data_dir):
     """The examples of a split."""
     return options_lib.build_kind(
-      sources.KINDS, self.data["source"], "evaluation.data.source"
+      sources.KINDS,
+      self.data["source"],
+      "evaluation.data.source",
+      size=self.image_size,
     ).open(data_dir, split)
 
   def run(

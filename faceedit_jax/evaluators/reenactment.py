@@ -110,7 +110,10 @@ class ReenactmentEvaluator:
   def open(self, data_dir):
     """The pairs: examples with `image` and `pair_image`."""
     source = options_lib.build_kind(
-      sources.KINDS, self.data["source"], "evaluation.data.source"
+      sources.KINDS,
+      self.data["source"],
+      "evaluation.data.source",
+      size=self.image_size,
     )
     return samplers.PairSource(
       source.open(data_dir, self.split),

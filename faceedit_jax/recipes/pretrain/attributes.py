@@ -215,7 +215,10 @@ class HeldOutAccuracy:
     del frozen, scoring, quick
     source = samplers.AttributeColumns(
       options_lib.build_kind(
-        sources.KINDS, self.data["source"], "evaluation.data.source"
+        sources.KINDS,
+        self.data["source"],
+        "evaluation.data.source",
+        size=recipe.image_size,
       ).open(data_dir, self.split),
       recipe.attributes,
     )
