@@ -106,7 +106,7 @@ def make_annotator(
   annotate.batch = -(-BATCH // count) * count
   annotate.needs = (POINTS68,) if landmarks else ()
   # A set begun with other nets is another set.
-  fields = ",".join(sorted(stage.options["recipe"].get("recorded", ())))
+  fields = ",".join(sorted(stage.options.recipe.get("recorded", ())))
   said = f"{fields} {feature_cache.digest(frozen)} {least:g}"
   annotate.version = f"{feature_cache.RECORD} {said}"
   return annotate

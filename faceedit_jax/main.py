@@ -93,33 +93,30 @@ def run(overrides: Sequence[str]) -> int:
   return 0
 
 
-def prepare_data(config, stages: Sequence[str], data_dir: str) -> None:
+def prepare_data(config, names: Sequence[str], data_dir: str) -> None:
   """Draws the embedded data set where a stage needs it and it is not there.
 
   The first process draws; the others wait for it.
   """
   import jax  # noqa: PLC0415
 
+  from data_pipelines import prepare, sources  # noqa: PLC0415
+  from faceedit_jax import input_pipeline, stages  # noqa: PLC0415
   from faceedit_jax.core import distributed  # noqa: PLC0415
 
-  sections = {name: config.stage[name].data.to_dict() for name in stages}
-  needed = {
-    name: data
-    for name, data in sections.items()
-    if data.get("source", {}).get("kind") == "synthetic_heads"
-  }
-  if not needed:
+  found = {}
+  for name in names:
+    section, size = config.stage[name].data, stages.size_of(config, name)
+    where = f"config.stage.{name}.data"
+    data = input_pipeline.build_data(section.to_dict(), where, size)
+    if isinstance(data.source, sources.SyntheticHeads):
+      found[where] = data.source
+  if not found:
     return
   if jax.process_index() == 0:
-    from data_pipelines import prepare  # noqa: PLC0415
-    from faceedit_jax import input_pipeline  # noqa: PLC0415
-
-    for name, section in needed.items():
-      where = f"config.stage.{name}.data"
-      size = config.stage[name].get("image_size") or config.image_size
-      data = input_pipeline.build_data(section, where, size)
+    for where, source in found.items():
       with as_user_error(where):
-        prepare.ensure(data.source, data_dir)
+        prepare.ensure(source, data_dir)
   distributed.barrier("data")
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-from faceedit_jax import input_pipeline, recipes
+from faceedit_jax import input_pipeline, recipes, run_options
 from faceedit_jax.core import checkpoint, partial_restore
 from faceedit_jax.core import config as config_lib
 from faceedit_jax.core import recipe as recipe_lib
@@ -43,8 +43,9 @@ class Stage:
   Attributes:
     name: name of the stage.
     recipe: the built recipe.
-    options: the stage's section of the config.
-    data: its data section.
+    options: the stage's section of the config, typed.
+    data: its data section, typed.
+    run: the config's top, typed.
     seed: of parameters, noise and data order.
     directory: `<workdir>/<name>`.
     workdir: directory of all stages.
@@ -54,8 +55,9 @@ class Stage:
 
   name: str
   recipe: recipe_lib.Recipe
-  options: Mapping[str, Any]
+  options: run_options.StageOptions
   data: input_pipeline.Data
+  run: run_options.RunOptions
   seed: int
   directory: pathlib.Path
   workdir: pathlib.Path
@@ -68,7 +70,7 @@ class Stage:
 
   @property
   def steps(self) -> int:
-    return int(self.options["steps"])
+    return self.options.steps
 
 
 def pick_stages(config: Mapping[str, Any], only: str | None) -> list[str]:
@@ -77,11 +79,12 @@ def pick_stages(config: Mapping[str, Any], only: str | None) -> list[str]:
   Raises:
     UserError: `only` is not a stage, with the nearest name.
   """
-  names = list(config["stages"])
-  missing = [n for n in names if n not in config["stage"]]
+  run = run_options.read(config)
+  names = list(run.stages)
+  missing = [n for n in names if n not in run.stage]
   if missing:
     raise UserError(
-      f"config.stages lists {missing}, config.stage has {list(config['stage'])}"
+      f"config.stages lists {missing}, config.stage has {list(run.stage)}"
     )
   if not only:
     return names
@@ -95,7 +98,12 @@ def pick_stages(config: Mapping[str, Any], only: str | None) -> list[str]:
 
 def scoring_stages(config: Mapping[str, Any]) -> list[str]:
   """The stages of nets that only score; evaluations train them when needed."""
-  return list(config.get("scoring_stages", ()))
+  return list(run_options.read(config).scoring_stages)
+
+
+def size_of(config: Mapping[str, Any], name: str) -> int:
+  """Side of a stage's pictures: its own `image_size`, or the config's."""
+  return config["stage"][name].get("image_size") or config["image_size"]
 
 
 def make_stage(
@@ -118,15 +126,18 @@ def make_stage(
   Raises:
     UserError: one line.
   """
+  run = run_options.read(config)
   options = config["stage"][name].to_dict()
-  image_size = options.pop("image_size", None) or config["image_size"]
+  image_size = size_of(config, name)
+  stage_options = run_options.read_stage(options, name)
   data = input_pipeline.build_data(
     options["data"], f"config.stage.{name}.data", image_size
   )
+  options.pop("image_size", None)
   recipe_options = dict(options["recipe"])
   registered = recipe_options.pop("name")
   nets = config["nets"]
-  dtype = config.get("compute_dtype", "float32")
+  dtype = run.compute_dtype
   if dtype == "auto":
     dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
   recipe = recipes.build(
@@ -136,8 +147,7 @@ def make_stage(
     image_size=image_size,
     dtype=dtype,
   )
-  seed = options.get("seed")
-  seed = int(config.get("seed", 0) if seed is None else seed)
+  seed = run.seed if stage_options.seed is None else stage_options.seed
   # Nets that other stages train may change without touching this one.
   key = jax.random.key(0)
   used = set(jax.eval_shape(recipe.init, key))
@@ -160,12 +170,13 @@ def make_stage(
   return Stage(
     name=name,
     recipe=recipe,
-    options=options,
+    options=stage_options,
     data=data,
+    run=run,
     seed=seed,
     directory=pathlib.Path(workdir).absolute() / name,
     workdir=pathlib.Path(workdir).absolute(),
-    data_dir=pathlib.Path(data_dir or config.get("data_dir") or "data"),
+    data_dir=pathlib.Path(data_dir or run.data_dir),
     identity=json.loads(json.dumps(identity)),
   )
 
@@ -181,7 +192,7 @@ def check_files(stage: Stage) -> None:
     partial_restore.check_files(recipe.init_from())
     partial_restore.check_files(recipe.frozen())
   for evaluator in recipe.evaluators().values():
-    if stage.options.get("evaluate", True) and hasattr(evaluator, "scoring"):
+    if stage.options.evaluate and hasattr(evaluator, "scoring"):
       partial_restore.check_files(evaluator.scoring())
 
 

@@ -6,6 +6,7 @@ the recipe and the config.
 """
 
 import contextlib
+import dataclasses
 import functools
 import pathlib
 import signal
@@ -81,12 +82,12 @@ def run(
     if mode == "evaluate":
       for name in stages_lib.scoring_stages(config):
         built = stages_lib.make_stage(config, name, workdir, data_dir)
-        if not train_stage(built, config, f"{name} (scoring)", stop):
+        if not train_stage(built, f"{name} (scoring)", stop):
           return False
     for name, built in zip(names, wanted, strict=True):
       at = f"{order.index(name) + 1}/{len(order)}" if name in order else "extra"
       if mode == "train":
-        if not train_stage(built, config, f"{name} ({at})", stop):
+        if not train_stage(built, f"{name} ({at})", stop):
           return False
         continue
       with stop.at_once():
@@ -97,14 +98,11 @@ def run(
   return True
 
 
-def train_stage(
-  stage: Stage, config: Mapping[str, Any], title: str, stop: "_StopRequest"
-) -> bool:
+def train_stage(stage: Stage, title: str, stop: "_StopRequest") -> bool:
   """Trains one stage from its newest checkpoint, or from the start.
 
   Args:
     stage: from `stages.make_stage`.
-    config: the whole config, for the mesh and the record of the run.
     title: shown by the progress bar.
 
   Returns:
@@ -120,18 +118,18 @@ def train_stage(
     say(f"{title}: finished at step {done}")
     return True
   with contextlib.ExitStack() as held:
-    return _train(stage, config, title, stop, say, held)
+    return _train(stage, title, stop, say, held)
 
 
-def _train(stage, config, title, stop, say, held) -> bool:
+def _train(stage, title, stop, say, held) -> bool:
   """`train_stage` of a stage that is not finished; `held` holds its folder."""
   options, recipe, first = stage.options, stage.recipe, jax.process_index() == 0
 
   # Mesh and shardings.
-  accumulate = int(options.get("accumulate", 1) or 1)
+  accumulate = options.accumulate
   where = f"config.stage.{stage.name}.data"
   with as_user_error(f"stage {stage.name!r}"):
-    mesh = sharding.make_mesh(config["mesh"])
+    mesh = sharding.make_mesh(dataclasses.asdict(stage.run.mesh))
     sharding.check_batch_divides(
       stage.data.loader.batch_size,
       mesh,
@@ -147,9 +145,7 @@ def _train(stage, config, title, stop, say, held) -> bool:
     held.enter_context(checkpoint.claim(stage.directory))
 
   store = checkpoint.Checkpoints(
-    stage.checkpoints,
-    int(options.get("max_to_keep") or 3),
-    options.get("keep_period"),
+    stage.checkpoints, options.max_to_keep, options.keep_period
   )
   frozen = partial_restore.load_frozen(recipe, stage.workdir, place)
   start = store.latest or 0
@@ -215,9 +211,7 @@ def _train(stage, config, title, stop, say, held) -> bool:
     readings = readings_lib.load(stage)
 
   # Data and outputs.
-  writer = Writer(
-    stage.directory, config.get("tensorboard", True), start, enabled=first
-  )
+  writer = Writer(stage.directory, stage.run.tensorboard, start, enabled=first)
   if not start:
     writer.write_hparams(stage.identity)
   batches = None
@@ -266,7 +260,7 @@ def _train(stage, config, title, stop, say, held) -> bool:
   if loop.stopped or stop.asked:
     say(f"{title}: finished and stopped before what comes next")
     return False
-  if options.get("evaluate", True) and recipe.evaluators():
+  if options.evaluate and recipe.evaluators():
     ema = partial_restore.main_ema(recipe)
     variables = distributed.to_local(state_lib.view(state, ema or None), mesh)
     frozen = distributed.to_local(frozen, mesh)
@@ -298,9 +292,8 @@ class _Loop:
   def run(self, start, stop, writer, bar, record) -> int:
     """Runs until the last step or a request to stop; returns steps done."""
     options, total = self._stage.options, self._stage.steps
-    log_every = _every(options, "log_every", 100)
-    preview_every = _every(options, "preview_every", 0)
-    save_every = _every(options, "checkpoint_every", 1000)
+    log_every, preview_every = options.log_every, options.preview_every
+    save_every = options.checkpoint_every
     waiting: tuple[int, dict] | None = None
     done = start
     if not total:  # nets of others, handed on as they are
@@ -398,7 +391,7 @@ class _Preview:
   def __init__(
     self, stage: Stage, mesh: jax.sharding.Mesh, readings: batches_lib.Readings
   ):
-    count = int(stage.options.get("preview_count") or 8)
+    count = stage.options.preview_count
     batch = batches_lib.preview_batch(
       stage.recipe,
       stage.data,
@@ -433,11 +426,6 @@ class _Preview:
     """The pictures, {name: (N, H, W, C)}, on this process's first device."""
     rows = self._jitted(state, frozen, self._batch)
     return {k: v.addressable_data(0) for k, v in rows.items()}
-
-
-def _every(options: Mapping[str, Any], name: str, default: int) -> int:
-  value = options.get(name, default)
-  return int(value or 0)
 
 
 def _record(

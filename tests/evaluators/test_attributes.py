@@ -128,7 +128,7 @@ class Editor:
 
 def evaluator(**more):
   settings = dict(
-    data=dict(source="array_record", folder="set", limit=1),
+    data=dict(source=dict(kind="array_record", folder="set")),
     attributes=EDITED,
     reads=EDITED,
     reader=Reader(),
@@ -384,7 +384,9 @@ def test_outputs_of_one_picture_have_noise_of_their_own(data_dir, inception):
 
 def options(**more):
   config = config_lib.load("configs/difffae.py")
-  section = dict(data=dict(source="array_record", folder="set"), **more)
+  section = dict(
+    data=dict(source=dict(kind="array_record", folder="set")), **more
+  )
   nets = config.nets.to_dict()
   nets["classifier"] = dict(stages=(1, 1), width=4, input_size=32, reach=6.0)
   return config_lib.from_dict(section), config_lib.from_dict(nets)

@@ -133,7 +133,7 @@ def judges(tmp_path_factory):
 
 def evaluator(**more):
   settings = dict(
-    data=dict(source="array_record", folder="faces", sampler="pairs", pairs=9),
+    data=dict(source=dict(kind="array_record", folder="faces")),
     reader=Reader(),
     code_shapes={},
     image_size=SIDE,
@@ -445,7 +445,7 @@ def test_the_papers_variants_are_scored_so():
   made = evaluators_registry.from_config(options(), READER, {}, 256)
   assert isinstance(made, reenactment.ReenactmentEvaluator)
   assert (made.split, made.people, made.pairs) == ("test", "same", 5000)
-  assert made.data["folder"] == "voxceleb1" and made.scoring() == {}
+  assert made.data["source"]["folder"] == "voxceleb1" and made.scoring() == {}
   assert made.estimator_name == "DECA"
 
 

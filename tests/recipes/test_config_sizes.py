@@ -6,6 +6,7 @@ import jax
 import pytest
 
 from configs import difffae as config_module
+from configs import difffae_embedded
 from faceedit_jax import recipes, stages
 from faceedit_jax.core import config as config_lib
 from faceedit_jax.core import step as step_lib
@@ -43,15 +44,16 @@ def test_a_missing_option_is_named():
     build(config, "denoiser")
 
 
-@pytest.mark.parametrize("variant", [*config_module.STEPS, "smoke"])
+@pytest.mark.parametrize("variant", [*difffae_embedded.STEPS, "smoke"])
 def test_as_many_classes_as_people_are_read(variant):
   config = config_lib.load(f"configs/difffae.py:{variant}")
   for name in ("identity", "score_identity"):
     stage = config.stage[name]
-    drawn = stage.data.identities * stage.data.frames
-    read = stage.data.limit or drawn
+    source = stage.data.source
+    drawn = source.identities * source.frames
+    read = stage.data.loader.limit or drawn
     assert read <= drawn
-    assert read == stage.recipe.identities * stage.data.frames
+    assert read == stage.recipe.identities * source.frames
 
 
 @pytest.mark.parametrize("size", [256, 512])
@@ -102,7 +104,7 @@ def test_paper_settings(variant):
   config = config_lib.load(f"configs/difffae.py:voxceleb{variant}")
   nets, denoiser = config.nets, config.stage.denoiser
   size = int(variant[:3])
-  assert (config.image_size, denoiser.data.size) == (size, size)
+  assert config.image_size == size
   encoder, unet = nets.region_encoder, nets.unet
   assert (encoder.channels, encoder.mult) == (64, (1, 1, 2, 4))
   assert (encoder.res_blocks, encoder.out_channels) == (2, 192)
@@ -110,8 +112,8 @@ def test_paper_settings(variant):
   assert (unet.res_blocks, unet.heads, unet.in_channels) == (2, 8, 8)
   # Of 32, 16, 8 and 4 pixels a side at 256.
   assert unet.attention_levels == (0, 1, 2)
-  assert (denoiser.steps, denoiser.data.batch_size) == (100_000, 16)
-  assert denoiser.data.sampler == "pairs"
+  assert (denoiser.steps, denoiser.data.loader.batch_size) == (100_000, 16)
+  assert denoiser.data.sampler.kind == "pairs"
   recipe = denoiser.recipe
   assert (recipe.optimizer.kind, recipe.optimizer.lr) == ("adam", 1e-4)
   assert recipe.optimizer.schedule == "constant"

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from configs import l2m_gan as config_module
+from configs import l2m_gan_embedded
 from data_pipelines import records
 from faceedit_jax import recipes, stages, train
 from faceedit_jax.core import config as config_lib
@@ -385,7 +386,7 @@ def data(tmp_path):
       }
       for _ in range(24)
     ],
-    settings={"attribute_names": list(config_module.ATTRIBUTES)},
+    settings={"attribute_names": list(l2m_gan_embedded.ATTRIBUTES)},
   )
   return tmp_path / "data"
 
@@ -394,9 +395,7 @@ def test_resumed_in_the_midst_it_ends_the_same(tmp_path, data):
   config = small_config(
     "stages=('gan',)",
     "tensorboard=False",
-    "stage.gan.data.source=array_record",
-    "stage.gan.data.folder=tiny",
-    f"stage.gan.data.size={SIZE}",
+    "stage.gan.data.source.folder=tiny",
     "stage.gan.evaluate=False",
     "stage.gan.recipe.perceptual=none",
     # One program to compile.

@@ -22,20 +22,16 @@ def config(tmp_path):
         path = tmp_path / "faces" / split / domain / f"{i}.png"
         images.write_image(path, np.full((24, 20, 3), shade + i, np.uint8))
   loaded = config_lib.load("configs/l2m_gan.py:folders=hat")
-  sizes = [f"stage.{stage}.data.size={SIZE}" for stage in loaded.stage]
-  sizes += [
-    f"stage.{stage}.recipe.evaluation.data.size={SIZE}"
-    for stage in loaded.stage
-  ]
-  return config_lib.override(loaded, [f"image_size={SIZE}", *sizes])
+  return config_lib.override(loaded, [f"image_size={SIZE}"])
 
 
 def first_batch(config, name, tmp_path):
   """The stage's recipe and its first batch; the bright pictures have hats."""
-  recipe = stages.make_stage(config, name, tmp_path / "run").recipe
+  stage = stages.make_stage(config, name, tmp_path / "run")
+  recipe = stage.recipe
   device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
   made = input_pipeline.train_batches(
-    recipe, config.stage[name].data, tmp_path, device, 0, 0, "data"
+    recipe, stage.data, tmp_path, device, 0, 0, "data"
   )
   batch = jax.device_get(next(made))
   made.close()
