@@ -38,7 +38,7 @@ def stage(recorded=("level",)):
   return types.SimpleNamespace(
     name="last",
     recipe=Recipe(),
-    options={"recipe": {"recorded": recorded}},
+    options=types.SimpleNamespace(recipe={"recorded": recorded}),
     workdir="work",
     data_dir="data",
   )
