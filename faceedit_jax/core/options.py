@@ -20,6 +20,9 @@ T = TypeVar("T")
 
 # Linen gives every module these two fields; no config names them.
 _LINEN = ("parent", "name")
+# A net's section may say, beside the fields of its module, which of several
+# nets it is, and the file that it comes from.
+_NO_FIELDS = ("kind", "weights")
 
 
 def build(
@@ -102,6 +105,31 @@ def build_kind(
   fields = {field.name for field in dataclasses.fields(kinds[kind])}
   known = {k: v for k, v in fallbacks.items() if k in fields}
   return build(kinds[kind], {**known, **section}, where)
+
+
+def build_net(
+  cls: type[T], section: Mapping[str, Any], where: str, **given: Any
+) -> T:
+  """Builds a Linen module from its section of a config's `nets`.
+
+  Args:
+    cls: Linen module.
+    section: {field: value}; `kind` and `weights` are nothing of the module's.
+    where: the section's place in the config, for errors ("config.nets.unet").
+    **given: fields that the program supplies; a section must not have them.
+
+  Returns:
+    The module.
+
+  Raises:
+    UserError: as of `build`.
+  """
+  return build(cls, net_fields(section), where, **given)
+
+
+def net_fields(section: Mapping[str, Any]) -> dict[str, Any]:
+  """A net's section without what is no field of its module."""
+  return {k: v for k, v in dict(section).items() if k not in _NO_FIELDS}
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -79,6 +79,16 @@ def test_a_missing_key_is_named():
     options.build(Options, {}, "config.x")
 
 
+def test_a_nets_section_says_more_than_its_module():
+  section = {"features": 3, "kind": "plain", "weights": "x.safetensors"}
+  made = options.build_net(nn.Dense, section, "config.nets.x")
+  assert made == nn.Dense(3)
+  with pytest.raises(UserError, match="nets.x has no key 'feature'; .*'feat"):
+    options.build_net(nn.Dense, {"feature": 3}, "config.nets.x")
+  with pytest.raises(UserError, match="nets.x.features is 'a', wanted a whole"):
+    options.build_net(nn.Dense, {"features": "a"}, "config.nets.x")
+
+
 def test_modules_are_built_too_and_given_fields_cannot_be_set():
   made = options.build(nn.Dense, {"features": 3}, "nets.x", use_bias=False)
   assert made.features == 3 and not made.use_bias
