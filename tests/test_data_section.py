@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 from data_pipelines import records, samplers, sources, transforms
-from faceedit_jax import input_pipeline
+from faceedit_jax import input_pipeline, stages
+from faceedit_jax.core import config as config_lib
 from faceedit_jax.core.errors import UserError
+from tests import toy_config
 
 WHERE = "config.stage.gan.data"
 
@@ -107,6 +109,33 @@ def test_what_does_not_fit_is_one_line(parts, message):
     input_pipeline.build_data(section(**parts), WHERE, 32)
   assert "\n" not in str(caught.value)
   assert str(caught.value).startswith(WHERE)
+
+
+@pytest.mark.parametrize(
+  "key, message",
+  [
+    ("source.foldr", "source.folder"),
+    ("sampler.knd", "sampler.kind"),
+    ("loader.batch_siz", "loader.batch_size"),
+    ("transform.flip", "transforms.flip"),
+  ],
+)
+def test_a_misspelt_override_is_one_line(key, message):
+  config = toy_config.get_config("gan")
+  config.stage.gan.data.transforms = {"flip": 0.5}
+  with pytest.raises(UserError, match="Did you mean") as caught:
+    config_lib.override(config, [f"stage.gan.data.{key}=1"])
+  assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_stage_refuses_what_its_config_file_misspells(tmp_path):
+  config = config_lib.from_dict(toy_config.get_config("gan"))
+  section = config.to_dict()
+  section["stage"]["gan"]["data"]["loader"]["num_thread"] = 2
+  with pytest.raises(
+    UserError, match="gan.data.loader has no key 'num_thread'"
+  ):
+    stages.make_stage(config_lib.from_dict(section), "gan", tmp_path)
 
 
 def test_the_limit_comes_before_the_sampler(tmp_path):
