@@ -27,8 +27,8 @@ def run(name, image_size, nets, stages, stage, **more):
     image_size=image_size,
     nets=nets,
     stages=stages,
-    # Second nets, trained with another seed, that only score edits.
-    scoring_stages=(),
+    # Second nets, trained with another seed, that only evaluate edits.
+    eval_stages=(),
     stage=stage,
   )
   out.update(more)

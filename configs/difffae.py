@@ -52,9 +52,9 @@ ones (`timesteps`; latent diffusion: all alike), since its two sampling steps
 are late ones.
 The denoiser's attention has heads of 32 features (paper: 40), hence one at this
 width.
-The slots are led to their regions by the pictures' 3D reading and colours, in
-pre-training and after it (`layout`; paper: they find them unaided). No labelled
-region is used.
+A loss pulls the slot masks towards regions that the pictures' 3D reading and
+colours suggest, in pre-training and after it (`region_prior_weight`; paper:
+slots find their regions unaided). No labelled region is used.
 The perceptual loss reads our own estimator's features (paper: LPIPS), since no
 LPIPS weights ship with the library.
 The default trains all nets but the region encoder with Muon (paper: Adam), for

@@ -26,8 +26,8 @@ STEPS = {
     first_stage=220,
     region_encoder=200,
     denoiser=680,
-    score_estimator=1500,
-    score_identity=500,
+    eval_estimator=1500,
+    eval_identity=500,
   ),
   "long": dict(
     estimator=16000,
@@ -35,8 +35,8 @@ STEPS = {
     first_stage=5000,
     region_encoder=1600,
     denoiser=14000,
-    score_estimator=16000,
-    score_identity=2000,
+    eval_estimator=16000,
+    eval_identity=2000,
   ),
   "synthetic128": dict(
     estimator=12800,
@@ -44,8 +44,8 @@ STEPS = {
     first_stage=6000,
     region_encoder=6000,
     denoiser=12000,
-    score_estimator=12800,
-    score_identity=4800,
+    eval_estimator=12800,
+    eval_identity=4800,
   ),
 }
 
@@ -60,7 +60,7 @@ def shrink(paper, variant):
 
   Returns:
     The config: the paper's nets, stages and recipes, and two stages more, of
-    second nets, trained with another seed, that only score edits.
+    second nets, trained with another seed, that only evaluate edits.
   """
   config = copy.deepcopy(paper)
   large = variant == "synthetic128"
@@ -68,7 +68,7 @@ def shrink(paper, variant):
   config.update(
     image_size=size,
     compute_dtype="bfloat16" if large else "float32",
-    scoring_stages=("score_estimator", "score_identity"),
+    eval_stages=("eval_estimator", "eval_identity"),
   )
   shrink_nets(config["nets"], variant)
   shrink_stages(config["stage"], variant, size)
@@ -143,8 +143,8 @@ def shrink_stages(stages, variant, size):
   # of 5 the default read poses 6.1 degrees off instead of 7.6 (1,350 steps, 512
   # unseen pictures, one training each).
   reading["recipe"].update(points_weight=15.0 if short else 5.0)
-  stages["score_estimator"] = dict(copy.deepcopy(reading), seed=0)
-  for name, seed in (("identity", 0), ("score_identity", 1)):
+  stages["eval_estimator"] = dict(copy.deepcopy(reading), seed=0)
+  for name, seed in (("identity", 0), ("eval_identity", 1)):
     stages[name] = small_identity_stage(world, counts[name], seed)
   sizes = dict(first_stage=8, region_encoder=16, denoiser=16 if large else 8)
   for name, batch_size in sizes.items():
@@ -164,9 +164,9 @@ def shrink_stages(stages, variant, size):
     )
 
   rate("estimator", 2e-3, 100)
-  rate("score_estimator", 2e-3, 100)
+  rate("eval_estimator", 2e-3, 100)
   rate("identity", 1e-3, 50)
-  rate("score_identity", 1e-3, 50)
+  rate("eval_identity", 1e-3, 50)
   rate("first_stage", 1e-3, 50, b2=0.99)
   rate("region_encoder", 1e-3, 100, kind="adam")
   rate("denoiser", 3e-3 if short else 7e-4, 100)
@@ -179,7 +179,7 @@ def shrink_stages(stages, variant, size):
   )
   stages["region_encoder"]["recipe"].update(
     ema_decay=0.995,
-    layout=0.1,
+    region_prior_weight=0.1,
     slot_names=(),  # read from labelled regions
   )
   power = 3.0 if short else 1.0
@@ -190,7 +190,7 @@ def shrink_stages(stages, variant, size):
     # 16.66).
     timesteps=dict(antithetic=power != 1, power=power),
     prediction="v",
-    layout=0.1,
+    region_prior_weight=0.1,
     latent_scale=0.0,
     read_once=True,
     recorded=(),
@@ -198,7 +198,9 @@ def shrink_stages(stages, variant, size):
     sampling_steps=2,
     ddim_spacing="trailing",
     camera_from="source",
-    evaluation=dict(pairs=256, swaps=64, data=dict(source=dict(world))),
+  )
+  stages["denoiser"]["evaluators"] = dict(
+    counterfactual=dict(kind="counterfactual", pairs=256, swaps=64)
   )
 
 
@@ -242,17 +244,14 @@ def smoke(config):
         eval_swaps=2,
       )
     constant_rates(part["recipe"])
-    if name in ("identity", "score_identity"):
+    if name in ("identity", "eval_identity"):
       part["recipe"]["identities"] = 4
   stages = config["stage"]
   stages["first_stage"]["recipe"]["adversarial_start"] = 1
-  recipe = stages["denoiser"]["recipe"]
-  recipe["sampling_steps"] = 2
-  recipe["evaluation"].update(
-    pairs=2,
-    swaps=2,
-    data=dict(source=dict(stages["denoiser"]["data"]["source"])),
-  )
+  denoiser = stages["denoiser"]
+  denoiser["recipe"]["sampling_steps"] = 2
+  if "counterfactual" in denoiser["evaluators"]:
+    denoiser["evaluators"]["counterfactual"].update(pairs=2, swaps=2)
   return config
 
 
@@ -262,7 +261,6 @@ def smoke_paper(config):
   Args:
     config: the paper's setting at 64 px; changed.
   """
-  evaluation = config["stage"]["denoiser"]["recipe"]["evaluation"]
   config = smoke(config)
   config.update(compute_dtype="float32")
   nets, stages = config["nets"], config["stage"]
@@ -289,10 +287,8 @@ def smoke_paper(config):
   stages["locator"].update(steps=150, log_every=50)
   stages["locator"]["recipe"]["optimizer"]["lr"] = 1e-2
   del stages["locator"]["image_size"]
-  evaluation.pop("swaps")
-  evaluation.update(
+  stages["denoiser"]["evaluators"]["reenactment"].update(
     pairs=8,
-    data=dict(source=dict(stages["denoiser"]["data"]["source"])),
     weights=dict(
       inception="rehearsal/weights/inception.safetensors",
       face="rehearsal/weights/deep3d.safetensors",

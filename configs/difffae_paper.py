@@ -281,7 +281,7 @@ def region_encoder():
       name="region_encoder",
       optimizer=optimizer(1e-4),
       ema_decay=0.9999,
-      layout=0.0,
+      region_prior_weight=0.0,
       # No labelled regions: a guess until the previews `slot_0` and so on show
       # the truth; then say it in the denoiser's `slot_names`.
       slot_names=("face", "hair", "clothes", "background"),
@@ -293,7 +293,6 @@ def region_encoder():
 
 def denoiser(published):
   """The denoiser: appendix table 5."""
-  pictures = voxceleb(16, "pairs")
   return voxceleb_stage(
     dict(
       name="difffae",
@@ -302,7 +301,7 @@ def denoiser(published):
       timesteps=dict(antithetic=False, power=1.0),
       prediction="eps",
       consistency_weight=0.1,
-      layout=0.0,
+      region_prior_weight=0.0,
       source_condition="slots",
       identity_token=True,
       slot_names=(),  # as counted by region_encoder
@@ -316,27 +315,26 @@ def denoiser(published):
       sampling_steps=50,
       ddim_spacing="ldm",
       camera_from="query",
-      evaluation=evaluation(pictures["source"], published),
     ),
-    pictures,
+    voxceleb(16, "pairs"),
     100_000,
     evaluate=True,
+    evaluators=evaluators(published),
   )
 
 
-def evaluation(source, published):
+def evaluators(published):
   """Table 1, on pairs of held-out people: true outcomes exist for no real set.
 
   Open in the paper: how many pairs, and every tool.
   """
-  return dict(
+  reenactment = dict(
     kind="reenactment",
-    data=dict(source=dict(source)),
     split="test",
     pairs=5000,
     pair_seed=0,
     people="same",
-    # Files of the published nets that score; "" leaves their columns out.
+    # Files of the published nets that measure; "" leaves their columns out.
     weights=dict(inception="", face="", identity=""),
     standard_points="",  # similarity_Lm3D_all.mat, for `face`
     readers="frozen",
@@ -345,3 +343,4 @@ def evaluation(source, published):
     fid_rule="pytorch-fid",
     fid_reference="",
   )
+  return dict(reenactment=reenactment)

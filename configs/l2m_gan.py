@@ -3,8 +3,8 @@ r"""L2M-GAN: edits of attributes (a smile, glasses, bangs) by latent codes.
     python -m faceedit_jax.main --config=configs/l2m_gan.py \
       --workdir=runs/l2m_gan
 
-trains and scores the embedded default: synthetic heads at 64 px, one model for
-Smiling, Eyeglasses and Bangs. After it
+trains and evaluates the embedded default: synthetic heads at 64 px, one model
+for Smiling, Eyeglasses and Bangs. After it
 
     python -m faceedit_jax.edit --workdir=runs/l2m_gan --source=face.png \
       --aligned --attribute=+Smiling --output=out.png
@@ -55,7 +55,7 @@ the paper's setting of `configs/l2m_gan_paper.py`), all for a training so short:
   discriminator learns which side of each attribute real pictures are on, alone
                 at first (`labels`, `generator_start`; Reed et al. 2016)
   losses        cycle 5, style 1, r1 0.1 to 0.3, perceptual 0.2 in our own
-                identity net; `stay` 5, the mean change of all pixels
+                identity net; `pixel_l1` 5, the mean change of all pixels
   targets       one in five is what the picture has (published: half)
   optimiser     Muon (published: Adam)
 """

@@ -13,7 +13,12 @@ from configs.common import (
   small_identity_stage,
   stage,
 )
-from configs.l2m_gan_paper import FILES, STARGAN_V2, to_stargan_v2
+from configs.l2m_gan_paper import (
+  HELD_OUT,
+  STARGAN_V2,
+  edits_by_attribute,
+  to_stargan_v2,
+)
 
 ATTRIBUTES = ("Smiling", "Eyeglasses", "Bangs")
 
@@ -22,15 +27,15 @@ STEPS = {
     identity=350,
     labels=2000,
     gan=4000,
-    score_attributes=2000,
-    score_identity=500,
+    eval_attributes=2000,
+    eval_identity=500,
   ),
   "long": dict(
     identity=600,
     labels=3000,
     gan=12000,
-    score_attributes=4000,
-    score_identity=1500,
+    eval_attributes=4000,
+    eval_identity=1500,
   ),
 }
 STEPS["long_no_orthogonality"] = STEPS["long"]
@@ -44,7 +49,7 @@ EMBEDDED = dict(
   style=1.0,  # published: 2, or 1 (OFFICIAL)
   perceptual=0.2,  # published: 2, or 1; of another net's features
   orthogonality=1.0,
-  stay=5.0,  # not published
+  pixel_l1=5.0,  # not published
   labels=1.0,  # not published
 )
 
@@ -67,25 +72,25 @@ def shrink(paper, variant):
     seed=0,
     image_size=64,
     stages=("identity", "gan"),
-    # Nets, trained apart from the others, that only score edits.
-    scoring_stages=("score_attributes", "score_identity"),
+    # Nets, trained apart from the others, that only evaluate edits.
+    eval_stages=("eval_attributes", "eval_identity"),
   )
   shrink_nets(config["nets"])
   counts, stages = STEPS[variant], config["stage"]
   shrink_gan(stages["gan"], world, counts)
-  for name, seed in (("identity", 0), ("score_identity", 1)):
+  for name, seed in (("identity", 0), ("eval_identity", 1)):
     stages[name] = small_identity_stage(world, counts[name], seed, 2)
     stages[name]["recipe"]["optimizer"]["kind"] = "muon"
   # A set of its own: a smile at 64 px takes more people to learn than an edit.
   people = dict(
     world,
-    folder=f"{world['folder']}_scoring",
+    folder=f"{world['folder']}_eval",
     identities=4000 if variant.startswith("long") else 2000,
     edited_attributes=(),
     eval_edits=0,
   )
-  stages["score_attributes"] = classifier_stage(
-    people, counts["score_attributes"]
+  stages["eval_attributes"] = classifier_stage(
+    people, counts["eval_attributes"]
   )
   recipe = stages["gan"]["recipe"]
   if variant == "long_no_orthogonality":
@@ -150,6 +155,7 @@ def shrink_gan(part, world, counts):
     steps=steps,
     preview_every=500,
     checkpoint_every=500,
+    evaluators=edits_by_attribute("attributes", ATTRIBUTES),
   )
   del part["keep_period"]
   recipe = part["recipe"]
@@ -168,17 +174,11 @@ def shrink_gan(part, world, counts):
     generator_start=labels,
     ema_warms_up=True,
     alignment="synthetic_heads",
-    evaluation=dict(
-      data=dict(source=dict(world)),
-      split="attributes",
-      edits=0,
-      weights=dict(FILES),
-    ),
   )
 
 
 def classifier_stage(people, steps):
-  """The stage of the net that only scores, on more people."""
+  """The stage of the net that only evaluates, on more people."""
   return stage(
     dict(
       name="attributes",
@@ -186,7 +186,6 @@ def classifier_stage(people, steps):
       optimizer=optimizer(3e-3, steps, 50, kind="muon"),
       ema_decay=0.99,
       jitter=0.04,
-      evaluation=dict(split="test", data=dict(source=dict(people))),
     ),
     data(
       people,
@@ -197,6 +196,7 @@ def classifier_stage(people, steps):
       num_threads=2,
     ),
     steps,
+    evaluators=HELD_OUT,
   )
 
 
@@ -214,19 +214,16 @@ def smoke(config):
     part["data"]["loader"]["batch_size"] = 8
     recipe = part["recipe"]
     constant_rates(recipe)
-    if name in ("identity", "score_identity"):
+    if name in ("identity", "eval_identity"):
       recipe["identities"] = 4
     if name == "gan":
       recipe.update(generator_start=1)
-    if "evaluation" in recipe:
-      pictures = recipe["evaluation"]["data"]
-      pictures["source"] = small(pictures["source"])
   return config
 
 
 def small(source):
   """The smallest set that has both sides of every attribute."""
-  own = "_scoring" if source["folder"].endswith("_scoring") else ""
+  own = "_eval" if source["folder"].endswith("_eval") else ""
   return dict(
     source,
     folder=f"synthetic_heads_smoke_attributes{own}",

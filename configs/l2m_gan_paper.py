@@ -33,8 +33,10 @@ STARGAN_V2 = dict(
   style=1.0,
   r1=1.0,
 )  # and diversity, see `to_stargan_v2`
-# Files in place of nets that only score, and those of FID.
+# Files in place of nets that only evaluate, and those of FID.
 FILES = dict(classifier="", identity="", inception="", inception_torchvision="")
+# Evaluates a classifier of attributes.
+HELD_OUT = dict(held_out=dict(kind="attribute_accuracy", split="test"))
 
 # How pictures are changed at random.
 CROPS = dict(
@@ -57,8 +59,8 @@ def celeba_hq(variant):
     # As its files are read.
     config["nets"]["style_encoder"]["factor_layers"] = 0
     # StarGAN v2 draws ten styles for each picture.
-    evaluation = config["stage"]["gan"]["recipe"]["evaluation"]
-    evaluation["fid"] = dict(outputs=10)
+    evaluators = config["stage"]["gan"]["evaluators"]
+    evaluators["attributes"]["fid"]["outputs"] = 10
     return config
   terms = OFFICIAL if variant.endswith("_official") else UNOFFICIAL
   return paper(attributes, pictures, READS, terms)
@@ -76,7 +78,7 @@ def paper(attributes, pictures, reads, terms, weights="weights"):
   Args:
     attributes: names of what is edited.
     pictures: the source.
-    reads: names of what is scored.
+    reads: names of what is read in edits.
     terms: weights of the losses.
     weights: folder of converted files.
   """
@@ -87,10 +89,10 @@ def paper(attributes, pictures, reads, terms, weights="weights"):
     ("gan",),
     dict(
       gan=gan_stage(attributes, pictures, reads, terms, weights),
-      score_attributes=classifier_stage(pictures, reads),
+      eval_attributes=classifier_stage(pictures, reads),
     ),
     seed=777,
-    scoring_stages=("score_attributes",),
+    eval_stages=("eval_attributes",),
   )
 
 
@@ -108,7 +110,7 @@ def nets(weights):
       input_size=256,
     ),
     features=dict(weights=f"{weights}/resnet18.safetensors"),
-    # These two only score.
+    # These two only evaluate.
     identity=arcface(),
     classifier=dict(stages=(2, 2, 2, 2), width=64),
   )
@@ -132,19 +134,6 @@ def gan_stage(attributes, pictures, reads, terms, weights):
     ema_decay=0.999,
     ema_warms_up=False,
     alignment="celeba_hq",
-    evaluation=dict(
-      data=dict(source=dict(pictures)),
-      split="test",
-      edits=0,
-      reads=reads,
-      counterfactuals=False,
-      weights=dict(
-        FILES,
-        identity=f"{weights}/arcface.safetensors",
-        inception_torchvision=f"{weights}/inception_torchvision.safetensors",
-      ),
-      fid=dict(outputs=1),
-    ),
   )
   return stage(
     recipe,
@@ -158,11 +147,18 @@ def gan_stage(attributes, pictures, reads, terms, weights):
     preview_every=1000,
     checkpoint_every=5000,
     keep_period=10_000,
+    evaluators=edits_by_attribute(
+      split="test",
+      reads=reads,
+      counterfactuals=False,
+      identity=f"{weights}/arcface.safetensors",
+      inception_torchvision=f"{weights}/inception_torchvision.safetensors",
+    ),
   )
 
 
 def classifier_stage(pictures, reads):
-  """The stage of the net that only scores."""
+  """The stage of the net that only evaluates."""
   steps = 10_000
   return stage(
     dict(
@@ -171,11 +167,32 @@ def classifier_stage(pictures, reads):
       optimizer=optimizer(1e-3, steps, 500),
       ema_decay=0.999,
       jitter=0.02,
-      evaluation=dict(split="test", data=dict(source=dict(pictures))),
     ),
     data(pictures, 64, dict(kind="attributes", attributes=reads), CROPS),
     steps,
+    evaluators=HELD_OUT,
   )
+
+
+def edits_by_attribute(split, reads, counterfactuals=True, **files):
+  """The evaluator of attribute edits.
+
+  Args:
+    split: of the pictures that are edited.
+    reads: names of what the classifier reads.
+    counterfactuals: whether the split holds true outcomes.
+    **files: of FILES, in place of "".
+  """
+  evaluator = dict(
+    kind="attributes",
+    split=split,
+    edits=0,  # all
+    reads=reads,
+    counterfactuals=counterfactuals,
+    weights=dict(FILES, **files),
+    fid=dict(true_split="train", edit_split="test", pictures=0, outputs=1),
+  )
+  return dict(attributes=evaluator)
 
 
 def to_stargan_v2(config, width=512):

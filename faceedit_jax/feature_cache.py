@@ -18,7 +18,8 @@ import jax
 import numpy as np
 
 from faceedit_jax import input_pipeline
-from faceedit_jax.core import checkpoint
+from faceedit_jax.core import editing
+from faceedit_jax.core import files as files_lib
 from faceedit_jax.core import recipe as recipe_lib
 from faceedit_jax.core.errors import UserError, WorkdirError, as_user_error
 from faceedit_jax.core.progress import Progress
@@ -75,7 +76,7 @@ def prepare(
       for name, field in spec.items():
         with (folder / f"{name}.npy").open("wb") as file:
           np.lib.format.write_array_header_2_0(file, _header(field, total))
-      checkpoint.write_json(folder / _STAMP, stamp)
+      files_lib.write_json(folder / _STAMP, stamp)
     done = min(_stored(folder / f"{n}.npy", f) for n, f in spec.items())
     if done >= total:
       return True
@@ -187,7 +188,7 @@ def _read(stage, frozen, source, done, total, title, asked_to_stop) -> bool:
 def _relevant(stage: Stage) -> dict[str, Any]:
   """The part of a run's identity that readings may depend on."""
   identity = copy.deepcopy(stage.identity)
-  for name in (*stage.recipe.edit_options, "optimizer"):
+  for name in (*editing.inference_options(stage.recipe), "optimizer"):
     identity["stage"]["recipe"].pop(name, None)
   identity["stage"]["data"]["loader"].pop("batch_size", None)
   return identity

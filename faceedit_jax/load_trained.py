@@ -12,7 +12,7 @@ import jax
 
 from faceedit_jax import recipes
 from faceedit_jax import stages as stages_lib
-from faceedit_jax.core import checkpoint, partial_restore
+from faceedit_jax.core import checkpoint, editing, partial_restore
 from faceedit_jax.core import config as config_lib
 from faceedit_jax.core import recipe as recipe_lib
 from faceedit_jax.core.errors import UserError
@@ -62,13 +62,7 @@ def load(
     UserError: one line, when a directory, stage or checkpoint is missing or
       does not fit.
   """
-  workdir = pathlib.Path(workdir)
-  if not workdir.is_dir():
-    raise UserError(f"--workdir={workdir}: no such directory")
-  if config is None:
-    config = recorded_config(workdir)
-  name = stages_lib.pick_stages(config, stage or config["stages"][-1])[0]
-  built = stages_lib.make_stage(config, name, workdir)
+  config, built = find_stage(workdir, config, stage)
   stages_lib.check_trained(built, step)
   place = partial_restore.place_on(
     jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
@@ -81,15 +75,25 @@ def load(
   )
   if step is None:
     step = checkpoint.steps_in(built.checkpoints)[-1]
-  info = {"stage": name, "step": step, "identity": built.identity}
+  info = {"stage": built.name, "step": step, "identity": built.identity}
   return Trained(
     built.recipe, variables, frozen, int(config["image_size"]), info
   )
 
 
-def can_edit(recipe: type[recipe_lib.Recipe]) -> bool:
-  """Whether a recipe edits pictures, or trains a net for later stages."""
-  return recipe.edit is not recipe_lib.Recipe.edit
+def find_stage(
+  workdir: str | os.PathLike,
+  config: Mapping[str, Any] | None = None,
+  stage: str | None = None,
+) -> tuple[Mapping[str, Any], stages_lib.Stage]:
+  """The config and the stage that `load` would load; arguments as there."""
+  workdir = pathlib.Path(workdir)
+  if not workdir.is_dir():
+    raise UserError(f"--workdir={workdir}: no such directory")
+  if config is None:
+    config = recorded_config(workdir)
+  name = stages_lib.pick_stages(config, stage or config["stages"][-1])[0]
+  return config, stages_lib.make_stage(config, name, workdir)
 
 
 def recorded_config(workdir: pathlib.Path) -> config_lib.ConfigDict:
@@ -127,8 +131,8 @@ def recorded_config(workdir: pathlib.Path) -> config_lib.ConfigDict:
     marker = workdir / name / "finished.json"
     when = json.loads(marker.read_text())["time"] if marker.is_file() else None
     return (
-      can_edit(recipe),
-      bool(getattr(recipe, "queries", ())),
+      # Protocols look at names alone, so a class does for its values.
+      isinstance(recipe, editing.Editable),
       math.inf if when is None else when,
     )
 

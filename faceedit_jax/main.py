@@ -87,7 +87,7 @@ def run(overrides: Sequence[str]) -> int:
       )
   names = stages.pick_stages(config, _STAGE.value)
   if _MODE.value == "evaluate":
-    names += stages.scoring_stages(config)
+    names += stages.eval_stages(config)
   prepare_data(config, names, data_dir)
   train.run(config, _WORKDIR.value, _MODE.value, _STAGE.value, data_dir)
   return 0

@@ -34,7 +34,7 @@ class RunOptions:
     stages: names of the stages, in the order of training.
     stage: {name: section}, see `StageOptions`.
     image_size: side of the pictures in pixels.
-    scoring_stages: stages of nets that only score.
+    eval_stages: stages of nets that only evaluate.
     seed: where a stage has none of its own.
     data_dir: directory of prepared data.
     tensorboard: whether metrics and previews go to TensorBoard too.
@@ -47,7 +47,7 @@ class RunOptions:
   stage: Mapping[str, Mapping[str, Any]]
   image_size: int
   name: str = ""
-  scoring_stages: tuple[str, ...] = ()
+  eval_stages: tuple[str, ...] = ()
   seed: int = 0
   data_dir: str = "data"
   tensorboard: bool = True
@@ -74,7 +74,8 @@ class StageOptions:
     checkpoint_every: steps between two checkpoints; 0 for the last one alone.
     max_to_keep: newest checkpoints that are kept.
     keep_period: every multiple of so many steps is kept for good.
-    evaluate: whether the stage is scored at its end.
+    evaluate: whether the stage is evaluated at its end.
+    evaluators: {name: section} of what evaluates the trained stage.
     seed: of parameters, noise and data order; the run's where there is none.
     image_size: side of the pictures, where it is not the run's.
   """
@@ -90,6 +91,9 @@ class StageOptions:
   max_to_keep: int = 3
   keep_period: int | None = None
   evaluate: bool = True
+  evaluators: Mapping[str, Mapping[str, Any]] = dataclasses.field(
+    default_factory=dict
+  )
   seed: int | None = None
   image_size: int | None = None
 

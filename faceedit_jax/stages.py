@@ -9,18 +9,21 @@ from typing import Any
 
 import jax
 
-from faceedit_jax import input_pipeline, recipes, run_options
-from faceedit_jax.core import checkpoint, partial_restore
+from data_pipelines import align
+from faceedit_jax import evaluators, input_pipeline, recipes, run_options
+from faceedit_jax.core import checkpoint, editing, partial_restore
 from faceedit_jax.core import config as config_lib
 from faceedit_jax.core import recipe as recipe_lib
 from faceedit_jax.core.errors import (
   CheckpointError,
   UserError,
   WorkdirError,
+  as_user_error,
 )
 
 # Entries of a stage that may change between a run and its resumption: none of
-# them changes what a step computes.
+# them changes what a step computes, and a trained stage may be evaluated in
+# other ways than the config that trained it says.
 _FREE = (
   "steps",
   "log_every",
@@ -30,6 +33,7 @@ _FREE = (
   "max_to_keep",
   "keep_period",
   "evaluate",
+  "evaluators",
 )
 # Fields of nets that say how they are computed, not what. A trained net may be
 # used, and go on training, with others: on another machine, say.
@@ -43,6 +47,7 @@ class Stage:
   Attributes:
     name: name of the stage.
     recipe: the built recipe.
+    evaluators: {name: evaluator} of the trained stage.
     options: the stage's section of the config, typed.
     data: its data section, typed.
     run: the config's top, typed.
@@ -55,6 +60,7 @@ class Stage:
 
   name: str
   recipe: recipe_lib.Recipe
+  evaluators: Mapping[str, evaluators.Evaluator]
   options: run_options.StageOptions
   data: input_pipeline.Data
   run: run_options.RunOptions
@@ -88,7 +94,7 @@ def pick_stages(config: Mapping[str, Any], only: str | None) -> list[str]:
     )
   if not only:
     return names
-  names += [n for n in scoring_stages(config) if n not in names]
+  names += [n for n in eval_stages(config) if n not in names]
   if only not in names:
     near = difflib.get_close_matches(only, names, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
@@ -96,9 +102,9 @@ def pick_stages(config: Mapping[str, Any], only: str | None) -> list[str]:
   return [only]
 
 
-def scoring_stages(config: Mapping[str, Any]) -> list[str]:
-  """The stages of nets that only score; evaluations train them when needed."""
-  return list(run_options.read(config).scoring_stages)
+def eval_stages(config: Mapping[str, Any]) -> list[str]:
+  """The stages of nets that only evaluate; --mode=evaluate trains them."""
+  return list(run_options.read(config).eval_stages)
 
 
 def size_of(config: Mapping[str, Any], name: str) -> int:
@@ -112,7 +118,7 @@ def make_stage(
   workdir: str | pathlib.Path,
   data_dir: str | pathlib.Path | None = None,
 ) -> Stage:
-  """Builds the recipe of a stage and gathers what its run needs.
+  """Builds recipe and evaluators of a stage, gathers what its run needs.
 
   Args:
     config: the whole config.
@@ -140,13 +146,34 @@ def make_stage(
   dtype = run.compute_dtype
   if dtype == "auto":
     dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+  where = f"config.stage.{name}.recipe"
   recipe = recipes.build(
     registered,
     nets=nets,
-    options=config_lib.from_dict(recipe_options),
+    options=recipe_options,
+    image_size=image_size,
+    dtype=dtype,
+    where=where,
+  )
+  if isinstance(recipe, editing.Editable):
+    with as_user_error(where):
+      align.template(recipe.alignment)  # there is one
+  known = dict(
+    recipe=recipe,
+    nets=nets,
+    data=options["data"],
     image_size=image_size,
     dtype=dtype,
   )
+  built = {
+    label: evaluators.build(
+      section,
+      evaluators.Setup(
+        where=f"config.stage.{name}.evaluators.{label}", **known
+      ),
+    )
+    for label, section in stage_options.evaluators.items()
+  }
   seed = run.seed if stage_options.seed is None else stage_options.seed
   # Nets that other stages train may change without touching this one.
   key = jax.random.key(0)
@@ -170,6 +197,7 @@ def make_stage(
   return Stage(
     name=name,
     recipe=recipe,
+    evaluators=built,
     options=stage_options,
     data=data,
     run=run,
@@ -191,9 +219,9 @@ def check_files(stage: Stage) -> None:
   if finished_step(stage) is None:
     partial_restore.check_files(recipe.init_from())
     partial_restore.check_files(recipe.frozen())
-  for evaluator in recipe.evaluators().values():
-    if stage.options.evaluate and hasattr(evaluator, "scoring"):
-      partial_restore.check_files(evaluator.scoring())
+  if stage.options.evaluate:
+    for evaluator in stage.evaluators.values():
+      partial_restore.check_files(evaluator.eval_nets())
 
 
 def finished_step(stage: Stage) -> int | None:
@@ -227,8 +255,8 @@ def check_trained(stage: Stage, step: int | None = None) -> None:
   """Refuses a config that reads a trained stage as what it is not.
 
   Sizes, nets and the recipe's options must be those of the training, but for
-  the recipe's `edit_options`. Options that leave every array's shape as it is
-  (heads of an attention, what a net predicts) would give garbage in silence.
+  the recipe's inference options. Options that leave every array's shape as it
+  is (heads of an attention, what a net predicts) would give garbage in silence.
 
   Args:
     stage: from `make_stage`.
@@ -296,7 +324,7 @@ def _differences(
         if any(name == p or name.startswith(f"{p}.") for p in parts)
         and not any(
           name == f"stage.recipe.{o}" or name.startswith(f"stage.recipe.{o}.")
-          for o in stage.recipe.edit_options
+          for o in editing.inference_options(stage.recipe)
         )
       }
     )

@@ -123,7 +123,7 @@ def make_weights(folder: pathlib.Path, config: ConfigDict) -> None:
   recipe = recipes.build(
     options.pop("name"),
     nets=config.nets,
-    options=config_lib.from_dict(options),
+    options=options,
     image_size=config.image_size,
     dtype="float32",
   )

@@ -275,7 +275,7 @@ def test_evaluators_run_after_training_and_on_demand(
       log("scoring")
       (out_dir / "sheet.txt").write_text(str(data_dir))
       image = np.zeros((2, 8, 8, 3), np.float32)
-      made = recipe.edit(variables, frozen, {"image": image}, None)["image"]
+      made = recipe.reconstruct(variables, image)
       return {"l1": abs(np.asarray(made) - image).mean()}
 
   monkeypatch.setattr(
@@ -537,8 +537,8 @@ def test_a_second_run_waits_for_the_first(tmp_path, data, root):
       sys.executable,
       "-c",
       "import sys, time\n"
-      "from faceedit_jax.core import checkpoint\n"
-      "with checkpoint.claim(sys.argv[1]):\n"
+      "from faceedit_jax.core import files\n"
+      "with files.claim(sys.argv[1]):\n"
       "  print('held', flush=True)\n"
       "  time.sleep(600)",
       str(tmp_path / "gan"),

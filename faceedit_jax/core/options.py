@@ -26,7 +26,7 @@ _NO_FIELDS = ("kind", "weights")
 
 
 def build(
-  cls: type[T], section: Mapping[str, Any], where: str, **given: Any
+  cls: type[T], section: Mapping[str, Any], where: str, /, **given: Any
 ) -> T:
   """Builds a dataclass, or a Linen module, from a section of a config.
 

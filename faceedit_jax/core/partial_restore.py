@@ -1,5 +1,6 @@
 """Hands nets from one stage to the next, and to inference, by name."""
 
+import os
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -30,6 +31,56 @@ def run_once() -> dict[str, Any] | None:
     "xla_backend_optimization_level": 0,
     "xla_llvm_disable_expensive_passes": True,
   }
+
+
+def restore_net(
+  directory: str | os.PathLike[str],
+  net: str,
+  abstract: PyTree,
+  ema: str = "",
+  step: int | None = None,
+) -> PyTree:
+  """Restores one net out of a stage's checkpoint; nothing else is read.
+
+  Args:
+    directory: a `checkpoints` directory of the earlier stage.
+    net: name of the net in that stage.
+    abstract: its variables {"params": tree, collection: tree, ...} as
+      `ShapeDtypeStruct`s, with the shardings wanted.
+    ema: name of the average to take the parameters from. A net that this
+      average does not cover, and a stage that keeps no average at all, give
+      the raw parameters. Empty: the raw parameters.
+    step: which checkpoint; the newest when None.
+
+  Returns:
+    The variables, with the current stats of that checkpoint.
+
+  Raises:
+    CheckpointError: one line when net or average are not there, or the net
+      has another structure.
+  """
+  if step is None:
+    step = max(checkpoint.steps_in(directory), default=None)
+  stored = checkpoint.stored_shapes(directory, step)
+  path = pathlib.Path(directory).absolute() / str(step)
+  nets = _names(stored, "params")
+  if net not in nets:
+    raise CheckpointError(f"{path} has no net {net!r}; it has {nets}")
+  averages = _names(stored, "ema")
+  if ema and averages and ema not in averages:
+    raise CheckpointError(f"{path} has no average {ema!r}; it has {averages}")
+  wanted = {}
+  for name, tree in abstract.items():
+    if name != "params":
+      where = ("stats", net, name)
+    elif ema and net in _names(stored, f"ema/{ema}"):
+      where = ("ema", ema, net)
+    else:
+      where = ("params", net)
+    if jax.tree.leaves(tree):
+      wanted[name] = (where, tree)
+  found = checkpoint.restore_parts(directory, dict(wanted.values()), step)
+  return dict(abstract) | {name: found[at] for name, (at, _) in wanted.items()}
 
 
 def load_net(
@@ -63,7 +114,7 @@ def load_net(
         f"net {net!r} comes from stage {source.stage!r}, which has no "
         f"checkpoint in {directory}; train it first (--stage={source.stage})"
       )
-    return checkpoint.restore_net(directory, name, abstract, source.ema)
+    return restore_net(directory, name, abstract, source.ema)
   if not source.path:
     raise CheckpointError(
       f"net {net!r} has neither a stage nor a path to come from "
@@ -75,7 +126,7 @@ def load_net(
     return _load_safetensors(path, net, abstract)
   for directory in (path / "checkpoints", path):
     if checkpoint.steps_in(directory):
-      return checkpoint.restore_net(directory, name, abstract, source.ema)
+      return restore_net(directory, name, abstract, source.ema)
   raise CheckpointError(
     f"net {net!r}: {path} is neither a .safetensors file nor the directory of "
     "a trained stage"
@@ -226,7 +277,7 @@ def load_view(
   ema = main_ema(recipe) if ema is None else ema
   abstract = place(jax.eval_shape(recipe.init, jax.random.key(0)))
   return {
-    net: checkpoint.restore_net(directory, net, tree, ema, step)
+    net: restore_net(directory, net, tree, ema, step)
     for net, tree in abstract.items()
   }
 
@@ -240,6 +291,14 @@ def place_on(sharding: Any) -> Place:
     )
 
   return place
+
+
+def _names(stored: Mapping[str, Any], prefix: str) -> list[str]:
+  """Names one level below a prefix of "/"-joined paths."""
+  head = f"{prefix}/"
+  return sorted(
+    {k[len(head) :].split("/")[0] for k in stored if k.startswith(head)}
+  )
 
 
 def _load_safetensors(

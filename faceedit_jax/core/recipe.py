@@ -1,4 +1,4 @@
-"""What a method tells the trainer: its nets, optimisers, phases and edit.
+"""What a method tells the trainer: its nets, optimisers and phases.
 
 A recipe is a value. It builds no state of its own, and everything that changes
 while training is in the state or a function of the step.
@@ -6,9 +6,8 @@ while training is in the state or a function of the step.
 
 import abc
 import dataclasses
-import pathlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -266,50 +265,19 @@ class WeightSource:
       )
 
 
-class Evaluator(Protocol):
-  """Scores `recipe.edit` or a net of the recipe.
-
-  One that needs nets of its own for scoring also has `scoring()`, {net:
-  WeightSource}, and `init_scoring(rng)`, {net: variables} for their structure.
-  """
-
-  def run(
-    self,
-    recipe: "Recipe",
-    variables: Mapping[str, Variables],
-    frozen: Mapping[str, Variables],
-    data_dir: pathlib.Path,
-    out_dir: pathlib.Path,
-    log: Callable[[str], None],
-    scoring: Mapping[str, Variables] | None,
-    quick: bool,
-  ) -> Mapping[str, float]:
-    """Writes picture sheets and JSON to `out_dir`; returns {metric: value}.
-
-    `scoring` is None where the scoring nets are not trained yet; `quick` asks
-    for a short look, as at the end of training.
-    """
-    ...
-
-
 class Recipe(abc.ABC):
   """One method, or one of the nets that methods stand on.
 
   Concrete recipes are frozen dataclasses with a class method
   `from_config(nets, options, image_size, dtype)`, which is the last reader of
-  the config.
+  the config; its `options` are an instance of `Options`. One that edits is
+  `core.editing.Editable` as well.
 
   Attributes:
-    edit_options: options of the config that only `edit` and the evaluation
-      read; a trained stage may be used, and go on training, with others.
-    sliders: settings of `edit` that are numbers, or lists of them, and may be
-      traced: another value needs no new compilation.
-    alignment: how faces lie in its pictures, one of `align.TEMPLATES`.
+    Options: frozen dataclass of the stage's section `recipe`, without `name`.
   """
 
-  edit_options = ()
-  sliders = ()
-  alignment = "synthetic_heads"
+  Options: ClassVar[type]
 
   @abc.abstractmethod
   def init(self, rng: Array) -> Mapping[str, Variables]:
@@ -401,32 +369,6 @@ class Recipe(abc.ABC):
   ) -> Mapping[str, Array]:
     """{name: pictures (n, h, w, 3) in [-1, 1]} to look at while training."""
     del variables, frozen, batch, rng
-    return {}
-
-  def edit(
-    self,
-    variables: Mapping[str, Variables],
-    frozen: Mapping[str, Variables],
-    inputs: Mapping[str, Array],
-    rng: Array,
-    **knobs: Any,
-  ) -> Mapping[str, Array]:
-    """The inference path: {"image": (b, h, w, 3) in [-1, 1], ...}.
-
-    An output "strip" (b, h, n w, 3) is n pictures side by side, one for each
-    value of a setting that lists several, such as strengths.
-
-    Raises:
-      TypeError: this recipe trains a net that others stand on.
-    """
-    del variables, frozen, inputs, rng, knobs
-    raise TypeError(
-      f"{type(self).__name__} edits no pictures: it trains a net for later "
-      "stages. Edit with the last stage of the config (--stage)"
-    )
-
-  def evaluators(self) -> Mapping[str, Evaluator]:
-    """{name: Evaluator}, run after training and by --mode=evaluate."""
     return {}
 
 

@@ -7,23 +7,13 @@ sure it is of a face, so a search over squares of the photo is a detector.
 
 import dataclasses
 import math
-import os
-import pathlib
-import runpy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from PIL import Image
 
-from data_pipelines import align, images
-from data_pipelines import landmarks as landmarks_lib
-from faceedit_jax.core.errors import UserError, as_user_error
+from data_pipelines import align
 
-Picture = str | os.PathLike | np.ndarray
-# image (h, w, 3) uint8 -> (5, 2) in pixels, or None where no face is found.
-Detector = Callable[[np.ndarray], np.ndarray | None]
-# {name: (5, 2) in pixels}, or a landmarks file.
-Landmarks = Mapping[str, np.ndarray] | str | os.PathLike | None
 # uint8 (n, s, s, 3), n <= VIEWS -> points (n, 5, 2) in unit coordinates of
 # each square, and the logit (n,) of "there is a face".
 Reader = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
@@ -172,99 +162,3 @@ def _read(
   if matrices and not faces:
     raise align.AlignError("no face found (the reader gave no finite numbers)")
   return faces
-
-
-def load(picture: Picture, role: str) -> np.ndarray:
-  """Reads a file, or takes an array.
-
-  Args:
-    picture: a file, or uint8 (h, w), (h, w, 3) or (h, w, 4).
-    role: what it is for, for errors.
-
-  Returns:
-    uint8 (h, w, 3).
-
-  Raises:
-    UserError: one line, when it cannot be used.
-  """
-  if isinstance(picture, str | os.PathLike):
-    with as_user_error(role):
-      return images.read_image(picture)
-  picture = np.asarray(picture)
-  flat = picture.ndim == 2
-  if picture.dtype != np.uint8 or not (
-    flat or (picture.ndim == 3 and picture.shape[2] in (3, 4))
-  ):
-    raise UserError(
-      f"{role} is {picture.dtype} {picture.shape}, wanted uint8 (h, w), "
-      "(h, w, 3) or (h, w, 4)"
-    )
-  if min(picture.shape[:2]) < images.MIN_SIDE:
-    raise UserError(
-      f"{role} is {picture.shape[1]}x{picture.shape[0]} pixels, wanted at "
-      f"least {images.MIN_SIDE}x{images.MIN_SIDE}"
-    )
-  return images.to_rgb(Image.fromarray(picture))
-
-
-def table_of(landmarks: Landmarks) -> Mapping[str, np.ndarray] | None:
-  """Landmarks by name; a file is read, None stays None.
-
-  Raises:
-    UserError: one line, when the file cannot be used.
-  """
-  if landmarks is None or isinstance(landmarks, Mapping):
-    return landmarks
-  with as_user_error("--landmarks"):
-    return landmarks_lib.read_landmarks(landmarks)
-
-
-def listed(
-  table: Mapping[str, np.ndarray] | None, picture: Picture, role: str
-) -> np.ndarray | None:
-  """Points of a picture by its file name, else by what it is for, or None."""
-  if not table:
-    return None
-  if isinstance(picture, str | os.PathLike):
-    points = landmarks_lib.find(table, picture)
-    if points is not None:
-      return points
-  return table.get(role)
-
-
-def load_detector(file: str | os.PathLike) -> Detector:
-  """Takes a face detector from a Python file of the user's.
-
-  Args:
-    file: defines `detect(image)`, from uint8 (h, w, 3) to five points (5, 2)
-      in pixels in the order of `align.CANONICAL5`, or None for no face.
-
-  Returns:
-    That function; its errors are UserErrors of one line.
-
-  Raises:
-    UserError: there is no such file, it does not run, or defines no `detect`.
-  """
-  path = pathlib.Path(file)
-  if not path.is_file():
-    raise UserError(f"detector {path}: no such file")
-  try:
-    found = runpy.run_path(str(path)).get("detect")
-  except Exception as error:  # the user's code may raise anything
-    raise UserError(f"detector {path}: {_first_line(error)}") from error
-  if not callable(found):
-    raise UserError(f"detector {path}: defines no function detect(image)")
-
-  def detect(image):
-    try:
-      points = found(image)
-    except Exception as error:
-      raise UserError(f"detector {path}: {_first_line(error)}") from error
-    return None if points is None else np.asarray(points, np.float64)
-
-  return detect
-
-
-def _first_line(error: Exception) -> str:
-  text = (str(error).strip() or "no message").splitlines()[0]
-  return f"{type(error).__name__}: {text}"

@@ -14,7 +14,7 @@ import numpy as np
 
 from data_pipelines import attributes as attributes_lib
 from data_pipelines import samplers, transforms
-from faceedit_jax.evaluators import common as scoring_lib
+from faceedit_jax.evaluators import common
 from faceedit_jax.metrics import fid as fid_lib
 from faceedit_jax.models.perception import inception as inception_lib
 
@@ -34,7 +34,7 @@ class Variant:
   convert: str
 
 
-# By the name of the file in `recipe.evaluation.weights`.
+# By the name of the file in the evaluator's `weights`.
 VARIANTS: Mapping[str, Variant] = {
   "inception": Variant(
     "pytorch-fid",
@@ -67,13 +67,13 @@ class Protocol:
   outputs: int = 1
 
 
-def run(settings, editors, scoring, data_dir, log):
+def run(settings, editors, eval_nets, data_dir, log):
   """FID of every direction.
 
   Args:
-    settings: an `attribute_scores.AttributeEvaluator`.
-    editors: an `attribute_scores.Editors`.
-    scoring: {net: variables} of its scoring nets, or None.
+    settings: an `attributes.AttributeEvaluator`.
+    editors: an `attributes.Editors`.
+    eval_nets: {net: variables} of its `eval_nets`, or None.
     data_dir: directory of prepared data.
     log: prints a line.
 
@@ -84,24 +84,24 @@ def run(settings, editors, scoring, data_dir, log):
   """
   notes, readers = [], {}
   for net, variant in VARIANTS.items():
-    if scoring is not None and net in scoring:
+    if eval_nets is not None and net in eval_nets:
       readers[variant.rule] = fid_lib.Reader(
         variant.net,
-        scoring[net],
+        eval_nets[net],
         variant.rule,
-        batch=max(1, scoring_lib.BATCH // jax.local_device_count()),
+        batch=max(1, common.BATCH // jax.local_device_count()),
         devices=jax.local_devices(),
       )
-    elif settings.weights.get(net):
+    elif net in settings.weights.given():
       notes.append(
-        f"FID-{variant.rule}: -, the scoring stages are not trained yet; "
+        f"FID-{variant.rule}: -, the evaluation nets are not trained yet; "
         "--mode=evaluate trains them"
       )
     else:
       notes.append(
         f"FID-{variant.rule}: -, no file. python -m faceedit_jax.convert "
         f"{variant.convert} --output={net}.safetensors makes it; it goes into "
-        f"recipe.evaluation.weights.{net}"
+        f"{settings.where}.weights.{net}"
       )
   if not readers:
     return {}, notes
@@ -118,7 +118,7 @@ def run(settings, editors, scoring, data_dir, log):
         _add(copy, readers, image)
         for output in range(settings.fid.outputs):
           # The number names the noise: no two edits share it.
-          row = (first * settings.fid.outputs + output) * scoring_lib.BATCH
+          row = (first * settings.fid.outputs + output) * common.BATCH
           _add(made, readers, editors(direction, image, row))
       for method, sets in (("edit", made), ("copy", copy)):
         for rule, state in sets.items():
@@ -165,8 +165,8 @@ class _Pictures:
     """Pictures (n, s, s, 3) in [-1, 1] that have it, or have it not."""
     found = np.flatnonzero(self._table[:, self._names.index(name)] == value)
     rng = samplers.generator(0)
-    for first in range(0, len(found), scoring_lib.BATCH):
-      part = found[first : first + scoring_lib.BATCH]
+    for first in range(0, len(found), common.BATCH):
+      part = found[first : first + common.BATCH]
       pictures = [self._prepare(self._source[int(i)], rng) for i in part]
       yield np.stack([picture["image"] for picture in pictures])
 

@@ -1,4 +1,4 @@
-"""Scores edits of single attributes: reached, and nothing else changed.
+"""Evaluates edits of single attributes: reached, and nothing else changed.
 
 The two requirements in L2M-GAN's abstract, measured with nets that are trained
 apart, and on synthetic heads also against pictures of the true outcome, beside
@@ -6,7 +6,6 @@ what copying the source and what a perfect edit would get.
 """
 
 import dataclasses
-import pathlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,75 +14,139 @@ import jax.numpy as jnp
 import numpy as np
 
 from data_pipelines import attributes as attributes_lib
-from data_pipelines import samplers, sources, transforms
-from faceedit_jax.core import options as options_lib
+from data_pipelines import samplers, transforms
+from faceedit_jax.core import options
 from faceedit_jax.core import recipe as recipe_lib
-from faceedit_jax.evaluators import attribute_fid, attribute_table
-from faceedit_jax.evaluators import common as scoring_lib
+from faceedit_jax.core.errors import UserError
+from faceedit_jax.evaluators import (
+  attribute_fid,
+  attribute_table,
+  common,
+  eval_nets,
+  needs,
+  report,
+)
+from faceedit_jax.evaluators import evaluator as evaluator_lib
+from faceedit_jax.faces import attribute_reader
+from faceedit_jax.faces import nets as nets_lib
 from faceedit_jax.metrics import attributes as measures
 from faceedit_jax.metrics import fid as fid_lib
 from faceedit_jax.metrics import identity as identity_metrics
 from faceedit_jax.metrics import image as image_metrics
 from faceedit_jax.models.faces import iresnet
 from faceedit_jax.nn import warp
-from faceedit_jax.recipes.pretrain import attributes as attributes_recipe
-from faceedit_jax.recipes.pretrain import identity as identity_recipe
 
-# Files may take the place of these scoring stages.
-STAGES = {"classifier": "score_attributes", "identity": "score_identity"}
+# Stages that train the evaluation nets; files may take their place.
+STAGES = {
+  "classifier": eval_nets.stage_of("attributes"),
+  "identity": eval_nets.stage_of("identity"),
+}
 _SHOWN = 3  # examples of each direction on the sheet
 
 
 @dataclasses.dataclass(frozen=True)
-class AttributeEvaluator:
+class Files:
+  """Converted weight files; "" where there is none.
+
+  Attributes:
+    classifier: in place of the stage that trains one.
+    identity: likewise.
+    inception: of FID, see `attribute_fid.VARIANTS`.
+    inception_torchvision: likewise.
+  """
+
+  classifier: str = ""
+  identity: str = ""
+  inception: str = ""
+  inception_torchvision: str = ""
+
+  def given(self) -> dict[str, str]:
+    """{net: file} of those that are there."""
+    return {name: path for name, path in vars(self).items() if path}
+
+
+@dataclasses.dataclass(frozen=True)
+class AttributeEvaluator(evaluator_lib.Evaluator):
   """Runs `recipe.edit` with each attribute given and taken, and measures it.
 
   Attributes:
-    data: names the set.
+    data: names the set; by default the stage's own.
     attributes: names that the recipe edits.
     reads: names that the classifier reads, in its order; the others of them
-      tell whether an edit changes what it should not.
-    reader: the scoring classifier.
-    identity: the scoring identity net.
+      tell whether an edit changes what it should not. By default those that
+      are edited.
+    reader: the classifier.
+    identity: the identity net.
     identity_size: side of the crop that it reads, in pixels.
     image_size: side of the pictures in pixels.
+    where: this evaluator's section of the config.
     counterfactuals: whether the split holds edits with their true outcome
       (`source_image`, `attribute`, `target`, `truth0_image`, ...); else it
       holds pictures with `attributes`, and each attribute of each is edited.
     split: held-out pictures.
     edits: how many examples of it to use; 0 for all.
-    weights: files in place of the scoring stages ("classifier", "identity"),
-      and those of FID, see `attribute_fid.VARIANTS`; "" where there is none.
+    weights: files of the nets.
     fid: see `attribute_fid.Protocol`.
   """
 
   data: Mapping[str, Any]
   attributes: tuple[str, ...]
   reads: tuple[str, ...]
-  reader: attributes_recipe.AttributeReader
+  reader: attribute_reader.AttributeReader
   identity: iresnet.IResNet
   identity_size: int
   image_size: int
+  where: str = "config.stage.STAGE.evaluators.NAME"
   counterfactuals: bool = True
   split: str = "attributes"
   edits: int = 0
-  weights: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  weights: Files = Files()
   fid: attribute_fid.Protocol = attribute_fid.Protocol()
 
-  name = "attributes"
+  @classmethod
+  def from_config(cls, section, setup):
+    """Builds it; `nets.classifier` and `nets.identity` are its nets."""
+    needs.check(setup.recipe, needs.EditsAttributes, setup.where)
+    for net in ("classifier", "identity"):
+      if net not in setup.nets:
+        raise UserError(f"{setup.where} reads config.nets.{net}; add it")
+    attributes = tuple(setup.recipe.attributes)
+    reads = section.get("reads") or attributes
+    identity, identity_size = nets_lib.build_identity(
+      setup.nets["identity"], setup.dtype
+    )
+    made = options.build(
+      cls,
+      {**section, "data": section.get("data") or setup.data, "reads": reads},
+      setup.where,
+      attributes=attributes,
+      reader=attribute_reader.build_reader(
+        setup.nets["classifier"], len(reads), setup.dtype
+      ),
+      identity=identity,
+      identity_size=identity_size,
+      image_size=setup.image_size,
+      where=setup.where,
+    )
+    unread = [name for name in attributes if name not in made.reads]
+    if unread:
+      raise UserError(
+        f"{setup.where}.reads lacks {unread}, which the recipe edits"
+      )
+    return made
 
-  def scoring(self):
-    """Where the scoring nets come from; none of them takes part in an edit."""
+  def eval_nets(self):
+    """Where the nets come from; none of them takes part in an edit."""
     made = {
       net: recipe_lib.WeightSource(stage=stage) for net, stage in STAGES.items()
     }
-    files = {net: path for net, path in self.weights.items() if path}
     return made | {
-      net: recipe_lib.WeightSource(path=path) for net, path in files.items()
+      net: recipe_lib.WeightSource(path=path)
+      for net, path in self.weights.given().items()
     }
 
-  def init_scoring(self, rng):
-    """Structure of the scoring nets."""
+  def init_eval_nets(self, rng):
+    """Structure of the nets."""
     crop = jnp.zeros((1, self.identity_size, self.identity_size, 3))
     nets = {
       "classifier": self.reader.init(rng, self.image_size),
@@ -91,42 +154,18 @@ class AttributeEvaluator:
     }
     picture = jnp.zeros((1, fid_lib.SIZE, fid_lib.SIZE, 3))
     for net, variant in attribute_fid.VARIANTS.items():
-      if self.weights.get(net):
+      if net in self.weights.given():
         nets[net] = variant.net.init(rng, picture)
     return nets
 
   def open(self, split: str, data_dir):
     """The examples of a split, all of them."""
-    source = options_lib.build_kind(
-      sources.KINDS,
-      self.data["source"],
-      "evaluation.data.source",
-      size=self.image_size,
-    )
-    return source.open(data_dir, split)
+    return common.open_source(self.data, self.image_size, data_dir, split)
 
-  def run(
-    self,
-    recipe,
-    variables,
-    frozen,
-    data_dir,
-    out_dir,
-    log,
-    scoring=None,
-    quick: bool = False,
-  ) -> dict[str, float]:
-    """Scores the edits; writes table.json, table.txt and edits.png.
+  def run(self, ctx) -> dict[str, float]:
+    """Measures the edits; writes the report, with the sheet "edits".
 
-    Args:
-      recipe: its `edit` takes the knob `attribute`, "+NAME" or "-NAME".
-      variables: its trained nets.
-      frozen: its frozen nets.
-      data_dir: directory of prepared data.
-      out_dir: where the sheet and the tables go.
-      log: prints a line.
-      scoring: the scoring nets, or None: then what needs them is left out.
-      quick: a smaller look at the end of training, without FID.
+    A quick run leaves out FID.
 
     Returns:
       {"method/direction/measure": value}: methods are "edit", "copy" (the
@@ -135,36 +174,39 @@ class AttributeEvaluator:
       share of right answers on true pictures. What could not be measured is
       missing.
     """
-    out_dir = pathlib.Path(out_dir)
-    out_dir.mkdir(parents=True, exist_ok=True)
-    examples = Examples(self, data_dir, quick)
-    editors = Editors(recipe, variables, frozen)
-    judge = _Judge(self, scoring)
-    rows, shown = {}, {}
+    examples = Examples(self, ctx.data_dir, ctx.quick)
+    editors = Editors(ctx.recipe, ctx.variables, ctx.frozen)
+    measure = _Measures(self, ctx.eval_nets)
+    rows, shown = {}, []
     for direction, indices in examples.jobs.items():
       parts: dict[str, list] = {}
-      for first in range(0, len(indices), scoring_lib.BATCH):
-        batch = examples.batch(indices[first : first + scoring_lib.BATCH])
+      for first in range(0, len(indices), common.BATCH):
+        batch = examples.batch(indices[first : first + common.BATCH])
         edit = editors(direction, batch["image"], first)
-        found = judge(batch, edit, direction)
+        found = measure(batch, edit, direction)
         for name, values in found.items():
           parts.setdefault(name, []).append(values)
         if not first:
-          shown[direction] = self._columns(batch, edit, direction, editors)
+          shown.append(self._columns(batch, edit, direction, editors))
       rows[direction] = {n: np.concatenate(v) for n, v in parts.items()}
-      log(f"{direction}: {len(indices)} edits")
+      ctx.log(f"{direction}: {len(indices)} edits")
     scores = attribute_table.summary(rows, self.attributes)
-    scores |= judge.accuracy()
-    notes = list(judge.notes())
-    if not quick:
-      found, told = attribute_fid.run(self, editors, scoring, data_dir, log)
+    scores |= measure.accuracy()
+    notes = list(measure.notes())
+    if not ctx.quick:
+      found, told = attribute_fid.run(
+        self, editors, ctx.eval_nets, ctx.data_dir, ctx.log
+      )
       scores |= found
       notes += told
-    attribute_table.save_sheet(shown, out_dir / "edits.png")
     title = (
       f"{sum(map(len, examples.jobs.values()))} edits of split {self.split!r}"
     )
-    attribute_table.write(scores, title, notes, self.attributes, out_dir, log)
+    report.Report(
+      scores,
+      attribute_table.table(scores, title, notes, self.attributes),
+      {"edits": report.labelled_grid(shown)},
+    ).write(ctx.out_dir, ctx.log)
     return scores
 
   def _columns(self, batch, edit, direction, editors):
@@ -197,14 +239,12 @@ class Editors:
 
   def __init__(self, recipe, variables, frozen):
     self._nets = (recipe, variables, frozen)
-    self._made: dict[str, scoring_lib.Editor] = {}
+    self._made: dict[str, common.Editor] = {}
 
   def __call__(self, direction: str, image, first: int) -> np.ndarray:
-    """Edits of at most `scoring.BATCH` pictures (n, s, s, 3) in [-1, 1]."""
+    """Edits of at most `common.BATCH` pictures (n, s, s, 3) in [-1, 1]."""
     if direction not in self._made:
-      self._made[direction] = scoring_lib.Editor(
-        *self._nets, attribute=direction
-      )
+      self._made[direction] = common.Editor(*self._nets, attribute=direction)
     return self._made[direction]({"source": image}, first)["image"]
 
 
@@ -223,12 +263,12 @@ class Examples:
     if missing:
       raise ValueError(
         f"split {settings.split!r} has no attributes {missing}; it has {names} "
-        "(recipe.evaluation.data)"
+        f"({settings.where}.data)"
       )
     self._at = np.array([names.index(name) for name in settings.reads])
     count = settings.edits or len(self._source)
     if quick:
-      count = scoring_lib.QUICK_PAIRS
+      count = common.QUICK_PAIRS
     count = min(count, len(self._source))
     read = self._pairs if settings.counterfactuals else self._pictures
     self.jobs: dict[str, list[int]] = {
@@ -241,7 +281,7 @@ class Examples:
     if not self.jobs:
       raise ValueError(
         f"split {settings.split!r} holds no edit of {settings.attributes} "
-        "(recipe.evaluation)"
+        f"({settings.where})"
       )
 
   def _pairs(self, count):
@@ -251,7 +291,7 @@ class Examples:
       raise ValueError(
         f"split {self._is.split!r} does not say which attributes it edits; "
         "draw it with data_pipelines.prepare, or set "
-        "recipe.evaluation.counterfactuals=False for a set without outcomes"
+        f"{self._is.where}.counterfactuals=False for a set without outcomes"
       )
     columns = [
       samplers.column_of(self._source, name) for name in ("attribute", "target")
@@ -294,11 +334,11 @@ class Examples:
     return out
 
 
-class _Judge:
+class _Measures:
   """Measures batches of edits; remembers how well the classifier reads."""
 
-  def __init__(self, settings: AttributeEvaluator, scoring):
-    self._is, self._nets = settings, scoring
+  def __init__(self, settings: AttributeEvaluator, nets):
+    self._is, self._nets = settings, nets
     self._logits = jax.jit(settings.reader.logits)
     self._right: dict[str, list] = {}
 
@@ -319,7 +359,7 @@ class _Judge:
 
   def _net(self, name, run, image, points):
     """What a net says of at most BATCH pictures."""
-    full = [scoring_lib.full(np.asarray(x)) for x in (image, points)]
+    full = [common.full(np.asarray(x)) for x in (image, points)]
     return run(self._nets[name], *full)[: len(image)]
 
   def _read(self, batch, edit, direction):
@@ -388,63 +428,16 @@ class _Judge:
     }
 
   def notes(self):
-    """Lines below the table: who scores, and what is missing."""
+    """Lines below the table: which nets read, and what is missing."""
     if self._nets is None:
       yield (
-        "correct, others, identity: -, the scoring stages are not trained yet; "
-        "--mode=evaluate trains them"
+        "correct, others, identity: -, the evaluation nets are not trained "
+        "yet; --mode=evaluate trains them"
       )
       return
     for net, what in (
       ("classifier", "correct, others: read by the classifier"),
       ("identity", "identity: cosine of embeddings by the identity net"),
     ):
-      path = self._is.weights.get(net)
+      path = self._is.weights.given().get(net)
       yield f"{what} of {path or 'stage ' + STAGES[net]}"
-
-
-def from_config(options, nets, attributes, image_size, dtype):
-  """Builds it from `recipe.evaluation`.
-
-  Args:
-    options: `recipe.evaluation`: `data`, and any of `split`, `edits`,
-      `counterfactuals`, `weights`, `fid` and `reads`, the attributes of the
-      scoring classifier where they are more than those that are edited.
-    nets: of the config; `classifier` and `identity` are the scoring nets.
-    attributes: names that the recipe edits.
-    image_size: side of the pictures in pixels.
-    dtype: compute dtype of the nets.
-
-  Raises:
-    ValueError: a setting that is none.
-  """
-  reads = tuple(options.get("reads") or attributes)
-  unread = [name for name in attributes if name not in reads]
-  if unread:
-    raise ValueError(
-      f"recipe.evaluation.reads lacks {unread}, which the recipe edits"
-    )
-  given = {
-    name: options[name]
-    for name in ("counterfactuals", "split", "edits")
-    if options.get(name) is not None
-  }
-  weights = dict(options.get("weights") or {})
-  known = (*STAGES, *attribute_fid.VARIANTS)
-  if unknown := sorted(set(weights) - set(known)):
-    raise ValueError(
-      f"recipe.evaluation.weights has {unknown}, wanted some of {known}"
-    )
-  identity, identity_size = identity_recipe.build_identity(nets.identity, dtype)
-  return AttributeEvaluator(
-    data=options.data.to_dict(),
-    attributes=tuple(attributes),
-    reads=reads,
-    reader=attributes_recipe.build_reader(nets.classifier, len(reads), dtype),
-    identity=identity,
-    identity_size=identity_size,
-    image_size=image_size,
-    weights=weights,
-    fid=attribute_fid.Protocol(**dict(options.get("fid") or {})),
-    **given,
-  )

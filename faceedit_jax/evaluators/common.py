@@ -1,4 +1,4 @@
-"""What evaluators of edits share: edits in batches, scoring nets, sheets."""
+"""What evaluators of edits share: edits in batches, means over pictures."""
 
 import functools
 import pathlib
@@ -6,14 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from PIL import Image
 
-from faceedit_jax.core import recipe as recipe_lib
-from faceedit_jax.core import writers
+from data_pipelines import sources
+from faceedit_jax.core import options
+from faceedit_jax.core.errors import UserError
+from faceedit_jax.evaluators import needs
 from faceedit_jax.faces import face_reader
-from faceedit_jax.recipes.pretrain import estimator as estimator_recipe
 
 BATCH = 16
 # Pairs of a short look, as at the end of training.
@@ -22,7 +21,31 @@ QUICK_PAIRS = 32
 QUERIES = ("pose_from", "expression_from", "light_from")
 # Seed of the sampling noise of every evaluation.
 NOISE_SEED = 2026
-NETS = ("estimator", "identity")  # second ones score
+
+
+def open_source(
+  data: Mapping[str, Any],
+  image_size: int,
+  data_dir: str | pathlib.Path,
+  split: str,
+) -> Any:
+  """The examples of a split, all of them.
+
+  Args:
+    data: a data section, of which the part `source` is read.
+    image_size: side of the pictures where `source` does not say.
+    data_dir: directory of prepared data.
+    split: which of the set's.
+
+  Raises:
+    UserError: one line for an unknown or missing kind or key.
+  """
+  if "source" not in data:
+    raise UserError("data of the evaluator lacks the part 'source'")
+  source = options.build_kind(
+    sources.KINDS, data["source"], "data.source", size=image_size
+  )
+  return source.open(data_dir, split)
 
 
 class Editor:
@@ -48,35 +71,6 @@ def full(array: np.ndarray) -> np.ndarray:
   return np.concatenate([array, np.repeat(array[-1:], missing, axis=0)])
 
 
-def sources(
-  nets: Sequence[str] = NETS,
-) -> dict[str, recipe_lib.WeightSource]:
-  """Where second nets that only score come from: stages `score_NET`."""
-  return {
-    net: recipe_lib.WeightSource(stage=f"score_{net}", net=net) for net in nets
-  }
-
-
-def init(
-  reader: face_reader.FaceReader,
-  code_shapes: Mapping[str, tuple[int, ...]],
-  image_size: int,
-  rng,
-  nets: Sequence[str] = NETS,
-) -> dict[str, Any]:
-  """{net: variables} with the structure of those nets."""
-  made = {}
-  if "estimator" in nets:
-    picture = jnp.zeros((1, image_size, image_size, 3))
-    made["estimator"] = estimator_recipe.init_estimator(
-      reader.estimator, code_shapes, rng, picture
-    )
-  if "identity" in nets:
-    crop = jnp.zeros((1,) + (reader.identity_size,) * 2 + (3,))
-    made["identity"] = reader.identity.init(rng, crop)
-  return made
-
-
 def mean(parts: Sequence[np.ndarray]) -> float:
   """Mean over all pictures that have a value; NaN if none has."""
   values = np.concatenate(parts)
@@ -84,10 +78,6 @@ def mean(parts: Sequence[np.ndarray]) -> float:
   return float(values.mean()) if values.size else float("nan")
 
 
-def save_sheet(
-  columns: Sequence[np.ndarray], path: pathlib.Path, count: int
-) -> None:
-  """Columns of pictures (n, h, w, 3) as a sheet, one example per line."""
-  shown = min(count, len(columns[0]))
-  lines = {f"{i:02d}": np.stack([c[i] for c in columns]) for i in range(shown)}
-  Image.fromarray(writers.make_grid(lines)).save(path)
+def face_reader_of(recipe: needs.EditsFaces) -> face_reader.FaceReader:
+  """Who reads faces in an evaluation: no measure asks for wrinkles."""
+  return recipe.face.reader.replace(detail_encoder=None, detail_decoder=None)

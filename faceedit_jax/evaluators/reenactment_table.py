@@ -7,6 +7,8 @@ share one.
 
 from collections.abc import Mapping, Sequence
 
+from faceedit_jax.evaluators import report
+
 PUBLISHED = ("FID", "APD", "AED", "ALD", "CSIM")
 RISING = ("CSIM",)  # the larger, the better
 # Our rows, by the name of the method in the scores.
@@ -31,7 +33,6 @@ PAPER: Mapping[str, Mapping[str, tuple[float | None, ...]]] = {
     "DiffFAE, no identity token": (None, None, None, None, 0.9309),
   },
 }
-_WIDTH = 9  # of a column, at least
 
 
 def paper_rows() -> dict[str, dict[str, float]]:
@@ -49,8 +50,8 @@ def paper_rows() -> dict[str, dict[str, float]]:
 
 def table(
   scores: Mapping[str, float], title: str, notes: Sequence[str] = ()
-) -> str:
-  """The table as text.
+) -> report.Table:
+  """The table.
 
   Args:
     scores: {"method/column": value} of the methods of OURS.
@@ -58,8 +59,7 @@ def table(
     notes: lines below: how each column was measured, what is missing and why.
 
   Returns:
-    Our rows, then the paper's, each named as what it is. A value that does
-    not exist is "-".
+    Our rows, then the paper's, each named as what it is.
   """
   ours = {
     label: {
@@ -71,29 +71,13 @@ def table(
   }
   further = {n for row in ours.values() for n in row} - set(PUBLISHED)
   further = sorted(further, key=lambda n: (PUBLISHED.index(n.split("-")[0]), n))
-  columns = (*PUBLISHED, *further)
-  rows = ours | paper_rows()
-  heads = [name + ("↑" if _rises(name) else "↓") for name in columns]
-  widths = [max(_WIDTH, len(head) + 2) for head in heads]
-  left = max(len(label) for label in rows)
-  lines = [title, " " * left + _line(heads, widths)]
-  for label, row in rows.items():
-    values = [_text(name, row.get(name)) for name in columns]
-    lines.append(f"{label:<{left}}{_line(values, widths)}")
-  return "\n".join([*lines, *notes])
-
-
-def _rises(name: str) -> bool:
-  return name.startswith(RISING)
-
-
-def _text(name: str, value: float | None) -> str:
-  if value is None or value != value:
-    return "-"
-  return f"{value:.2f}" if name == "FID" else f"{value:.4f}"
-
-
-def _line(values: Sequence[str], widths: Sequence[int]) -> str:
-  return "".join(
-    f"{value:>{width}}" for value, width in zip(values, widths, strict=True)
-  )
+  columns = [
+    report.Column(
+      name,
+      name + ("↑" if name.startswith(RISING) else "↓"),
+      2 if name == "FID" else 4,
+    )
+    for name in (*PUBLISHED, *further)
+  ]
+  rows = [((label,), row) for label, row in (ours | paper_rows()).items()]
+  return report.Table(title, columns, rows, notes=notes)

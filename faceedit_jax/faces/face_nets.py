@@ -19,10 +19,9 @@ from faceedit_jax.core import config as config_lib
 from faceedit_jax.core import recipe as recipe_lib
 from faceedit_jax.core.errors import UserError, as_user_error
 from faceedit_jax.faces import face_reader
+from faceedit_jax.faces import nets as nets_lib
 from faceedit_jax.models.faces import estimator as estimator_lib
 from faceedit_jax.morphable import detail as detail_lib
-from faceedit_jax.recipes.pretrain import estimator as estimator_recipe
-from faceedit_jax.recipes.pretrain import identity as identity_recipe
 
 KINDS = ("synthetic", "deca")
 # Codes are geometry, and recorded for good: bfloat16 would move a face by about
@@ -74,13 +73,13 @@ class FaceNets:
         rng, jnp.zeros((1, face_reader.detail_size(self.code_shapes)))
       )
     if reader.locator is None:
-      nets["estimator"] = estimator_recipe.init_estimator(
+      nets["estimator"] = nets_lib.init_estimator(
         reader.estimator, self.code_shapes, rng, picture
       )
     else:
       # A published file holds no statistics of codes: its outputs are codes.
       nets["estimator"] = reader.estimator.init(rng, picture)
-      nets["locator"] = estimator_recipe.init_estimator(
+      nets["locator"] = nets_lib.init_estimator(
         reader.locator, self.locator_shapes, rng, picture
       )
     if reader.identity is not None:
@@ -110,7 +109,7 @@ def from_config(nets, dtype, image_size: int, identity: bool = True):
   sources = {"estimator": source(nets.estimator, "estimator")}
   locator, locator_shapes = None, {}
   if kind == "synthetic":
-    estimator, shapes = estimator_recipe.build_estimator(nets.estimator, dtype)
+    estimator, shapes = nets_lib.build_estimator(nets.estimator, dtype)
   else:
     if not sources["estimator"].path:
       raise ValueError(
@@ -118,13 +117,11 @@ def from_config(nets, dtype, image_size: int, identity: bool = True):
         "give the converted file, or set nets.estimator.kind='synthetic'"
       )
     estimator, shapes = _deca(nets.estimator)
-    locator, locator_shapes = estimator_recipe.build_estimator(
-      nets.locator, _READING
-    )
+    locator, locator_shapes = nets_lib.build_estimator(nets.locator, _READING)
     sources["locator"] = source(nets.locator, "locator")
   person = {}
   if identity:
-    net, size = identity_recipe.build_identity(nets.identity, dtype)
+    net, size = nets_lib.build_identity(nets.identity, dtype)
     person = {"identity": net, "identity_size": size}
     sources["identity"] = source(nets.identity, "identity")
   morphable = face_reader.morphable_maker(**dict(nets.morphable))
@@ -180,4 +177,4 @@ def _deca(section):
   fields = config_lib.module_fields(section)
   outputs = dict(fields.pop("outputs"))
   net = estimator_lib.Estimator(outputs=outputs, dtype=_READING, **fields)
-  return net, estimator_recipe.code_shapes(outputs)
+  return net, nets_lib.code_shapes(outputs)

@@ -13,12 +13,12 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from data_pipelines.synthetic_heads import albedo_model
 from faceedit_jax import morphable as morphable_lib
 from faceedit_jax.core.errors import UserError, as_user_error
 from faceedit_jax.faces import face_crops
 from faceedit_jax.models.faces import estimator as estimator_lib
 from faceedit_jax.models.faces import iresnet
+from faceedit_jax.morphable import albedo_basis
 from faceedit_jax.morphable import model as model_lib
 from faceedit_jax.morphable import render as render_lib
 from faceedit_jax.nn import warp
@@ -323,7 +323,7 @@ def morphable_maker(
       return {"params": morphable_lib.load(kind, path)}
     model = morphable_lib.load(kind, texture_size=texture)
     # The directions that the synthetic heads' albedo codes are written in.
-    mean, basis = albedo_model.albedo_basis()
+    mean, basis = albedo_basis.load_albedo_basis()
     mean = jnp.asarray(mean, jnp.float32)
     basis = jnp.asarray(basis, jnp.float32)
     mean = jax.image.resize(mean, (texture, texture, 3), "linear")

@@ -5,20 +5,21 @@ a weight file is given; without one, features of our own parameter estimator or
 identity net, named as such.
 """
 
+from typing import Literal
+
 import jax.numpy as jnp
 from flax import struct
 
 from faceedit_jax.core import config as config_lib
 from faceedit_jax.core import recipe as recipe_lib
+from faceedit_jax.faces import nets as nets_lib
 from faceedit_jax.losses import perceptual as perceptual_loss
 from faceedit_jax.losses import reconstruction
 from faceedit_jax.models.perception import feature_resnet
 from faceedit_jax.models.perception import lpips as lpips_lib
 from faceedit_jax.nn import warp
-from faceedit_jax.recipes.pretrain import estimator as estimator_recipe
-from faceedit_jax.recipes.pretrain import identity as identity_recipe
 
-KINDS = ("none", "lpips", "estimator", "identity", "features")
+Kind = Literal["none", "lpips", "estimator", "identity", "features"]
 
 
 class Perceptual(struct.PyTreeNode):
@@ -52,7 +53,7 @@ class Perceptual(struct.PyTreeNode):
       return {"lpips": self.net.init(rng, picture, picture)}
     if self.kind == "estimator":
       return {
-        "estimator": estimator_recipe.init_estimator(
+        "estimator": nets_lib.init_estimator(
           self.net, self.code_shapes, rng, picture
         )
       }
@@ -96,31 +97,24 @@ class Perceptual(struct.PyTreeNode):
     )
 
 
-def from_config(nets, options, dtype) -> Perceptual:
-  """Builds it from `options.perceptual`, one of KINDS.
+def from_config(nets, kind: Kind, lpips_weights: str, dtype) -> Perceptual:
+  """Builds it from `recipe.perceptual` and `recipe.lpips_weights`.
 
   Raises:
-    ValueError: an unknown kind, or LPIPS without `options.lpips_weights`.
+    ValueError: LPIPS, or features, without a file.
   """
-  kind = options.perceptual
-  if kind not in KINDS:
-    raise ValueError(
-      f"recipe.perceptual is {kind!r}; it must be one of {', '.join(KINDS)}"
-    )
   if kind == "none":
     return Perceptual(kind)
   if kind == "lpips":
-    if not options.lpips_weights:
+    if not lpips_weights:
       raise ValueError(
         "recipe.perceptual is 'lpips' but recipe.lpips_weights is empty; give "
         "the weight file, or set recipe.perceptual='estimator'"
       )
     net = lpips_lib.LPIPS(net="vgg", dtype=dtype)
-    return Perceptual(
-      kind, net, recipe_lib.WeightSource(path=options.lpips_weights)
-    )
+    return Perceptual(kind, net, recipe_lib.WeightSource(path=lpips_weights))
   if kind == "identity":
-    net, size = identity_recipe.build_identity(nets.identity, dtype)
+    net, size = nets_lib.build_identity(nets.identity, dtype)
     source = recipe_lib.WeightSource(stage="identity")
     return Perceptual(kind, net, source, crop_size=size)
   if kind == "features":
@@ -134,7 +128,7 @@ def from_config(nets, options, dtype) -> Perceptual:
     fields = config_lib.module_fields(nets.features)
     net = feature_resnet.FeatureResNet(dtype=dtype, **fields)
     return Perceptual(kind, net, recipe_lib.WeightSource(path=weights))
-  net, shapes = estimator_recipe.build_estimator(nets.estimator, dtype)
+  net, shapes = nets_lib.build_estimator(nets.estimator, dtype)
   return Perceptual(
     kind, net, recipe_lib.WeightSource(stage="estimator"), shapes
   )

@@ -172,8 +172,9 @@ def masks(
   side = min(size, max(_SIDE, grid))
   if size % grid or size % side or ids.shape[1] % side or side % grid:
     raise ValueError(
-      f"layout: pictures of {size} px and renderings of {ids.shape[1]} px do "
-      f"not fall into {grid} cells; wanted multiples of {max(_SIDE, grid)}"
+      f"region prior: pictures of {size} px and renderings of {ids.shape[1]} "
+      f"px do not fall into {grid} cells; wanted multiples of "
+      f"{max(_SIDE, grid)}"
     )
   step = ids.shape[1] // side
   # The middle pixel of each cell, whatever its size.
@@ -194,8 +195,8 @@ def cross_entropy(attention, wanted):
   return -(wanted * jnp.log(attention + 1e-6)).sum(-1).mean()
 
 
-def leads(weight, slots: int) -> bool:
-  """Whether a layout of this weight (0 is none) has slots to lead.
+def applies(weight, slots: int) -> bool:
+  """Whether the prior can have a loss of this weight (0 is none).
 
   It names one region for each slot; ablations with more or fewer slots find
   their own.

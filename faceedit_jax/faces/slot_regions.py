@@ -8,12 +8,14 @@ afterwards; they enter no loss.
 import functools
 import itertools
 from collections.abc import Sequence
+from typing import Literal, get_args
 
 import jax.numpy as jnp
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-REGIONS = ("face", "hair", "clothes", "background")
+Region = Literal["face", "hair", "clothes", "background"]
+REGIONS: tuple[Region, ...] = get_args(Region)
 # Skin, violet, blue, grey: the colours of the regions in every picture.
 COLOURS = np.array(
   [[230, 190, 160], [110, 60, 160], [40, 140, 200], [70, 70, 70]], np.float32

@@ -105,7 +105,7 @@ class Denoising(recipe_lib.Recipe):
     net = {"params": params["unet"]}
     predicted = self.net.apply(
       net, batch["noisy"], batch["time"], batch["context"]
-    )
+    ).prediction
     loss = jnp.square(predicted - batch["noise"]).mean()
     return loss, recipe_lib.Aux()
 
@@ -144,7 +144,8 @@ class Ours:
     @jax.jit
     def sample(params, noise, context):
       def predict(x, time):
-        return net.apply({"params": params}, x, time, context)
+        output = net.apply({"params": params}, x, time, context)
+        return output.prediction
 
       return samplers.ddim(
         predict, noise, schedule, options.steps, spacing="leading"

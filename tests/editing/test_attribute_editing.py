@@ -10,6 +10,7 @@ from PIL import Image
 
 from faceedit_jax import edit, export
 from faceedit_jax.core.errors import UserError
+from faceedit_jax.editing import Editor
 from tests.editing.toy_editor import SIZE, save_run
 from tests.toy_attributes import COLOURS, ToyAttributes, config_of
 
@@ -25,7 +26,7 @@ def workdir(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def editor(workdir):
-  return edit.Editor.from_workdir(workdir, batch_size=2)
+  return Editor.from_workdir(workdir, batch_size=2)
 
 
 @pytest.fixture
@@ -96,8 +97,8 @@ def test_attributes_are_edited_in_their_order(editor):
 
 
 def test_an_attribute_from_another_picture(workdir, files):
-  query = f"--attribute_from={files / 'b.png'}"
-  assert command(workdir, files, "--attribute=Bangs", query, "--sheet") == 0
+  other = f"--attribute_from={files / 'b.png'}"
+  assert command(workdir, files, "--attribute=Bangs", other, "--sheet") == 0
   change = np.array([200, 100, 100]) - 127.5
   np.testing.assert_allclose(
     colour_of(files / "out.png"), GRAY + change, atol=1
@@ -144,7 +145,7 @@ def test_a_strip_from_python(editor, files):
   )
   assert result.strip.shape == (SIZE, 3 * SIZE, 3)
   assert result.strip.dtype == np.uint8
-  assert result.settings == {
+  assert result.options == {
     "attribute": "+Smiling",
     "strengths": [0.0, 0.5, 1.0],
   }
@@ -155,7 +156,7 @@ def test_a_strip_from_python(editor, files):
   plain = editor.edit(files / "a.png", aligned=True)
   assert plain.strip is None
   one = editor.edit(files / "a.png", strengths=0.5, aligned=True)
-  assert one.settings == {"strengths": (0.5,)}
+  assert one.options == {"strengths": (0.5,)}
   with pytest.raises(UserError, match="made no strip"):
     plain.strip_sheet()
 
@@ -175,7 +176,7 @@ def test_a_strip_from_python(editor, files):
     (["--strengths=0:1:1"], "'0:1:1' are no numbers"),
     (["--strengths=nan:1:3"], "strengths: nan is no number"),
     (["--strengths", "0,", "1"], "unknown argument '1'"),
-    (["--attribut=Bangs"], "did you mean attribute?"),
+    (["--attribut=Bangs"], "did you mean 'attribute'?"),
     (["--attribute", "--sheet"], "--attribute has no value"),
     (["--attribute_from=none.png"], "none.png: no such file"),
   ],
@@ -188,20 +189,20 @@ def test_mistakes(workdir, files, arguments, message, capsys):
   assert {p.name for p in files.iterdir()} == {"a.png", "b.png"}
 
 
-def test_a_slider_moves_without_a_new_compilation(editor, files, monkeypatch):
+def test_a_strength_moves_without_a_new_compilation(editor, files, monkeypatch):
   traces = []
   original = ToyAttributes.edit
 
   @functools.wraps(original)
-  def counted(self, *arguments, **knobs):
-    traces.append(knobs)
-    return original(self, *arguments, **knobs)
+  def counted(self, *arguments, **options):
+    traces.append(options)
+    return original(self, *arguments, **options)
 
   monkeypatch.setattr(ToyAttributes, "edit", counted)
-  own = edit.Editor(editor.recipe, editor._variables, editor._frozen, SIZE)
+  own = Editor(editor.recipe, editor._variables, editor._frozen, SIZE)
 
-  def at(**knobs):
-    return own.edit(files / "a.png", attribute="Bangs", aligned=True, **knobs)
+  def at(**options):
+    return own.edit(files / "a.png", attribute="Bangs", aligned=True, **options)
 
   for strength in (1, 0.5, -0.5, 1.5, 0):
     got = colour_of(at(strength=strength).image)
@@ -211,7 +212,7 @@ def test_a_slider_moves_without_a_new_compilation(editor, files, monkeypatch):
     result = at(strengths=(low, 1))
     got = colour_of(result.strip[:, :SIZE])
     np.testing.assert_allclose(got, gray_plus(Bangs=low), atol=1)
-    assert result.settings["strengths"] == (low, 1)
+    assert result.options["strengths"] == (low, 1)
   assert len(traces) == 2
   for wrong in (True, float("inf"), "1"):
     with pytest.raises(UserError, match="is no number"):
@@ -230,7 +231,7 @@ def run_pairs(workdir, files, rows, columns, *options):
   )
 
 
-def test_a_list_with_shared_settings(workdir, files):
+def test_a_list_with_shared_options(workdir, files):
   rows = [("a.png", "one.png"), ("b.png", "two.png")]
   options = ("--attribute=-Smiling", "--strengths=0,1")
   assert run_pairs(workdir, files, rows, ("source", "output"), *options) == 0
@@ -241,7 +242,7 @@ def test_a_list_with_shared_settings(workdir, files):
   )
 
 
-def test_a_list_with_settings_of_each_line(workdir, files, capsys):
+def test_a_list_with_options_of_each_line(workdir, files, capsys):
   rows = [
     ("a.png", "+Smiling", "0.5", "one.png"),
     ("a.png", "+Smiling", "", "two.png"),
@@ -270,7 +271,7 @@ def test_a_list_with_settings_of_each_line(workdir, files, capsys):
     )
 
 
-def test_a_shared_setting_that_is_wrong_ends_the_list(workdir, files, capsys):
+def test_a_shared_option_that_is_wrong_ends_the_list(workdir, files, capsys):
   rows = [("a.png", "one.png"), ("b.png", "two.png")]
   wrong = "--attribute=Moustache"
   assert run_pairs(workdir, files, rows, ("source", "output"), wrong) == 2
@@ -281,12 +282,12 @@ def test_a_shared_setting_that_is_wrong_ends_the_list(workdir, files, capsys):
 
 
 def test_an_export_fixes_the_words(workdir, editor, tmp_path):
-  knobs = {"attribute": "-Bangs,+Smiling", "strengths": [0, 0.5, 2]}
+  options = {"attribute": "-Bangs,+Smiling", "strengths": [0, 0.5, 2]}
   line = [f"--workdir={workdir}", f"--out={tmp_path}", "--platforms=cpu"]
-  assert export.main([*line, f"--knobs={json.dumps(knobs)}"]) == 0
+  assert export.main([*line, f"--options={json.dumps(options)}"]) == 0
   bundle = export.load_bundle(tmp_path)
   assert list(bundle.manifest["inputs"]) == ["source"]
-  assert "-Bangs,+Smiling" in bundle.manifest["knobs"]["attribute"]
+  assert "-Bangs,+Smiling" in bundle.manifest["options"]["attribute"]
   assert bundle.manifest["outputs"]["strip"]["shape"] == [
     "b", SIZE, 3 * SIZE, 3
   ]  # fmt: skip
@@ -295,7 +296,7 @@ def test_an_export_fixes_the_words(workdir, editor, tmp_path):
     source = draw.uniform(-1, 1, (n, SIZE, SIZE, 3)).astype(np.float32)
     made = bundle({"source": source})
     wanted = editor.recipe.edit(
-      editor._variables, editor._frozen, {"source": source}, None, **knobs
+      editor._variables, editor._frozen, {"source": source}, None, **options
     )
     for name in ("image", "strip"):
       np.testing.assert_allclose(made[name], wanted[name], atol=1e-6)
@@ -312,18 +313,18 @@ def test_an_export_with_another_picture(workdir, tmp_path):
 
 
 @pytest.mark.parametrize(
-  "knobs, message",
+  "options, message",
   [
     ('{"attribute": "Smilling"}', "did you mean Smiling?"),
     ('{"strengths": "0,1"}', "'0,1' are no numbers"),
-    ('{"strenght": 1}', "did you mean strength?"),
-    ("{attribute: +Smiling}", '--knobs: wanted JSON like {"NAME": VALUE}'),
-    ('["+Smiling"]', '--knobs: wanted JSON like {"NAME": VALUE}'),
+    ('{"strenght": 1}', "did you mean 'strength'?"),
+    ("{attribute: +Smiling}", '--options: wanted JSON like {"NAME": VALUE}'),
+    ('["+Smiling"]', '--options: wanted JSON like {"NAME": VALUE}'),
   ],
 )
-def test_exports_that_are_refused(workdir, tmp_path, knobs, message, capsys):
+def test_exports_that_are_refused(workdir, tmp_path, options, message, capsys):
   line = [f"--workdir={workdir}", f"--out={tmp_path / 'out'}"]
-  assert export.main([*line, f"--knobs={knobs}"]) == 2
+  assert export.main([*line, f"--options={options}"]) == 2
   said = capsys.readouterr().err.splitlines()
   assert len(said) == 1 and message in said[0], said
   assert not (tmp_path / "out").exists()

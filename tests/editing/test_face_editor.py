@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from data_pipelines import images, prepare
-from faceedit_jax import edit as edit_lib
 from faceedit_jax import load_trained as trained_lib
 from faceedit_jax import stages, train
 from faceedit_jax.core import checkpoint
 from faceedit_jax.core import config as config_lib
+from faceedit_jax.editing import Editor
 
 pytestmark = pytest.mark.slow
 
@@ -89,7 +89,7 @@ def test_editing_from_files(trained, tmp_path):
   pair = data.source.open(root / "data", "pairs")[0]
   images.write_image(tmp_path / "a.png", pair["source_image"])
   images.write_image(tmp_path / "b.png", pair["query_image"])
-  editor = edit_lib.Editor.from_workdir(root / "work", config)
+  editor = Editor.from_workdir(root / "work", config)
   result = editor.edit(
     tmp_path / "a.png", pose_from=tmp_path / "b.png", aligned=True
   )

@@ -7,27 +7,32 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from PIL import Image
 
 from data_pipelines import align
-from faceedit_jax import stages
-from faceedit_jax.core import checkpoint, optim
+from faceedit_jax import edit, stages
+from faceedit_jax.core import checkpoint, editing, optim
 from faceedit_jax.core import config as config_lib
 from faceedit_jax.core import recipe as recipe_lib
 from faceedit_jax.core import step as step_lib
 from tests import toy_config, toy_recipes
 
 SIZE = 32
+REFERENCES = ("pose_from", "light_from")
 RADIUS = 0.2  # of the toy face, in an aligned picture
 MIDDLE = align.CANONICAL5.mean(0)
 
 
 @dataclasses.dataclass(frozen=True)
 class ToyEditor(toy_recipes.ToyLatent):
-  """Edits red discs: the mean of source and query, through two nets."""
+  """Edits red discs: the mean of source and references, through two nets."""
 
-  @property
-  def queries(self):
-    return ("pose_from", "light_from")
+  edit_inputs = (
+    editing.EditInput("source", "photo", required=True),
+    *(
+      editing.EditInput(name, "photo", default="source") for name in REFERENCES
+    ),
+  )
 
   @property
   def head(self):
@@ -53,23 +58,18 @@ class ToyEditor(toy_recipes.ToyLatent):
     area = red.mean((1, 2)) / (jnp.pi * RADIUS**2)
     return points, 4.0 - 6.0 * jnp.abs(area - 1.0)
 
-  def edit_spec(self):
-    picture = recipe_lib.Field((SIZE, SIZE, 3), "float32", (-1.0, 1.0))
-    names = ("source", *self.queries)
-    return {n: picture for n in names} | {"row": recipe_lib.Field((), "int32")}
-
   def edit(
     self, variables, frozen, inputs, rng, *, steps=None, mode="mean", noise=0.0
   ):
     if mode not in ("mean", "nan"):
       raise ValueError(f"mode is {mode!r};\n it must be 'mean' or 'nan'")
     source = inputs["source"]
-    every = [source] + [inputs[q] for q in self.queries if q in inputs]
+    every = [source] + [inputs[name] for name in REFERENCES if name in inputs]
     image = sum(every) / len(every)
     latent = toy_recipes.ToyEncoder(self.channels).apply(frozen["enc"], image)
     draw = jax.vmap(
       lambda i: jax.random.normal(jax.random.fold_in(rng, i), image.shape[1:])
-    )(inputs["row"])
+    )(inputs.get("row", jnp.arange(len(image))))
     bias = self.head.apply(variables["head"], jnp.zeros((1, 3)))
     image = image + noise * draw + bias[:, None, None]
     if mode == "nan":
@@ -117,3 +117,30 @@ def save_run(path, config):
     marker = {"step": 2, "time": float(number)}
     (stage.directory / "finished.json").write_text(json.dumps(marker))
   return path
+
+
+def write_portraits(folder):
+  """a.png and b.png, which differ in their ground."""
+  for name, ground in (("a", 90), ("b", 200)):
+    Image.fromarray(portrait(ground=ground)[0]).save(folder / f"{name}.png")
+  return folder
+
+
+def command(workdir, folder, *arguments):
+  """The exit code of a command line on a.png."""
+  return edit.main(
+    [
+      f"--workdir={workdir}",
+      f"--source={folder / 'a.png'}",
+      f"--output={folder / 'out.png'}",
+      *map(str, arguments),
+    ]
+  )
+
+
+def one_line(capsys):
+  """The error printed, which must be one line and nothing else."""
+  printed = capsys.readouterr()
+  assert printed.out == ""
+  assert printed.err.startswith("error: ") and printed.err.count("\n") == 1
+  return printed.err

@@ -1,6 +1,7 @@
-"""Scores of attribute edits whose numbers are known beforehand."""
+"""Measures of attribute edits whose numbers are known beforehand."""
 
 import json
+import types
 
 import flax.linen as nn
 import jax
@@ -11,7 +12,9 @@ from PIL import Image
 
 from data_pipelines import records
 from data_pipelines.synthetic_heads import labels
+from faceedit_jax import evaluators
 from faceedit_jax.core import config as config_lib
+from faceedit_jax.core.errors import UserError
 from faceedit_jax.evaluators import attribute_fid
 from faceedit_jax.evaluators import attributes as attribute_evaluator
 from faceedit_jax.evaluators import common as eval_common
@@ -126,6 +129,9 @@ class Editor:
     return {"image": image}
 
 
+WHERE = "config.stage.gan.evaluators.attributes"
+
+
 def evaluator(**more):
   settings = dict(
     data=dict(source=dict(kind="array_record", folder="set")),
@@ -135,6 +141,7 @@ def evaluator(**more):
     identity=Who(),
     identity_size=16,
     image_size=SIDE,
+    where=WHERE,
   )
   return attribute_evaluator.AttributeEvaluator(**{**settings, **more})
 
@@ -146,7 +153,9 @@ def run(kind, data_dir, out, nets=NETS, quick=False, **more):
   editor = Editor(kind)
   said: list[str] = []
   scores = evaluator(**more).run(
-    editor, {}, {}, data_dir, out, said.append, nets, quick
+    evaluators.EvalContext(
+      editor, {}, {}, data_dir, out, said.append, nets, quick
+    )
   )
   return scores, editor, said
 
@@ -256,7 +265,7 @@ def test_the_table_and_the_sheet(data_dir, tmp_path):
   assert truth.split()[:4] == ["a", "true", "outcome", "1.000"]
   assert "4/255 in any channel, and 2 pixels round" in text
   for net in ("inception", "inception_torchvision"):
-    end = f"it goes into recipe.evaluation.weights.{net}"
+    end = f"it goes into {WHERE}.weights.{net}"
     (line,) = [x for x in lines if x.endswith(end)]
     assert ": -, no file" in line and f"convert {net} " in line
   whole = json.loads((tmp_path / "table.json").read_text(encoding="utf-8"))
@@ -282,12 +291,12 @@ def test_the_table_and_the_sheet(data_dir, tmp_path):
   assert (bangs[ROWS["Bangs"], COLUMNS] == LEVEL[1 - has]).all()
 
 
-def test_without_scoring_nets_pictures_are_compared(data_dir, tmp_path):
+def test_without_eval_nets_pictures_are_compared(data_dir, tmp_path):
   scores, _, _ = run("paste", data_dir, tmp_path, None, quick=True)
   kinds = {name.split("/")[-1] for name in scores if name[:5] != "count"}
   assert kinds == {"inside_l1", "inside_l2", "outside_psnr", "psnr", "ssim"}
   text = (tmp_path / "table.txt").read_text(encoding="utf-8")
-  assert "the scoring stages are not trained yet" in text
+  assert "the evaluation nets are not trained yet" in text
 
 
 def test_pictures_without_outcomes(data_dir, tmp_path):
@@ -382,18 +391,23 @@ def test_outputs_of_one_picture_have_noise_of_their_own(data_dir, inception):
   assert any("3 of each" in note for note in notes)
 
 
-def options(**more):
-  config = config_lib.load("configs/difffae.py")
-  section = dict(
-    data=dict(source=dict(kind="array_record", folder="set")), **more
-  )
-  nets = config.nets.to_dict()
+def build(**section):
+  """Built from a config, for a recipe that edits smiles."""
+  nets = config_lib.load("configs/difffae.py").nets.to_dict()
   nets["classifier"] = dict(stages=(1, 1), width=4, input_size=32, reach=6.0)
-  return config_lib.from_dict(section), config_lib.from_dict(nets)
+  setup = evaluators.Setup(
+    recipe=types.SimpleNamespace(attributes=("Smiling",), edit=None),
+    nets=config_lib.from_dict(nets),
+    data=dict(source=dict(kind="array_record", folder="set")),
+    image_size=64,
+    dtype="float32",
+    where=WHERE,
+  )
+  return evaluators.build(dict(kind="attributes", **section), setup)
 
 
 def test_it_is_built_from_a_config():
-  section, nets = options(
+  made = build(
     split="test",
     counterfactuals=False,
     edits=40,
@@ -401,32 +415,42 @@ def test_it_is_built_from_a_config():
     weights=dict(identity="arcface.safetensors", inception=""),
     fid=dict(outputs=10),
   )
-  made = attribute_evaluator.from_config(
-    section, nets, ("Smiling",), 64, "float32"
-  )
+  assert isinstance(made, attribute_evaluator.AttributeEvaluator)
   assert (made.split, made.edits, made.counterfactuals) == ("test", 40, False)
   assert made.fid.outputs == 10 and made.fid.true_split == "train"
-  found = {net: (s.stage, s.path) for net, s in made.scoring().items()}
+  found = {net: (s.stage, s.path) for net, s in made.eval_nets().items()}
   assert found == {
-    "classifier": ("score_attributes", ""),
+    "classifier": ("eval_attributes", ""),
     "identity": ("", "arcface.safetensors"),
   }
-  structure = jax.eval_shape(made.init_scoring, jax.random.key(0))
+  structure = jax.eval_shape(made.init_eval_nets, jax.random.key(0))
   assert structure["classifier"]["params"]["fc"]["kernel"].shape == (8, 2)
   assert set(structure) == set(found)
+
+
+def test_data_and_names_are_said_once():
+  made = build()
+  assert made.data == dict(source="array_record", folder="set")
+  assert made.reads == ("Smiling",)
+  other = build(data=dict(source="array_record", folder="other"))
+  assert other.data["folder"] == "other"
 
 
 @pytest.mark.parametrize(
   "more, message",
   [
-    (dict(weights=dict(fid="x")), r"weights has \['fid'\], wanted some of"),
+    (dict(weights=dict(fid="x")), "weights has no key 'fid'"),
+    (dict(weights=dict(idenity="x")), "did you mean 'identity'"),
     (dict(reads=("Male",)), r"reads lacks \['Smiling'\]"),
+    (dict(splitt="test"), "no key 'splitt'; did you mean 'split'"),
+    (dict(fid=dict(outputs="3")), "fid.outputs is '3', wanted a whole number"),
+    (dict(image_size=3), "no key 'image_size'"),
   ],
 )
 def test_settings_that_are_none(more, message):
-  section, nets = options(**more)
-  with pytest.raises(ValueError, match=message):
-    attribute_evaluator.from_config(section, nets, ("Smiling",), 64, "float32")
+  with pytest.raises(UserError, match=f"^{WHERE}.*{message}") as caught:
+    build(**more)
+  assert "\n" not in str(caught.value)
 
 
 def test_sets_that_do_not_fit(data_dir, tmp_path):

@@ -11,12 +11,11 @@ import numpy as np
 import pytest
 
 from data_pipelines import records, transforms
-from faceedit_jax import convert, evaluate
+from faceedit_jax import convert, evaluate, evaluators
 from faceedit_jax.core import config as config_lib
-from faceedit_jax.core.errors import CheckpointError
+from faceedit_jax.core.errors import CheckpointError, UserError
 from faceedit_jax.evaluators import common as eval_common
 from faceedit_jax.evaluators import reenactment, reenactment_table
-from faceedit_jax.evaluators import registry as evaluators_registry
 from faceedit_jax.faces import face_reader
 from faceedit_jax.metrics import fid
 from faceedit_jax.metrics import reenactment as distances
@@ -102,8 +101,8 @@ def data_dir(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def judges(tmp_path_factory):
-  """Narrow judges, and the file of standard points."""
+def eval_nets(tmp_path_factory):
+  """Narrow nets, and the file of standard points."""
   rng = np.random.default_rng(5)
   face = deep3d.Deep3D((1, 1, 1, 1), 2)
   points = tmp_path_factory.mktemp("points") / "points.npy"
@@ -138,26 +137,32 @@ def evaluator(**more):
     code_shapes={},
     image_size=SIDE,
     pairs=PAIRS,
+    where=WHERE,
   )
-  return reenactment.ReenactmentEvaluator(**{**settings, **more})
+  settings |= more
+  settings["weights"] = reenactment.Files(**settings.get("weights", {}))
+  return reenactment.ReenactmentEvaluator(**settings)
 
 
+WHERE = "config.stage.denoiser.evaluators.reenactment"
 FILES = dict(inception="a", face="b", identity="c")
 
 
 @pytest.fixture(scope="module")
-def judged(judges, data_dir, tmp_path_factory):
-  """A whole run with all three judges, on the editor that copies queries."""
+def measured(eval_nets, data_dir, tmp_path_factory):
+  """A whole run with all three nets, on the editor that copies queries."""
   out, said = tmp_path_factory.mktemp("out"), []
-  settings = evaluator(weights=FILES, **judges["settings"])
+  settings = evaluator(weights=FILES, **eval_nets["settings"])
   scores = settings.run(
-    Editor(), {}, {}, data_dir, out, said.append, judges["nets"]
+    evaluators.EvalContext(
+      Editor(), {}, {}, data_dir, out, said.append, eval_nets["nets"]
+    )
   )
   return settings, scores, out, said
 
 
-def test_an_edit_that_is_the_query_is_at_no_distance(judged):
-  _, scores, _, _ = judged
+def test_an_edit_that_is_the_query_is_at_no_distance(measured):
+  _, scores, _, _ = measured
   for name in ("APD", "AED", "ALD"):
     assert scores[f"edit/{name}"] == 0
     assert scores[f"copy_source/{name}"] > 0.01
@@ -167,10 +172,12 @@ def test_an_edit_that_is_the_query_is_at_no_distance(judged):
   assert scores["count/pairs"] == PAIRS
 
 
-def test_distances_are_those_of_crops_read_one_by_one(judged, judges, data_dir):
-  settings, scores, _, _ = judged
+def test_distances_are_those_of_crops_read_one_by_one(
+  measured, eval_nets, data_dir
+):
+  settings, scores, _, _ = measured
   source = settings.open(data_dir)
-  net, weights = judges["settings"]["face"], judges["nets"]["face"]
+  net, weights = eval_nets["settings"]["face"], eval_nets["nets"]["face"]
   points = (STANDARD[:, :2] * (1, -1) / 20 + 0.5) * SIDE
   read = jax.jit(net.apply)
   sums = []
@@ -189,10 +196,10 @@ def test_distances_are_those_of_crops_read_one_by_one(judged, judges, data_dir):
     assert scores[f"copy_source/{name}"] == pytest.approx(value, rel=1e-3)
 
 
-def test_fid_is_the_one_of_the_pictures(judged, judges, data_dir):
-  settings, scores, out, _ = judged
+def test_fid_is_the_one_of_the_pictures(measured, eval_nets, data_dir):
+  settings, scores, out, _ = measured
   source = settings.open(data_dir)
-  read = fid.Reader(settings.inception, judges["nets"]["inception"], batch=2)
+  read = fid.Reader(settings.inception, eval_nets["nets"]["inception"], batch=2)
   sets = [
     read.empty().add(read(np.stack([source[i][n] for i in range(PAIRS)])))
     for n in ("image", "pair_image")
@@ -228,7 +235,9 @@ def test_pairs_may_show_two_people(data_dir, tmp_path):
   np.testing.assert_array_equal(pairs[7]["pair_image"], again["pair_image"])
   nets = {"estimator": 0.5, "identity": jnp.ones(3)}
   scores = settings.run(
-    Editor(), {}, {}, data_dir, tmp_path, lambda text: None, nets
+    evaluators.EvalContext(
+      Editor(), {}, {}, data_dir, tmp_path, lambda text: None, nets
+    )
   )
   assert scores["count/pairs"] == 7
   text = (tmp_path / "table.txt").read_text(encoding="utf-8")
@@ -243,8 +252,8 @@ def row(text, label):
   return dict(zip(names, line[len(label) :].split(), strict=True))
 
 
-def test_the_table_shows_our_rows_beside_the_papers(judged):
-  settings, scores, out, said = judged
+def test_the_table_shows_our_rows_beside_the_papers(measured):
+  settings, scores, out, said = measured
   text = (out / "table.txt").read_text(encoding="utf-8")
   assert said[-1] == "\n" + text.rstrip("\n")
   assert said[:2] == ["4/5 pairs", "5/5 pairs"]
@@ -273,7 +282,7 @@ def test_the_table_shows_our_rows_beside_the_papers(judged):
     assert said_below in text, said_below
   assert "no file" not in text
   whole = json.loads((out / "table.json").read_text(encoding="utf-8"))
-  assert whole["measured here"] == scores
+  assert whole["scores"] == scores
   theirs = whole["published, not measured here"]
   assert all(name.startswith("paper, Table") for name in theirs)
   assert theirs["paper, Table 1: DPE"]["FID"] == 36.67
@@ -285,7 +294,16 @@ def test_without_files_the_columns_bear_other_names(data_dir, tmp_path):
   nets = {"estimator": 0.5, "identity": jnp.ones(3)}
   said = []
   scores = settings.run(
-    Editor("darker"), {}, {}, data_dir, tmp_path, said.append, nets, quick=True
+    evaluators.EvalContext(
+      Editor("darker"),
+      {},
+      {},
+      data_dir,
+      tmp_path,
+      said.append,
+      nets,
+      quick=True,
+    )
   )
   source = settings.open(data_dir)
   found = []
@@ -319,20 +337,22 @@ def test_without_files_the_columns_bear_other_names(data_dir, tmp_path):
     ("identity", "convert arcface backbone.pth"),
   ):
     (line,) = [x for x in text.splitlines() if what in x]
-    assert f"recipe.evaluation.weights.{net}" in line and ": -, no file" in line
-  assert "codes of the estimator of stage score_estimator" in text
+    assert f"{WHERE}.weights.{net}" in line and ": -, no file" in line
+  assert "codes of the estimator of stage eval_estimator" in text
   assert "the jaw's 3 angles" in text
   assert not (tmp_path / "fid_reference.npz").exists()
 
 
-def test_before_the_scoring_stages_nothing_is_scored(data_dir, tmp_path):
+def test_before_the_nets_are_trained_nothing_is_measured(data_dir, tmp_path):
   settings = evaluator(weights={"inception": "x.safetensors"})
   scores = settings.run(
-    Editor(), {}, {}, data_dir, tmp_path, lambda text: None, None, quick=True
+    evaluators.EvalContext(
+      Editor(), {}, {}, data_dir, tmp_path, lambda text: None, None, quick=True
+    )
   )
   assert scores == {"count/pairs": PAIRS}
   text = (tmp_path / "table.txt").read_text(encoding="utf-8")
-  assert "FID: -, the scoring stages are not trained yet" in text
+  assert "FID: -, the evaluation nets are not trained yet" in text
   assert set(row(text, "measured here: edit").values()) == {"-"}
 
 
@@ -340,10 +360,12 @@ def test_the_nets_of_the_edit_may_read_it(data_dir, tmp_path):
   settings = evaluator(
     readers="frozen", estimator_name="DECA", identity_name=""
   )
-  assert settings.scoring() == {}
+  assert settings.eval_nets() == {}
   frozen = {"estimator": 1.0, "identity": jnp.ones(3), "other": 0}
   scores = settings.run(
-    Editor(), {}, frozen, data_dir, tmp_path, lambda text: None, {}
+    evaluators.EvalContext(
+      Editor(), {}, frozen, data_dir, tmp_path, lambda text: None, {}
+    )
   )
   assert scores["edit/AED-DECA"] == 0 < scores["copy_source/AED-DECA"]
   assert "edit/CSIM" in scores
@@ -351,22 +373,24 @@ def test_the_nets_of_the_edit_may_read_it(data_dir, tmp_path):
   assert text.count("that conditions the edit (which flatters it)") == 2
 
 
-def test_a_saved_reference_replaces_the_queries(judged, judges, data_dir):
-  _, scores, out, _ = judged
+def test_a_saved_reference_replaces_the_queries(measured, eval_nets, data_dir):
+  _, scores, out, _ = measured
   settings = evaluator(
     weights={"inception": "a"},
     readers="frozen",
     fid_reference=str(out / "fid_reference.npz"),
-    **judges["settings"],
+    **eval_nets["settings"],
   )
   again = settings.run(
-    Editor(),
-    {},
-    {},
-    data_dir,
-    out / "again",
-    lambda text: None,
-    {"inception": judges["nets"]["inception"]},
+    evaluators.EvalContext(
+      Editor(),
+      {},
+      {},
+      data_dir,
+      out / "again",
+      lambda text: None,
+      {"inception": eval_nets["nets"]["inception"]},
+    )
   )
   assert again["copy_source/FID"] == pytest.approx(
     scores["copy_source/FID"], rel=1e-6
@@ -376,10 +400,14 @@ def test_a_saved_reference_replaces_the_queries(judged, judges, data_dir):
   assert f"true pictures: {settings.fid_reference}" in text
   lacking = dataclasses.replace(settings, fid_reference="absent.npz")
   with pytest.raises(ValueError, match="absent.npz cannot be read"):
-    lacking.run(Editor(), {}, {}, data_dir, out, print, judges["nets"])
+    lacking.run(
+      evaluators.EvalContext(
+        Editor(), {}, {}, data_dir, out, print, eval_nets["nets"]
+      )
+    )
 
 
-def test_faces_without_points_are_left_out(judges, data_dir, tmp_path):
+def test_faces_without_points_are_left_out(eval_nets, data_dir, tmp_path):
   """Of every batch the first picture's points lie in one place."""
 
   class Lost(Editor):
@@ -387,10 +415,12 @@ def test_faces_without_points_are_left_out(judges, data_dir, tmp_path):
       points, face = super().find_points(variables, frozen, image)
       return points.at[0].set(0.5), face
 
-  settings = evaluator(weights={"face": "b"}, **judges["settings"])
-  nets = {"face": judges["nets"]["face"], "identity": jnp.ones(3)}
+  settings = evaluator(weights={"face": "b"}, **eval_nets["settings"])
+  nets = {"face": eval_nets["nets"]["face"], "identity": jnp.ones(3)}
   scores = settings.run(
-    Lost("darker"), {}, {}, data_dir, tmp_path, lambda text: None, nets
+    evaluators.EvalContext(
+      Lost("darker"), {}, {}, data_dir, tmp_path, lambda text: None, nets
+    )
   )
   # Edits, sources and queries of two batches.
   assert scores["count/pictures_without_points"] == 6
@@ -399,8 +429,8 @@ def test_faces_without_points_are_left_out(judges, data_dir, tmp_path):
   assert "left out: 6 pictures whose five points are no face's" in text
 
 
-def test_judges_come_from_files(tmp_path, rng):
-  """`scoring` names files, and they are loaded and checked."""
+def test_nets_come_from_files(tmp_path, rng):
+  """`eval_nets` names files, and they are loaded and checked."""
   net = IResNet((1, 1, 1, 1), (2, 2, 2, 2), 2, 4)
   reader = face_reader.FaceReader(None, identity=net, identity_size=16)
   variables = randomised(net, rng, array(1, 16, 16, 3))
@@ -411,71 +441,88 @@ def test_judges_come_from_files(tmp_path, rng):
     reader=reader, readers="frozen", weights={"identity": str(path)}
   )
   stage = types.SimpleNamespace(workdir=tmp_path)
-  loaded = evaluate.load_scoring(settings, stage)
+  loaded = evaluate.load_eval_nets(settings, stage)
   assert set(loaded) == {"identity"}
   np.testing.assert_array_equal(
     loaded["identity"]["params"]["fc"]["kernel"], flat["params/fc/kernel"]
   )
   absent = dataclasses.replace(
-    settings, weights={"face": str(tmp_path / "deep3d.safetensors")}
+    settings,
+    weights=reenactment.Files(face=str(tmp_path / "deep3d.safetensors")),
   )
   with pytest.raises(CheckpointError, match="deep3d.safetensors"):
-    evaluate.load_scoring(absent, stage)
+    evaluate.load_eval_nets(absent, stage)
   stages = dataclasses.replace(
-    settings, readers="stages", weights={"face": "x"}
+    settings, readers="stages", weights=reenactment.Files(face="x")
   )
-  assert {n: (s.path, s.stage) for n, s in stages.scoring().items()} == {
+  assert {n: (s.path, s.stage) for n, s in stages.eval_nets().items()} == {
     "face": ("x", ""),
-    "identity": ("", "score_identity"),
+    "identity": ("", "eval_identity"),
   }
 
 
 READER = face_reader.FaceReader(None)
 
 
-def options(**more):
+def build(reader=READER, **more):
+  """Built from the paper's config, but for `more`."""
   config = config_lib.load("configs/difffae.py:voxceleb256")
-  found = config.stage.denoiser.recipe.evaluation.to_dict()
-  return config_lib.from_dict({**found, **more})
+  stage = config.stage.denoiser.to_dict()
+  recipe = types.SimpleNamespace(
+    edit=None,
+    find_points=None,
+    face=types.SimpleNamespace(reader=reader, code_shapes={}),
+  )
+  setup = evaluators.Setup(
+    recipe, config.nets, stage["data"], 256, "float32", WHERE
+  )
+  return evaluators.build({**stage["evaluators"]["reenactment"], **more}, setup)
 
 
-def test_the_papers_variants_are_scored_so():
+def test_the_papers_variants_are_measured_so():
   config = config_lib.load("configs/difffae.py:voxceleb256")
   assert config.stage.denoiser.evaluate
-  made = evaluators_registry.from_config(options(), READER, {}, 256)
+  made = build()
   assert isinstance(made, reenactment.ReenactmentEvaluator)
   assert (made.split, made.people, made.pairs) == ("test", "same", 5000)
-  assert made.data["source"]["folder"] == "voxceleb1" and made.scoring() == {}
+  assert made.data["source"]["folder"] == "voxceleb1" and made.eval_nets() == {}
   assert made.estimator_name == "DECA"
 
 
 def test_a_published_estimator_has_no_second_one():
   reader = face_reader.FaceReader(None, locator=object())
-  assert (
-    evaluators_registry.from_config(options(), reader, {}, 256).readers
-    == "frozen"
+  assert build(reader).readers == "frozen"
+  with pytest.raises(UserError, match="trains no estimator of this kind"):
+    build(reader, readers="stages")
+
+
+def test_nets_that_read_wrinkles_are_left_out():
+  reader = face_reader.FaceReader(
+    None, detail_encoder=object(), detail_decoder=object()
   )
-  with pytest.raises(ValueError, match="trains no estimator of this kind"):
-    evaluators_registry.from_config(options(readers="stages"), reader, {}, 256)
+  made = build(reader).reader
+  assert made.detail_encoder is made.detail_decoder is None
 
 
 @pytest.mark.parametrize(
   "more, message",
   [
-    (
-      dict(kind="reinactment"),
-      "must be one of 'counterfactual', 'reenactment'",
-    ),
-    (
-      dict(people="both"),
-      "people is 'both'; it must be one of 'same', 'other'",
-    ),
-    (dict(readers="none"), "must be one of 'stages', 'frozen'"),
-    (dict(fid_rule="clean"), "must be one of 'pytorch-fid', 'clean-fid'"),
-    (dict(weights=dict(fid="x")), r"weights has \['fid'\]"),
+    (dict(kind="reinactment"), "kind: no evaluator .*mean 'reenactment'"),
+    (dict(kind=None), "kind is None, wanted one of counterfactual, "),
+    (dict(people="both"), "people is 'both', wanted 'same' or 'other'"),
+    (dict(readers="none"), "readers is 'none', wanted 'stages' or 'frozen'"),
+    (dict(fid_rule="clean"), "wanted 'pytorch-fid' or 'clean-fid'"),
+    (dict(weights=dict(fid="x")), "weights has no key 'fid'"),
     (dict(weights=dict(face="x")), "standard_points is empty"),
+    (dict(pair="x"), "has no key 'pair'; did you mean 'pairs'"),
+    (dict(reader=None), "has no key 'reader'"),
   ],
 )
 def test_settings_that_are_none(more, message):
-  with pytest.raises(ValueError, match=message):
-    evaluators_registry.from_config(options(**more), READER, {}, 256)
+  with pytest.raises(UserError, match=f"^{WHERE}.*{message}"):
+    build(**more)
+
+
+def test_every_rule_of_fid_may_be_chosen():
+  for rule in fid.RULES:
+    assert build(fid_rule=rule).fid_rule == rule

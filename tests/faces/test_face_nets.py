@@ -29,7 +29,7 @@ def build(config, stage="denoiser", **more):
   return recipes.build(
     options.pop("name"),
     nets=config.nets,
-    options=config_lib.from_dict(options),
+    options=options,
     image_size=config.image_size,
     dtype="float32",
   )

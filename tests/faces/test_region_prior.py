@@ -162,8 +162,8 @@ def test_cross_entropy_is_least_at_the_wanted_masks(suggested):
 
 
 def test_names_that_the_layout_does_not_lead_to_are_refused():
-  assert region_prior.leads(0.1, 4)
-  assert not region_prior.leads(0.0, 4) and not region_prior.leads(0.1, 8)
+  assert region_prior.applies(0.1, 4)
+  assert not region_prior.applies(0.0, 4) and not region_prior.applies(0.1, 8)
   names = ("hair", "face", "clothes", "background")
   with pytest.raises(Exception, match="in this order"):
     build("region_encoder", slot_names=names)

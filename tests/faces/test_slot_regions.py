@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from faceedit_jax.evaluators import counterfactual
+from faceedit_jax.evaluators import slot_measures
 from faceedit_jax.faces import slot_regions
 
 
@@ -54,7 +54,7 @@ def test_perfect_masks_have_iou_one():
   counts = slot_regions.confusion(jnp.asarray(masks), jnp.asarray(truth))
   assignment = slot_regions.assign(counts)
   assert float(slot_regions.mean_iou(counts, assignment)) == 1.0
-  assert counterfactual.region_iou(counts, np.asarray(assignment)).min() == 1
+  assert slot_measures.region_iou(counts, np.asarray(assignment)).min() == 1
 
 
 def test_painted_colours_are_those_of_the_regions():

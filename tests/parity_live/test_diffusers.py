@@ -125,7 +125,7 @@ def unet_outputs(net, variables, inputs, weight):
   def total(x, context):
     out = net.apply(
       variables, x, jnp.asarray(inputs["t"]), context, labels=labels
-    )
+    ).prediction
     return (out * weight).sum(), out
 
   run = once(jax.value_and_grad(total, (0, 1), has_aux=True))

@@ -79,7 +79,7 @@ def build(**look):
   return recipes.build(
     "attributes",
     nets=config_lib.from_dict(dict(classifier=net)),
-    options=config_lib.from_dict(options),
+    options=options,
     image_size=SIDE,
     dtype="float32",
   )
@@ -179,7 +179,9 @@ def test_half_of_a_batch_is_mirrored(rng):
     step=jnp.asarray(0),
     rng=jax.random.key(0),
   )
-  still = dataclasses.replace(recipe, jitter=0.0)
+  still = dataclasses.replace(
+    recipe, options=dataclasses.replace(recipe.options, jitter=0.0)
+  )
   plain = np.asarray(still.reader.look(image, points))
   seen = np.asarray(still.seen(ctx))
   same = np.isclose(seen, plain, atol=1e-5).all((1, 2, 3))

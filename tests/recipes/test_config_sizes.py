@@ -23,7 +23,7 @@ def build(config, stage):
   return recipes.build(
     options.pop("name"),
     nets=config.nets,
-    options=config_lib.from_dict(options),
+    options=options,
     image_size=config.image_size,
     dtype=config.compute_dtype,
   )
@@ -40,7 +40,7 @@ def test_a_missing_option_is_named():
   config = config_lib.load("configs/difffae.py")
   with config.unlocked():
     del config.stage.denoiser.recipe["timesteps"]
-  with pytest.raises(UserError, match="'difffae': 'timesteps' is missing$"):
+  with pytest.raises(UserError, match="recipe lacks the key 'timesteps'$"):
     build(config, "denoiser")
 
 
@@ -82,9 +82,9 @@ def test_paper_sizes(size, tmp_path):
   assert count(frozen["detail_decoder"]["params"]) == 1_773_345
   assert count(frozen["identity"]["params"]) == 43_590_848
   side = size // 8
-  shape = recipe.unet
+  shape = recipe.nets.unet
   latents = jax.eval_shape(
-    lambda v, x: recipe.autoencoder.apply(
+    lambda v, x: recipe.conditions.autoencoder.apply(
       {"params": v["params"]}, x, method="encode"
     ),
     frozen["autoencoder"],
@@ -119,7 +119,7 @@ def test_paper_settings(variant):
   assert recipe.optimizer.schedule == "constant"
   assert dict(recipe.timesteps) == dict(antithetic=False, power=1.0)
   assert recipe.prediction == "eps" and recipe.consistency_weight == 0.1
-  assert (recipe.layout, recipe.camera_from) == (0.0, "query")
+  assert (recipe.region_prior_weight, recipe.camera_from) == (0.0, "query")
   assert (recipe.sampler, recipe.sampling_steps) == ("ddim", 50)
   # Latent diffusion's schedule and scale for VQ first stages.
   assert recipe.latent_scale == 1.0 and recipe.ddim_spacing == "ldm"
@@ -152,9 +152,9 @@ def test_ablations_are_one_override(override, lacks):
     counts = state.stats["region_encoder"]["regions"]["confusion"]
     assert counts.shape == (wanted, 4)
   if lacks == "condition":
-    assert recipe.unet.adain == "none"
+    assert recipe.nets.unet.adain == "none"
   if "consistency" in override:
-    assert recipe.consistency_weight == 0.0
+    assert recipe.options.consistency_weight == 0.0
 
 
 def test_how_a_net_is_computed_is_no_part_of_a_run(tmp_path):
@@ -164,7 +164,7 @@ def test_how_a_net_is_computed_is_no_part_of_a_run(tmp_path):
     config, ["nets.unet.remat=dots", "nets.unet.attention_kernel=xla"]
   )
   other = stages.make_stage(config, "denoiser", tmp_path)
-  net = other.recipe.unet
+  net = other.recipe.nets.unet
   assert (net.remat, net.attention_kernel) == ("dots", "xla")
   assert other.identity == plain.identity
   assert plain.identity["nets"]["unet"]["heads"] == 2

@@ -62,9 +62,10 @@ def test_eight_devices_equal_one(stage):
     build(stage), tx=optim.make_tx(**options.optimizer)
   )
   if stage == "first_stage":
-    recipe = dataclasses.replace(
-      recipe, adversarial_start=options.adversarial_start
+    own = dataclasses.replace(
+      recipe.options, adversarial_start=options.adversarial_start
     )
+    recipe = dataclasses.replace(recipe, options=own)
   one = sharding.make_mesh({"data": 1, "fsdp": 1}, jax.devices()[:1])
   eight = sharding.make_mesh({"data": 4, "fsdp": 2}, jax.devices())
   a, b = losses(recipe, one), losses(recipe, eight)

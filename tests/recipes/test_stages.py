@@ -51,7 +51,7 @@ def build(stage, **recipe_options):
   return recipes.build(
     options.pop("name"),
     nets=config.nets,
-    options=config_lib.from_dict(options),
+    options=options,
     image_size=config.image_size,
     dtype="float32",
   )
@@ -156,13 +156,13 @@ def test_timesteps_are_drawn_as_the_config_says(monkeypatch):
 
   jax.eval_shape(loss, batch)
   assert seen == {"antithetic": True, "power": 3.0}
-  with pytest.raises(ValueError, match="timesteps.power is 0"):
+  with pytest.raises(ValueError, match="timesteps: power is 0.0, wanted"):
     build("denoiser", timesteps=dict(antithetic=True, power=0))
 
 
 def test_slots_named_by_hand_need_no_regions():
   names = ("hair", "face", "background", "clothes")
-  recipe = build("region_encoder", slot_names=names, layout=0.0)
+  recipe = build("region_encoder", slot_names=names, region_prior_weight=0.0)
   assert "regions" not in recipe.batch_spec()
   state = quick_jit(lambda: step_lib.init_state(recipe, jax.random.key(0)))()
   batch = recipe_lib.example_batch(recipe.batch_spec(), 2, 0)
@@ -176,9 +176,9 @@ def test_slots_named_by_hand_need_no_regions():
 
 
 @pytest.mark.parametrize("stage", ["region_encoder", "denoiser"])
-def test_the_layout_leads_the_slots(stage):
+def test_the_region_prior_pulls_the_slots(stage):
   """With its weight the masks come nearer to what is suggested."""
-  recipe = build(stage, layout=10.0)
+  recipe = build(stage, region_prior_weight=10.0)
   state = quick_jit(lambda: step_lib.init_state(recipe, jax.random.key(0)))()
   frozen = quick_jit(lambda: recipe.init_frozen(jax.random.key(1)))()
   batch = recipe_lib.example_batch(recipe.batch_spec(), 2, 0)
@@ -189,12 +189,15 @@ def test_the_layout_leads_the_slots(stage):
     ctx = recipe_lib.Ctx(
       batch, frozen, state.stats, {}, jnp.asarray(0), jax.random.key(0)
     )
-    led = dataclasses.replace(recipe, layout=lambda step: weight)
-    value, aux = getattr(led, phase.loss.__name__)(params, ctx)
-    return value, aux.metrics["layout"]
+    options = dataclasses.replace(
+      recipe.options, region_prior_weight=lambda step: weight
+    )
+    pulled = dataclasses.replace(recipe, options=options)
+    value, aux = getattr(pulled, phase.loss.__name__)(params, ctx)
+    return value, aux.metrics["region_prior"]
 
   grads = jax.value_and_grad(loss, has_aux=True)
-  (free, entropy), (led, _), slope = quick_jit(
+  (free, entropy), (pulled, _), slope = quick_jit(
     lambda p: (
       loss(p, 0.0),
       loss(p, 10.0),
@@ -205,10 +208,10 @@ def test_the_layout_leads_the_slots(stage):
       ),
     )
   )(state.params)
-  np.testing.assert_allclose(led - free, 10 * entropy, rtol=1e-3)
+  np.testing.assert_allclose(pulled - free, 10 * entropy, rtol=1e-3)
   assert max(jax.tree.leaves(slope["region_encoder"])) > 1e-4
   others = [max(jax.tree.leaves(v)) for k, v in slope.items()]
-  assert sum(v > 1e-4 for v in others) == 1, "only the masks are led"
+  assert sum(v > 1e-4 for v in others) == 1, "only the masks are pulled"
 
 
 @pytest.fixture(scope="module")
@@ -243,7 +246,7 @@ def test_edit_keeps_pictures_apart(editor):
   result = edit(inputs, jax.random.key(5))
   assert result["image"].shape == (2, SIZE, SIZE, 3)
   assert np.abs(result["image"]).max() <= 1
-  assert recipe.queries[:3] == ("pose_from", "expression_from", "light_from")
+  assert recipe.references[:3] == ("pose_from", "expression_from", "light_from")
   np.testing.assert_allclose(
     result["slots"].sum(-1), np.ones(result["slots"].shape[:-1]), atol=1e-5
   )
@@ -277,12 +280,14 @@ def test_sampling_begins_in_pure_noise(monkeypatch):
     picture,
   )
   (grid,) = seen
-  assert len(grid.t) == recipe.sampling_steps
+  assert len(grid.t) == recipe.options.sampling_steps
   assert grid.alpha[0] < 0.02
 
 
 def test_unknown_spacing_is_one_clear_line():
-  with pytest.raises(ValueError, match=r"ddim_spacing is 'even'.*'trailing'"):
+  with pytest.raises(
+    ValueError, match=r"ddim_spacing is 'even', wanted 'ldm'.*'trailing'"
+  ):
     build("denoiser", ddim_spacing="even")
 
 
@@ -302,7 +307,7 @@ def test_unknown_camera_is_one_clear_line(editor):
 
 
 @pytest.mark.parametrize(
-  "knobs, message",
+  "options, message",
   [
     ({"steps": 0}, "steps is 0, wanted a whole number from 1 on"),
     ({"steps": 2.5}, "steps is 2.5"),
@@ -310,14 +315,15 @@ def test_unknown_camera_is_one_clear_line(editor):
     ({"eta": "high"}, "eta is 'high', wanted a number"),
   ],
 )
-def test_settings_of_an_edit_are_checked_first(knobs, message):
+def test_options_of_an_edit_are_checked_first(options, message):
   with pytest.raises(ValueError, match=message):
-    build("denoiser").edit({}, {}, {}, None, **knobs)
+    build("denoiser").edit({}, {}, {}, None, **options)
 
 
 def test_sizes_of_another_face_are_refused():
   recipe = build("denoiser")
-  model = recipe.face.morphable()["params"]
+  face = recipe.face
+  model = face.morphable()["params"]
   with pytest.raises(ValueError, match="nets.estimator.outputs"):
     face_reader.check_sizes(model, {**recipe.face.code_shapes, "shape": (100,)})
 

@@ -176,7 +176,7 @@ def test_other_kinds(rng, monkeypatch):
   encoder = {
     k: v for k, v in encoder_keys().items() if not k.startswith("transform")
   }
-  judge = trunk_keys("main") | affine("main.8", 8, 2, 1, 1)
+  critic = trunk_keys("main") | affine("main.8", 8, 2, 1, 1)
   mapping = {}
   for i in range(4):
     mapping |= affine(f"shared.{2 * i}", 5 if i == 0 else 8, 8)
@@ -186,7 +186,7 @@ def test_other_kinds(rng, monkeypatch):
   nets["style_encoder"] = {**NETS["style_encoder"], "factor_layers": 0}
   raw = {
     "style_encoder": drawn(encoder, rng),
-    "discriminator": drawn(judge, rng),
+    "discriminator": drawn(critic, rng),
     "mapping_network": drawn(mapping, rng),
   }
   for kind, section in (

@@ -11,6 +11,12 @@ import jax
 import jax.numpy as jnp
 
 from faceedit_jax.core.typing import Array, Float, Image, Int, typechecked
+from faceedit_jax.models.diffusion.unet_interface import (
+  NOTHING,
+  Capture,
+  Residuals,
+  UNetOutput,
+)
 from faceedit_jax.nn.attention import (
   Kernel,
   SpatialTransformer,
@@ -27,7 +33,6 @@ from faceedit_jax.nn.layers import (
   zeros,
 )
 
-MapKind = Literal["none", "mean", "heads"]
 Remat = Literal["none", "blocks", "dots"]
 
 
@@ -137,8 +142,9 @@ class UNet(nn.Module):
     condition: Float[Array, "b i"] | None = None,
     labels: Int[Array, "b"] | None = None,
     *,
-    maps: MapKind = "none",
-  ) -> Any:
+    capture: Capture = NOTHING,
+    residuals: Residuals | None = None,
+  ) -> UNetOutput:
     """Predicts from a noisy latent.
 
     Args:
@@ -147,19 +153,23 @@ class UNet(nn.Module):
       context: (b, n, context_dim) tokens.
       condition: (b, condition_dim); needed unless `adain` is "none".
       labels: (b,) class labels, if the net has `classes`.
-      maps: whether the cross-attention maps are returned.
-
-    Returns:
-      (b, h, w, out_channels) float32. With maps, also their list in the
-      order of the network, float32, each summing to 1 over the tokens:
-      "mean" (b, h_l, w_l, n), averaged over heads; "heads"
-      (b, heads, h_l * w_l, n).
+      capture: what to return besides the prediction.
+      residuals: what a ControlNet adds, see `residual_shapes`.
 
     Raises:
       ValueError: an input does not fit the fields of the net.
     """
     self._check(x, context, condition, labels)
-    kept = []
+    if self.attention == "self" and (
+      capture.cross_outputs or capture.cross_maps
+    ):
+      raise ValueError(
+        f"UNet: {capture} asks for cross-attention, which a net with "
+        "attention='self' does not have"
+      )
+    if residuals is not None:
+      residuals.check(self.residual_shapes(x.shape))
+    features, outputs, maps = {}, {}, {}
     time = timestep_embedding(t.astype(jnp.float32), self.channels)
     time = dense(4 * self.channels, dtype=self.dtype, name="time_in")(time)
     time = dense(4 * self.channels, dtype=self.dtype, name="time_out")(
@@ -169,14 +179,22 @@ class UNet(nn.Module):
       table = nn.Embed(self.classes, 4 * self.channels, name="label_emb")
       time = time + table(labels).astype(time.dtype)
 
-    def attend_to(h, name):
-      h, found = self._attention(h.shape[-1], maps != "none", name)(h, context)
-      for probabilities in found:
-        if maps == "mean":
-          mean = probabilities.mean(1)
-          kept.append(mean.reshape(*h.shape[:3], mean.shape[-1]))
-        else:
-          kept.append(probabilities)
+    def keep(place, h):
+      if place.split("/")[0] in capture.features:
+        features[place] = h
+
+    def attend_to(h, name, place):
+      part = place.split("/")[0]
+      wanted = part in capture.cross_outputs, part in capture.cross_maps
+      h, found = self._attention(h.shape[-1], *wanted, name)(h, context)
+      for i, cross in enumerate(found):
+        if cross.output is not None:
+          outputs[f"{place}/{i}"] = cross.output.reshape(*h.shape[:3], -1)
+        if cross.maps is not None:
+          probabilities = cross.maps
+          if capture.map_heads == "mean":
+            probabilities = probabilities.mean(1).reshape(*h.shape[:3], -1)
+          maps[f"{place}/{i}"] = probabilities
       return h
 
     def block(h, width, name, resample="none"):
@@ -184,12 +202,15 @@ class UNet(nn.Module):
 
     h = conv(self.channels, dtype=self.dtype, name="conv_in")(x)
     skips = [h]
+    keep("encoder/in", h)
     for level, factor in enumerate(self.mult):
       width = self.channels * factor
-      for _ in range(self.res_blocks):
+      for i in range(self.res_blocks):
+        place = f"encoder/{level}/{i}"
         h = block(h, width, f"input_{len(skips)}_res")
         if level in self.attention_levels:
-          h = attend_to(h, f"input_{len(skips)}_attn")
+          h = attend_to(h, f"input_{len(skips)}_attn", place)
+        keep(place, h)
         skips.append(h)
       if level + 1 < len(self.mult):
         if self.updown:
@@ -199,20 +220,30 @@ class UNet(nn.Module):
             width, 3, 2, dtype=self.dtype, name=f"input_{len(skips)}_down"
           )
           h = down(h)
+        keep(f"encoder/{level}/down", h)
         skips.append(h)
 
     h = block(h, h.shape[-1], "middle_0_res")
-    h = attend_to(h, "middle_1_attn")
+    h = attend_to(h, "middle_1_attn", "middle")
     h = block(h, h.shape[-1], "middle_2_res")
+    keep("middle", h)
+    if residuals is not None:
+      h = h + residuals.middle.astype(h.dtype)
+      skips = [
+        skip + added.astype(skip.dtype)
+        for skip, added in zip(skips, residuals.skips, strict=True)
+      ]
 
     index = 0
     for level in reversed(range(len(self.mult))):
       width = self.channels * self.mult[level]
       for i in range(self.res_blocks + 1):
+        place = f"decoder/{level}/{i}"
         h = jnp.concatenate([h, skips.pop()], -1)
         h = block(h, width, f"output_{index}_res")
         if level in self.attention_levels:
-          h = attend_to(h, f"output_{index}_attn")
+          h = attend_to(h, f"output_{index}_attn", place)
+        keep(place, h)
         if level and i == self.res_blocks:
           if self.updown:
             h = block(h, width, f"output_{index}_up", "up")
@@ -220,12 +251,37 @@ class UNet(nn.Module):
             h = conv(width, dtype=self.dtype, name=f"output_{index}_up")(
               upsample2(h)
             )
+          keep(f"decoder/{level}/up", h)
         index += 1
 
     h = nn.silu(GroupNorm(self.groups, name="norm_out")(h))
     out = conv(self.out_channels, init=zeros, dtype=self.dtype, name="conv_out")
     prediction = out(h).astype(jnp.float32)
-    return prediction if maps == "none" else (prediction, kept)
+    return UNetOutput(prediction, features, outputs, maps)
+
+  @nn.nowrap
+  def residual_shapes(self, shape: tuple[int, ...]) -> Residuals:
+    """What `residuals` must look like.
+
+    Args:
+      shape: (b, h, w, c) of the input `x`.
+
+    Returns:
+      `jax.ShapeDtypeStruct`s in the compute dtype; other dtypes are converted.
+    """
+
+    def one(level, width):
+      height, across = (side // 2**level for side in shape[1:3])
+      size = (shape[0], height, across, width)
+      return jax.ShapeDtypeStruct(size, self.dtype)
+
+    skips = [one(0, self.channels)]
+    for level, factor in enumerate(self.mult):
+      width = self.channels * factor
+      skips += [one(level, width)] * self.res_blocks
+      if level + 1 < len(self.mult):
+        skips.append(one(level + 1, width))
+    return Residuals(tuple(skips), skips[-1])
 
   @nn.nowrap
   def check(self) -> None:
@@ -267,7 +323,9 @@ class UNet(nn.Module):
       name=name,
     )
 
-  def _attention(self, width: int, with_maps: bool, name: str):
+  def _attention(
+    self, width: int, with_output: bool, with_maps: bool, name: str
+  ):
     heads, head_dim = self._heads(width)
     shared = {
       "groups": self.groups,
@@ -279,7 +337,12 @@ class UNet(nn.Module):
       net = self._rematted(SelfAttention)(heads, **shared)
       return lambda h, context: (net(h), [])
     return self._rematted(SpatialTransformer)(
-      heads, head_dim, self.depth, with_maps=with_maps, **shared
+      heads,
+      head_dim,
+      self.depth,
+      with_output=with_output,
+      with_maps=with_maps,
+      **shared,
     )
 
   def _check(self, x, context, condition, labels) -> None:

@@ -1,4 +1,4 @@
-"""Discriminator that judges overlapping patches of a picture.
+"""Discriminator of overlapping patches of a picture.
 
 DiffFAE Sec. 5.4 (training of the first stage); structure of
 CompVis/taming-transformers, taming/modules/discriminator/model.py.

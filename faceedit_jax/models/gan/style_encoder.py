@@ -20,13 +20,13 @@ class StyleCodes(NamedTuple):
     style: all of it.
     unrelated: what has nothing to do with the domain.
     related: style - unrelated.
-    moved: the related part in the target domain.
+    transformed: the related part in the target domain.
   """
 
   style: Float[Array, "b d"]
   unrelated: Float[Array, "b d"]
   related: Float[Array, "b d"]
-  moved: Float[Array, "b d"]
+  transformed: Float[Array, "b d"]
 
   def edited(self, strength: Array | float = 1.0) -> Float[Array, "b d"]:
     """The style of the edit.
@@ -36,7 +36,9 @@ class StyleCodes(NamedTuple):
         others lie on the line through both. A number, or (b, 1).
     """
     return (
-      self.unrelated + self.related + strength * (self.moved - self.related)
+      self.unrelated
+      + self.related
+      + strength * (self.transformed - self.related)
     )
 
 
@@ -91,8 +93,8 @@ class StyleEncoder(nn.Module):
     Args:
       x: (b, image_size, image_size, 3) in [-1, 1].
       domain: (b,) the pictures' domains, which pick the head.
-      target: (b,) the domains that the related parts are moved to; by default
-        the pictures' own.
+      target: (b,) the domains that the related parts are transformed to; by
+        default the pictures' own.
 
     Returns:
       The codes; without `factor_layers` the style alone.
@@ -115,7 +117,7 @@ class StyleEncoder(nn.Module):
     """Parts styles (b, style_dim) and moves their related parts."""
     unrelated = self.decomposer(style)
     related = style - unrelated
-    moved = [transform(related) for transform in self.transformers]
+    transformed = [transform(related) for transform in self.transformers]
     return StyleCodes(
-      style, unrelated, related, pick(jnp.stack(moved, 1), target)
+      style, unrelated, related, pick(jnp.stack(transformed, 1), target)
     )

@@ -7,40 +7,31 @@ before the first one, or (codes, identity, latents) when the data are prepared.
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 
 from faceedit_jax.core import recipe as recipe_lib
-from faceedit_jax.faces import face_nets, face_reader, slot_regions
-from faceedit_jax.faces import region_prior as layout_lib
+from faceedit_jax.faces import (
+  face_nets,
+  face_reader,
+  region_prior,
+  slot_regions,
+)
 from faceedit_jax.models.diffusion import autoencoder as autoencoder_lib
 from faceedit_jax.recipes.pretrain import first_stage
 
 PERSON = "person_vector"  # identity vector, of the source
 CLEAN, CONDITION = "latent", "condition_latent"  # picture and rendering
-LAYOUT = "layout"  # where the regions probably are
+REGION_PRIOR = "region_prior"  # where the regions probably are
 # What a prepared set can hold.
-RECORDED = ("codes", PERSON, CLEAN)
+Recorded = Literal["codes", "person_vector", "latent"]
 
 
 def in_batch(reading: str) -> str:
   """A reading's name in a batch: of the source or of the query."""
   return f"{'source' if reading == PERSON else 'query'}_{reading}"
-
-
-def check_recorded(names) -> None:
-  """Refuses names that are not in RECORDED.
-
-  Raises:
-    ValueError: one line.
-  """
-  unknown = sorted(set(names) - set(RECORDED))
-  if unknown:
-    raise ValueError(
-      f"recipe.recorded has {unknown}; it may have {', '.join(RECORDED)}"
-    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,18 +43,18 @@ class Conditions:
     autoencoder: first stage.
     image_size: side of the pictures in pixels.
     latent_scale: number, or 0 to scale latents by 1 / their spread.
-    layout_side: side of the region maps; 0 for none.
+    region_prior_side: side of the region maps; 0 for none.
     read_once: whether batches hold the readings already.
-    recorded: what the prepared set holds of each picture, of RECORDED.
+    recorded: what the prepared set holds of each picture, see `Recorded`.
   """
 
   face: face_nets.FaceNets
   autoencoder: autoencoder_lib.VQModel
   image_size: int
   latent_scale: float = 0.0
-  layout_side: int = 0
+  region_prior_side: int = 0
   read_once: bool = False
-  recorded: tuple[str, ...] = ()
+  recorded: tuple[Recorded, ...] = ()
 
   @property
   def latent_side(self) -> int:
@@ -102,9 +93,9 @@ class Conditions:
       CLEAN: recipe_lib.Field((side, side, latent)),
       CONDITION: recipe_lib.Field((side, side, latent)),
     }
-    if self.layout_side:
-      grid = (self.layout_side,) * 2
-      spec[LAYOUT] = recipe_lib.Field((*grid, len(slot_regions.REGIONS)))
+    if self.region_prior_side:
+      grid = (self.region_prior_side,) * 2
+      spec[REGION_PRIOR] = recipe_lib.Field((*grid, len(slot_regions.REGIONS)))
     return spec
 
   def read(self, frozen, image):
@@ -124,13 +115,13 @@ class Conditions:
     else:
       condition = self.encode(frozen, rendered["image"])
     found = {CLEAN: clean, CONDITION: condition}
-    if self.layout_side:
-      found[LAYOUT] = layout_lib.masks(
+    if self.region_prior_side:
+      found[REGION_PRIOR] = region_prior.masks(
         frozen["morphable"]["params"],
         rendered["ids"],
         codes[face_reader.POINTS5],
         image,
-        self.layout_side,
+        self.region_prior_side,
       )
     return found
 

@@ -5,6 +5,7 @@ Those of L2M-GAN, or with mapped styles those of StarGAN v2.
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +20,7 @@ from faceedit_jax.models.gan import style_encoder as encoder_lib
 from faceedit_jax.models.gan import translation_generator as generator_lib
 from faceedit_jax.models.gan import translation_unet as unet_lib
 
-STYLES = ("factored", "mapped")
+Styles = Literal["factored", "mapped"]
 GENERATORS = {
   "stargan_v2": generator_lib.TranslationGenerator,
   "unet": unet_lib.TranslationUNet,
@@ -57,26 +58,20 @@ class TranslationNets:
   starts: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
   @classmethod
-  def from_config(cls, nets, styles, domains, image_size, dtype):
+  def from_config(cls, nets, styles: Styles, domains, image_size, dtype):
     """Builds them from `nets`, for `domains` domains.
 
     Args:
       nets: sections `generator`, `style_encoder`, `discriminator`; `fan`
         where the generator has skips, `mapping_network` for mapped styles.
-      styles: one of STYLES: parted and moved (L2M-GAN), or mapped from noise
-        or references (StarGAN v2).
+      styles: see `L2MGANOptions`.
       domains: number of domains.
       image_size: side of the pictures in pixels.
       dtype: compute dtype.
 
     Raises:
-      ValueError: other styles, or skips without a net that finds masks.
+      ValueError: an unknown generator, or skips without a net that finds masks.
     """
-    if styles not in STYLES:
-      raise ValueError(
-        f"recipe.styles is {styles!r}; it must be one of "
-        + ", ".join(map(repr, STYLES))
-      )
     shared = {"image_size": image_size, "dtype": dtype}
 
     def fields(net):
@@ -181,8 +176,8 @@ class TranslationNets:
     found = self.encode(variables, image, domain)
     return found if self.mapped else found.style
 
-  def draw(self, variables, frozen, image, style):
-    """Redraws pictures in styles."""
+  def generate(self, variables, frozen, image, style):
+    """The pictures in other styles."""
     masks = ()
     if self.fan is not None:
       heatmaps = self.fan.apply(frozen["fan"], image)
@@ -190,7 +185,7 @@ class TranslationNets:
     net = {"params": variables["generator"]["params"]}
     return self.generator.apply(net, image, style, *masks)
 
-  def judge(self, variables, image, domain=None):
+  def discriminate(self, variables, image, domain=None):
     """Logits of being a real picture of a domain, or (b, k) of each."""
     net = {"params": variables["discriminator"]["params"]}
     return self.discriminator.apply(net, image, domain)

@@ -61,7 +61,7 @@ def parse_strength(value: Any, name: str = "strength") -> float | Array:
 
   Args:
     value: a finite number; a traced one is taken as it is.
-    name: of the setting, for the error.
+    name: of the option, for the error.
 
   Returns:
     The number.
@@ -87,7 +87,7 @@ def parse_strengths(
 
   Args:
     value: a number, or a sequence of numbers; an empty one asks for no strip.
-    name: of the setting, for the error.
+    name: of the option, for the error.
 
   Returns:
     The numbers in their order.
