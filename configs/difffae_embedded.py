@@ -248,10 +248,9 @@ def smoke(config):
       part["recipe"]["identities"] = 4
   stages = config["stage"]
   stages["first_stage"]["recipe"]["adversarial_start"] = 1
-  denoiser = stages["denoiser"]
-  denoiser["recipe"]["sampling_steps"] = 2
-  if "counterfactual" in denoiser["evaluators"]:
-    denoiser["evaluators"]["counterfactual"].update(pairs=2, swaps=2)
+  stages["denoiser"]["recipe"]["sampling_steps"] = 2
+  if "counterfactual" in stages["denoiser"]["evaluators"]:
+    stages["denoiser"]["evaluators"]["counterfactual"].update(pairs=2, swaps=2)
   return config
 
 

@@ -13,12 +13,7 @@ from configs.common import (
   small_identity_stage,
   stage,
 )
-from configs.l2m_gan_paper import (
-  HELD_OUT,
-  STARGAN_V2,
-  edits_by_attribute,
-  to_stargan_v2,
-)
+from configs.l2m_gan_paper import FILES, HELD_OUT, STARGAN_V2, to_stargan_v2
 
 ATTRIBUTES = ("Smiling", "Eyeglasses", "Bangs")
 
@@ -155,7 +150,6 @@ def shrink_gan(part, world, counts):
     steps=steps,
     preview_every=500,
     checkpoint_every=500,
-    evaluators=edits_by_attribute("attributes", ATTRIBUTES),
   )
   del part["keep_period"]
   recipe = part["recipe"]
@@ -174,6 +168,12 @@ def shrink_gan(part, world, counts):
     generator_start=labels,
     ema_warms_up=True,
     alignment="synthetic_heads",
+  )
+  part["evaluators"]["attributes"].update(
+    split="attributes",
+    reads=ATTRIBUTES,
+    counterfactuals=True,
+    weights=dict(FILES),
   )
 
 
@@ -196,7 +196,7 @@ def classifier_stage(people, steps):
       num_threads=2,
     ),
     steps,
-    evaluators=HELD_OUT,
+    evaluators=dict(held_out=dict(HELD_OUT)),
   )
 
 

@@ -35,8 +35,8 @@ STARGAN_V2 = dict(
 )  # and diversity, see `to_stargan_v2`
 # Files in place of nets that only evaluate, and those of FID.
 FILES = dict(classifier="", identity="", inception="", inception_torchvision="")
-# Evaluates a classifier of attributes.
-HELD_OUT = dict(held_out=dict(kind="attribute_accuracy", split="test"))
+# Evaluates the classifier.
+HELD_OUT = dict(kind="attribute_accuracy", split="test")
 
 # How pictures are changed at random.
 CROPS = dict(
@@ -135,6 +135,19 @@ def gan_stage(attributes, pictures, reads, terms, weights):
     ema_warms_up=False,
     alignment="celeba_hq",
   )
+  evaluator = dict(
+    kind="attributes",
+    split="test",
+    edits=0,  # all
+    reads=reads,
+    counterfactuals=False,
+    weights=dict(
+      FILES,
+      identity=f"{weights}/arcface.safetensors",
+      inception_torchvision=f"{weights}/inception_torchvision.safetensors",
+    ),
+    fid=dict(true_split="train", edit_split="test", pictures=0, outputs=1),
+  )
   return stage(
     recipe,
     data(
@@ -147,13 +160,7 @@ def gan_stage(attributes, pictures, reads, terms, weights):
     preview_every=1000,
     checkpoint_every=5000,
     keep_period=10_000,
-    evaluators=edits_by_attribute(
-      split="test",
-      reads=reads,
-      counterfactuals=False,
-      identity=f"{weights}/arcface.safetensors",
-      inception_torchvision=f"{weights}/inception_torchvision.safetensors",
-    ),
+    evaluators=dict(attributes=evaluator),
   )
 
 
@@ -170,29 +177,8 @@ def classifier_stage(pictures, reads):
     ),
     data(pictures, 64, dict(kind="attributes", attributes=reads), CROPS),
     steps,
-    evaluators=HELD_OUT,
+    evaluators=dict(held_out=dict(HELD_OUT)),
   )
-
-
-def edits_by_attribute(split, reads, counterfactuals=True, **files):
-  """The evaluator of attribute edits.
-
-  Args:
-    split: of the pictures that are edited.
-    reads: names of what the classifier reads.
-    counterfactuals: whether the split holds true outcomes.
-    **files: of FILES, in place of "".
-  """
-  evaluator = dict(
-    kind="attributes",
-    split=split,
-    edits=0,  # all
-    reads=reads,
-    counterfactuals=counterfactuals,
-    weights=dict(FILES, **files),
-    fid=dict(true_split="train", edit_split="test", pictures=0, outputs=1),
-  )
-  return dict(attributes=evaluator)
 
 
 def to_stargan_v2(config, width=512):

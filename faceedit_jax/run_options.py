@@ -75,7 +75,8 @@ class StageOptions:
     max_to_keep: newest checkpoints that are kept.
     keep_period: every multiple of so many steps is kept for good.
     evaluate: whether the stage is evaluated at its end.
-    evaluators: {name: section} of what evaluates the trained stage.
+    evaluators: {name: section}: how the trained stage is evaluated, see
+      `evaluators.build`.
     seed: of parameters, noise and data order; the run's where there is none.
     image_size: side of the pictures, where it is not the run's.
   """

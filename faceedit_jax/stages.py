@@ -161,7 +161,7 @@ def make_stage(
   known = dict(
     recipe=recipe,
     nets=nets,
-    data=options["data"],
+    data=stage_options.data,
     image_size=image_size,
     dtype=dtype,
   )

@@ -164,7 +164,7 @@ def make_detail_files(folder: pathlib.Path, section) -> None:
   )
 
 
-def make_judges(folder: pathlib.Path) -> None:
+def make_eval_nets(folder: pathlib.Path) -> None:
   """Untrained nets of FID and of Deep3DFaceRecon at their full sizes."""
   rng = np.random.default_rng(0)
   for name, net, side in (
@@ -205,7 +205,7 @@ def main() -> int:
   folder = pathlib.Path(sys.argv[1])
   make_flame_files(folder / "weights")
   make_weights(folder / "weights", overridden(folder / "weights"))
-  make_judges(folder / "weights")
+  make_eval_nets(folder / "weights")
   video_set.make_video_set(
     folder / "videos", people=6, clips=2, frames=4, size=64
   )

@@ -13,7 +13,7 @@ CONFIG = "configs/l2m_gan.py"
 def test_the_command_prepares_the_data_of_all_that_it_trains(
   tmp_path, root, mode, monkeypatch
 ):
-  """Nets that only score may learn from a set of their own."""
+  """Nets that only evaluate may learn from a set of their own."""
   made = []
   monkeypatch.chdir(root)
   monkeypatch.setattr(prepare, "ensure", lambda source, *_: made.append(source))
@@ -33,5 +33,5 @@ def test_the_command_prepares_the_data_of_all_that_it_trains(
       flags.FLAGS[name].value = saved[name]
   sets = {"synthetic_heads_64_attributes"}
   if mode == "evaluate":
-    sets.add("synthetic_heads_64_attributes_scoring")
+    sets.add("synthetic_heads_64_attributes_eval")
   assert {source.folder for source in made} == sets

@@ -94,9 +94,6 @@ def _did_you_mean(name: str, known: Iterable[str]) -> str:
   return f". Did you mean {near[0]!r}?" if near else ""
 
 
-_NO_FIELDS = ("kind", "weights")
-
-
 def from_dict(values: Mapping[str, Any]) -> ConfigDict:
   """A locked config of nested plain values; lists become tuples."""
   if isinstance(values, ConfigDict):
@@ -122,19 +119,10 @@ def _plain(value: Any, path: str) -> Any:
   )
 
 
-def module_fields(section: Mapping[str, Any]) -> dict[str, Any]:
-  """A section of `nets` without what is no field of its module.
-
-  Args:
-    section: of a config; beside fields it may say `kind` (which of several
-      nets it is) and `weights` (the file that it comes from).
-  """
-  return {k: v for k, v in dict(section).items() if k not in _NO_FIELDS}
-
-
 def net_fields(config: ConfigDict) -> dict[str, dict[str, Any]]:
   """{net: fields of its module} of a config's `nets`."""
-  return {k: module_fields(v) for k, v in config.nets.to_dict().items()}
+  nets = config.nets.to_dict()
+  return {net: options.net_fields(section) for net, section in nets.items()}
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -2,13 +2,14 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from faceedit_jax.core import muon
+from faceedit_jax.core import options as options_lib
 from faceedit_jax.core.typing import Array, Float, Int, typechecked
 
 KINDS = ("adam", "adamw", "adam_l2", "muon")
@@ -127,6 +128,34 @@ def make_tx(
     links.append(optax.add_decayed_weights(weight_decay))
   links.append(optax.scale_by_learning_rate(rate))
   return optax.chain(*links)
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerOptions:
+  """An optimiser's section of a config; fields are `make_tx`'s arguments."""
+
+  kind: Literal["adam", "adamw", "adam_l2", "muon"] = "adam"
+  lr: float = 1e-4
+  schedule: Literal["constant", "cosine"] = "constant"
+  warmup_steps: int = 0
+  total_steps: int = 0
+  final: float = 0.0
+  b1: float = 0.9
+  b2: float = 0.999
+  eps: float = 1e-8
+  weight_decay: float = 0.0
+  clip: float = 0.0
+
+  def make(self) -> optax.GradientTransformation:
+    """The optimiser, see `make_tx`."""
+    return make_tx(**dataclasses.asdict(self))
+
+  def changed(
+    self, changes: Mapping[str, Any], where: str
+  ) -> "OptimizerOptions":
+    """These options with some replaced; an unknown one is a UserError."""
+    values = {**dataclasses.asdict(self), **changes}
+    return options_lib.build(OptimizerOptions, values, where)
 
 
 def _parts(params):

@@ -7,9 +7,10 @@ is refused in one line.
 
 import dataclasses
 import difflib
+import inspect
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, TypeVar
 
 from beartype.door import is_bearable
@@ -55,18 +56,15 @@ def build(
   }
   if "parent" in known:
     known = {name: f for name, f in known.items() if name not in _LINEN}
-  values = dict(section)
-  for key in values:
-    if key not in known:
-      raise UserError(f"{where} has no key {key!r}{nearest(key, known)}")
-  for name, field in known.items():
-    if name in values:
-      values[name] = convert(values[name], hints[name], f"{where}.{name}")
-    elif (
-      field.default is dataclasses.MISSING
-      and field.default_factory is dataclasses.MISSING
-    ):
-      raise UserError(f"{where} lacks the key {name!r}")
+  needed = {
+    name
+    for name, field in known.items()
+    if field.default is dataclasses.MISSING
+    and field.default_factory is dataclasses.MISSING
+  }
+  values = _values(
+    section, {name: hints[name] for name in known}, needed, where
+  )
   with as_user_error(where):
     return cls(**values, **given)
 
@@ -105,6 +103,50 @@ def build_kind(
   fields = {field.name for field in dataclasses.fields(kinds[kind])}
   known = {k: v for k, v in fallbacks.items() if k in fields}
   return build(kinds[kind], {**known, **section}, where)
+
+
+def call(
+  function: Callable[..., T], section: Mapping[str, Any], where: str
+) -> T:
+  """Calls a function with a section of a config.
+
+  Args:
+    function: its annotated arguments say what each key may hold, as of `build`.
+    section: {argument: value}.
+    where: the section's place in the config, for errors.
+
+  Returns:
+    What the function returns.
+
+  Raises:
+    UserError: as of `build`.
+  """
+  parameters = inspect.signature(function).parameters
+  hints = typing.get_type_hints(function)
+  known = {name: hints.get(name, Any) for name in parameters}
+  needed = {n for n, p in parameters.items() if p.default is p.empty}
+  values = _values(section, known, needed, where)
+  with as_user_error(where):
+    return function(**values)
+
+
+def _values(
+  section: Mapping[str, Any],
+  hints: Mapping[str, Any],
+  needed: Collection[str],
+  where: str,
+) -> dict[str, Any]:
+  """A section's values as `hints` say; it must have the `needed` ones."""
+  values = dict(section)
+  for key in values:
+    if key not in hints:
+      raise UserError(f"{where} has no key {key!r}{nearest(key, hints)}")
+  for name, hint in hints.items():
+    if name in values:
+      values[name] = convert(values[name], hint, f"{where}.{name}")
+    elif name in needed:
+      raise UserError(f"{where} lacks the key {name!r}")
+  return values
 
 
 def build_net(

@@ -9,8 +9,8 @@ import numpy as np
 
 from data_pipelines import samplers, transforms
 from faceedit_jax.core import options
-from faceedit_jax.evaluators import evaluator as evaluator_lib
 from faceedit_jax.evaluators import common, needs, report
+from faceedit_jax.evaluators import evaluator as evaluator_lib
 
 _BLOCK = 64  # pictures that are read at a time
 _COLUMNS = (

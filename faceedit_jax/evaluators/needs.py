@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from faceedit_jax.core.errors import UserError
-from faceedit_jax.core.recipe import BatchSpec
 from faceedit_jax.core.typing import Array, Variables
 from faceedit_jax.faces import attribute_reader, face_nets
 
@@ -71,7 +70,7 @@ class ReadsAttributes(Protocol):
   image_size: int
   reader: attribute_reader.AttributeReader
 
-  def batch_spec(self) -> BatchSpec:
+  def batch_spec(self) -> Mapping[str, Any]:
     """The fields that it reads."""
     ...
 

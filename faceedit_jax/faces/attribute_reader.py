@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from flax import struct
 
-from faceedit_jax.core import config as config_lib
+from faceedit_jax.core import options as options_lib
 from faceedit_jax.faces import face_crops
 from faceedit_jax.models.perception import feature_resnet
 from faceedit_jax.nn import layers
@@ -61,7 +61,13 @@ class AttributeReader(struct.PyTreeNode):
 
 def build_reader(spec, count: int, dtype) -> AttributeReader:
   """The reader of `count` attributes, from `nets.classifier`."""
-  fields = config_lib.module_fields(spec)
-  look = {name: fields.pop(name, None) for name in ("input_size", "reach")}
-  net = feature_resnet.FeatureResNet(classes=count, dtype=dtype, **fields)
+  fields, where = dict(spec), "config.nets.classifier"
+  hints = {"input_size": int | None, "reach": float | None}
+  look = {
+    name: options_lib.convert(fields.pop(name, None), hint, f"{where}.{name}")
+    for name, hint in hints.items()
+  }
+  net = options_lib.build_net(
+    feature_resnet.FeatureResNet, fields, where, classes=count, dtype=dtype
+  )
   return AttributeReader(net=net, **look)

@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from faceedit_jax.core import config as config_lib
+from faceedit_jax.core import options as options_lib
 from faceedit_jax.core import recipe as recipe_lib
 from faceedit_jax.core.errors import UserError, as_user_error
 from faceedit_jax.faces import face_reader
@@ -124,7 +124,9 @@ def from_config(nets, dtype, image_size: int, identity: bool = True):
     net, size = nets_lib.build_identity(nets.identity, dtype)
     person = {"identity": net, "identity_size": size}
     sources["identity"] = source(nets.identity, "identity")
-  morphable = face_reader.morphable_maker(**dict(nets.morphable))
+  morphable = options_lib.call(
+    face_reader.morphable_maker, nets.morphable, "config.nets.morphable"
+  )
   detail, space = {}, None
   if kind == "deca" and nets.get("detail"):
     detail, space = _detail(nets, morphable)
@@ -146,10 +148,11 @@ def from_config(nets, dtype, image_size: int, identity: bool = True):
 def _detail(nets, morphable):
   """DECA's detail encoder and decoder, and where their texels lie."""
   section = nets.detail
-  trunk = config_lib.module_fields(nets.estimator)
-  trunk["outputs"] = {"detail": section["size"]}
+  trunk = {**nets.estimator, "outputs": {"detail": section["size"]}}
   found = {
-    "detail_encoder": estimator_lib.Estimator(dtype=_READING, **trunk),
+    "detail_encoder": options_lib.build_net(
+      estimator_lib.Estimator, trunk, "config.nets.estimator", dtype=_READING
+    ),
     "detail_decoder": estimator_lib.DetailDecoder(
       widths=tuple(section["widths"]), dtype=_READING
     ),
@@ -174,7 +177,7 @@ def _detail(nets, morphable):
 
 def _deca(section):
   """DECA's coarse encoder and the shapes of its codes."""
-  fields = config_lib.module_fields(section)
-  outputs = dict(fields.pop("outputs"))
-  net = estimator_lib.Estimator(outputs=outputs, dtype=_READING, **fields)
-  return net, nets_lib.code_shapes(outputs)
+  net = options_lib.build_net(
+    estimator_lib.Estimator, section, "config.nets.estimator", dtype=_READING
+  )
+  return net, nets_lib.code_shapes(net.outputs)

@@ -5,7 +5,8 @@ Recipes train them, others read with them; both build them from one section.
 
 import jax.numpy as jnp
 
-from faceedit_jax.core import config as config_lib
+from faceedit_jax.core import options as options_lib
+from faceedit_jax.core.errors import UserError
 from faceedit_jax.models.faces import estimator as estimator_lib
 from faceedit_jax.models.faces import iresnet
 
@@ -24,15 +25,14 @@ def build_estimator(spec, dtype):
   Returns:
     (net, {code name: shape without batch}).
   """
-  spec = config_lib.module_fields(spec)
-  outputs = dict(spec.pop("outputs"))
-  net = estimator_lib.Estimator(
-    outputs=outputs,
+  net = options_lib.build_net(
+    estimator_lib.Estimator,
+    spec,
+    "config.nets.estimator",
     heads={"gaze": 2, "landmarks": 10, "face": 1},
     dtype=dtype,
-    **spec,
   )
-  return net, {**code_shapes(outputs), "gaze": (2,)}
+  return net, {**code_shapes(net.outputs), "gaze": (2,)}
 
 
 def code_shapes(outputs) -> dict[str, tuple[int, ...]]:
@@ -42,6 +42,11 @@ def code_shapes(outputs) -> dict[str, tuple[int, ...]]:
 
 def build_identity(spec, dtype):
   """The identity net and the side of its crop, from `nets.identity`."""
-  spec = config_lib.module_fields(spec)
-  input_size = spec.pop("input_size")
-  return iresnet.IResNet(dtype=dtype, **spec), input_size
+  fields, where = dict(spec), "config.nets.identity"
+  if "input_size" not in fields:
+    raise UserError(f"{where} lacks the key 'input_size'")
+  size = options_lib.convert(
+    fields.pop("input_size"), int, f"{where}.input_size"
+  )
+  net = options_lib.build_net(iresnet.IResNet, fields, where, dtype=dtype)
+  return net, size

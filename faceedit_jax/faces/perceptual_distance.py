@@ -10,7 +10,7 @@ from typing import Literal
 import jax.numpy as jnp
 from flax import struct
 
-from faceedit_jax.core import config as config_lib
+from faceedit_jax.core import options as options_lib
 from faceedit_jax.core import recipe as recipe_lib
 from faceedit_jax.faces import nets as nets_lib
 from faceedit_jax.losses import perceptual as perceptual_loss
@@ -125,8 +125,12 @@ def from_config(nets, kind: Kind, lpips_weights: str, dtype) -> Perceptual:
         "give the file that `convert resnet18` writes, or set "
         "recipe.perceptual='identity'"
       )
-    fields = config_lib.module_fields(nets.features)
-    net = feature_resnet.FeatureResNet(dtype=dtype, **fields)
+    net = options_lib.build_net(
+      feature_resnet.FeatureResNet,
+      nets.features,
+      "config.nets.features",
+      dtype=dtype,
+    )
     return Perceptual(kind, net, recipe_lib.WeightSource(path=weights))
   net, shapes = nets_lib.build_estimator(nets.estimator, dtype)
   return Perceptual(

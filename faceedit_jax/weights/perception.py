@@ -1,4 +1,4 @@
-"""Key maps of the nets that judge pictures, and of the patch discriminator."""
+"""Key maps of nets that compare pictures, and of the patch discriminator."""
 
 import re
 from collections.abc import Mapping

@@ -84,7 +84,7 @@ def test_streams_differ_by_step_and_name():
 
 def test_recipe_defaults():
   recipe = toy_recipes.ToyGan()
-  assert recipe.frozen() == recipe.init_from() == recipe.evaluators() == {}
+  assert recipe.frozen() == recipe.init_from() == {}
   assert recipe.init_frozen(None) == {}
 
 

@@ -118,7 +118,8 @@ def test_many_edits_are_the_single_ones(editor):
   [
     ({"pose_form": "b.png"}, "no input or option 'pose_form'; did you mean "
      "'pose_from'"),
-    ({"strength": 2}, "it has light_from, mode, noise, pose_from, source, steps"),
+    ({"strength": 2}, "it has light_from, mode, noise, pose_from, "
+     "source, steps"),
     ({"steps": "many"}, "edit with .*'many'"),
     ({"mode": "other"}, "mode is 'other'; it must be"),
     ({"mode": "nan"}, "diverged"),
@@ -138,7 +139,9 @@ def test_a_stage_that_edits_nothing_is_refused(editor):
   class Trains(recipe_lib.Recipe):
     groups = phases = batch_spec = init = lambda self: {}
 
-  with pytest.raises(UserError, match="Trains trains a net for later stages"):
+  with pytest.raises(
+    UserError, match="Trains trains a net that others stand on"
+  ):
     Editor(Trains(), {}, {}, SIZE)
 
 

@@ -52,9 +52,14 @@ def test_evaluation_trains_its_own_readers_and_writes_the_table(trained):
   )
   folder = root / "work" / "denoiser" / "evaluation" / "00000003"
   scores = json.loads((folder / "results.json").read_text())["counterfactual"]
-  for name in ("edit/psnr", "copy_source/pose", "limit/ssim", "slots/miou"):
+  for name in (
+    "edit/psnr",
+    "copy_source/pose",
+    "reconstruction/ssim",
+    "slots/miou",
+  ):
     assert np.isfinite(scores[name]), name
-  assert scores["scoring_error/pose"] > 0
+  assert scores["eval_net_error/pose"] > 0
   assert (folder / "counterfactual" / "edits.png").is_file()
   assert (folder / "counterfactual" / "swaps.png").is_file()
 

@@ -69,7 +69,7 @@ class ToyEditor(toy_recipes.ToyLatent):
     latent = toy_recipes.ToyEncoder(self.channels).apply(frozen["enc"], image)
     draw = jax.vmap(
       lambda i: jax.random.normal(jax.random.fold_in(rng, i), image.shape[1:])
-    )(inputs.get("row", jnp.arange(len(image))))
+    )(inputs.get("row", jnp.arange(image.shape[0])))
     bias = self.head.apply(variables["head"], jnp.zeros((1, 3)))
     image = image + noise * draw + bias[:, None, None]
     if mode == "nan":

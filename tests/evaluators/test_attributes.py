@@ -430,9 +430,9 @@ def test_it_is_built_from_a_config():
 
 def test_data_and_names_are_said_once():
   made = build()
-  assert made.data == dict(source="array_record", folder="set")
+  assert made.data == dict(source=dict(kind="array_record", folder="set"))
   assert made.reads == ("Smiling",)
-  other = build(data=dict(source="array_record", folder="other"))
+  other = build(data=dict(source=dict(kind="array_record", folder="other")))
   assert other.data["folder"] == "other"
 
 

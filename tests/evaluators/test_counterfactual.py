@@ -173,7 +173,7 @@ def test_sheets_and_tables_are_written(scores):
   assert "camera from the source" in text
   assert "copy_source" in text
   whole = json.loads((out / "table.json").read_text())
-  assert whole["scores"] == found
+  np.testing.assert_equal(whole["scores"], found)
   line = next(x for x in text.splitlines() if x.startswith("edit "))
   assert "100.0000" in line.split()
 

@@ -515,7 +515,7 @@ def test_nets_that_read_wrinkles_are_left_out():
     (dict(weights=dict(fid="x")), "weights has no key 'fid'"),
     (dict(weights=dict(face="x")), "standard_points is empty"),
     (dict(pair="x"), "has no key 'pair'; did you mean 'pairs'"),
-    (dict(reader=None), "has no key 'reader'"),
+    (dict(image_size=1), "has no key 'image_size'"),
   ],
 )
 def test_settings_that_are_none(more, message):

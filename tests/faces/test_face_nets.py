@@ -9,6 +9,7 @@ import pytest
 
 from faceedit_jax import recipes
 from faceedit_jax.core import config as config_lib
+from faceedit_jax.core import options as options_lib
 from faceedit_jax.core import partial_restore
 from faceedit_jax.core import recipe as recipe_lib
 from faceedit_jax.core import step as step_lib
@@ -208,7 +209,7 @@ def test_a_missing_weight_file_names_the_command(files):
 
 def test_sections_say_where_nets_come_from():
   section = {"weights": "a.safetensors", "width": 3}
-  assert config_lib.module_fields(section) == {"width": 3}
+  assert options_lib.net_fields(section) == {"width": 3}
   assert face_nets.source(section, "s").path == "a.safetensors"
   assert face_nets.source({"width": 3}, "s").stage == "s"
 

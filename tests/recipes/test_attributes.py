@@ -1,4 +1,4 @@
-"""The classifier that scores attribute edits, and what it looks at."""
+"""The classifier that evaluates attribute edits, and what it looks at."""
 
 import dataclasses
 import json
@@ -10,14 +10,13 @@ import pytest
 
 from data_pipelines import records
 from data_pipelines.synthetic_heads import labels
-from faceedit_jax import input_pipeline, recipes
+from faceedit_jax import evaluators, input_pipeline, recipes
 from faceedit_jax.core import config as config_lib
 from faceedit_jax.core import recipe as recipe_lib
 from faceedit_jax.core import state as state_lib
 from faceedit_jax.core import step as step_lib
 from faceedit_jax.core.errors import UserError
-from faceedit_jax.faces import face_crops
-from faceedit_jax.recipes.pretrain import attributes as attributes_recipe
+from faceedit_jax.faces import attribute_reader, face_crops
 
 SIDE, ATTRIBUTES = 20, ("Smiling", "Bangs")
 NAMES = labels.ATTRIBUTE_NAMES
@@ -74,7 +73,6 @@ def build(**look):
     optimizer=dict(lr=1e-2),
     ema_decay=0.9,
     jitter=0.02,
-    evaluation=dict(data=dict(source=SOURCE)),
   )
   return recipes.build(
     "attributes",
@@ -104,12 +102,18 @@ def test_it_learns_and_is_tested_on_others(data_dir, tmp_path):
   for name in ATTRIBUTES:
     assert metrics[f"classify/accuracy_{name}"] > 0.9
   variables = state_lib.view(state, "ema")
-  (evaluator,) = recipe.evaluators().values()
+  evaluator = evaluators.build(
+    dict(kind="attribute_accuracy"),
+    evaluators.Setup(recipe, {}, DATA, SIDE, "float32", "here"),
+  )
   said: list[str] = []
   scores = evaluator.run(
-    recipe, variables, {}, data_dir, tmp_path, said.append, None, True
+    evaluators.EvalContext(
+      recipe, variables, {}, data_dir, tmp_path, said.append
+    )
   )
-  assert said == ["70 pictures of split 'test'"]
+  (text,) = said
+  assert text.startswith("\n70 pictures of split 'test'\n")
   rng = np.random.default_rng(1)
   held = [example(rng) for _ in range(70)]
   image = jnp.asarray(np.stack([e["image"] for e in held]) / 127.5 - 1)
@@ -123,8 +127,14 @@ def test_it_learns_and_is_tested_on_others(data_dir, tmp_path):
     assert scores[f"accuracy/{name}"] == pytest.approx(right.mean())
     assert scores[f"accuracy/{name}"] > 0.9
     assert scores[f"share/{name}"] == pytest.approx(true.mean())
-  whole = json.loads((tmp_path / "accuracy.json").read_text())
-  assert whole["scores"] == scores and whole["pictures"] == 70
+  whole = json.loads((tmp_path / "table.json").read_text())
+  assert whole["scores"] == scores
+  table = (tmp_path / "table.txt").read_text()
+  assert table.strip() == text.strip()
+  row = (
+    f"Smiling {scores['accuracy/Smiling']:.3f} {scores['share/Smiling']:.3f}"
+  )
+  assert row.split() in [line.split() for line in table.splitlines()]
   shown = jax.jit(recipe.preview)(variables, {}, batch, jax.random.key(0))
   (sheet,) = shown.values()
   assert sheet.shape == (32, 16 + 2 + 2, 16, 3)
@@ -151,7 +161,7 @@ def test_the_mouth_does_not_move_what_is_looked_at(rng):
 
 def test_noise_moves_and_enlarges_the_square():
   """On a picture whose colours are the place."""
-  reader = attributes_recipe.AttributeReader(None, input_size=4)
+  reader = attribute_reader.AttributeReader(None, input_size=4)
   unit = (jnp.arange(64) + 0.5) / 64
   image = jnp.stack([*jnp.meshgrid(unit, unit), jnp.zeros((64, 64))], -1)[None]
   still = reader.look(image, noise=jnp.zeros((1, 3)))

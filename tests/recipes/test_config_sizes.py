@@ -32,7 +32,7 @@ def build(config, stage):
 @pytest.mark.parametrize("variant", config_module.VARIANTS)
 def test_every_stage_builds(variant):
   config = config_lib.load(f"configs/difffae.py:{variant}")
-  for name in (*config.stages, *config.scoring_stages):
+  for name in (*config.stages, *config.eval_stages):
     assert build(config, name).phases()
 
 
@@ -47,7 +47,7 @@ def test_a_missing_option_is_named():
 @pytest.mark.parametrize("variant", [*difffae_embedded.STEPS, "smoke"])
 def test_as_many_classes_as_people_are_read(variant):
   config = config_lib.load(f"configs/difffae.py:{variant}")
-  for name in ("identity", "score_identity"):
+  for name in ("identity", "eval_identity"):
     stage = config.stage[name]
     source = stage.data.source
     drawn = source.identities * source.frames
@@ -126,8 +126,9 @@ def test_paper_settings(variant):
   assert dict(recipe.schedule) == dict(
     kind="linear", steps=1000, start=0.0015, end=0.0195
   )
-  assert recipe.evaluation.kind == "reenactment"
-  assert (recipe.evaluation.people, recipe.evaluation.split) == ("same", "test")
+  evaluator = denoiser.evaluators.reenactment
+  assert (evaluator.kind, evaluator.split) == ("reenactment", "test")
+  assert evaluator.people == "same"
 
 
 @pytest.mark.parametrize(

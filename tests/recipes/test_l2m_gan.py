@@ -18,7 +18,7 @@ from faceedit_jax.core import state as state_lib
 from faceedit_jax.core import step as step_lib
 from faceedit_jax.core.errors import UserError
 from tests.recipes import test_devices
-from tests.test_train import assert_equal, state_of
+from tests.toy_runs import assert_equal, state_of
 
 SIZE = 16
 SMALL = [
@@ -43,7 +43,6 @@ def build(
   nets = config.nets.to_dict()
   recipe = config.stage.gan.recipe.to_dict()
   recipe |= dict(generator_start=0, styles=styles) | options
-  del recipe["evaluation"]
   if published:  # the U-Net would begin with no change at all
     nets["generator"] = dict(channels=4, max_channels=8, w_hpf=0.0)
   if styles == "mapped":
@@ -328,7 +327,7 @@ def count(tree):
 @pytest.mark.parametrize("variant", config_module.VARIANTS)
 def test_every_stage_builds(variant, tmp_path):
   config = config_lib.load(f"configs/l2m_gan.py:{variant}")
-  for name in (*config.stages, *config.scoring_stages):
+  for name in (*config.stages, *config.eval_stages):
     assert stages.make_stage(config, name, tmp_path).recipe.phases()
 
 

@@ -15,7 +15,7 @@ def stage_with(name):
   """The config, and a stage in it, of a registered recipe."""
   for path in CONFIGS:
     config = config_lib.load(path)
-    for stage in (*config.stages, *config.scoring_stages):
+    for stage in (*config.stages, *config.eval_stages):
       if config.stage[stage].recipe.name == name:
         return config, stage
   raise AssertionError(f"no config trains {name!r}")

@@ -26,26 +26,25 @@ def config(tmp_path):
 
 
 def first_batch(config, name, tmp_path):
-  """The stage's recipe and its first batch; the bright pictures have hats."""
+  """The stage and its first batch; the bright pictures have hats."""
   stage = stages.make_stage(config, name, tmp_path / "run")
-  recipe = stage.recipe
   device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
   made = input_pipeline.train_batches(
-    recipe, stage.data, tmp_path, device, 0, 0, "data"
+    stage.recipe, stage.data, tmp_path, device, 0, 0, "data"
   )
   batch = jax.device_get(next(made))
   made.close()
   has = batch["image"].mean((1, 2, 3)) > 0
   assert 0 < has.sum() < len(has)
-  return recipe, batch, has
+  return stage, batch, has
 
 
-def test_it_trains_on_both_and_scores_the_held_out(config, tmp_path):
-  recipe, batch, has = first_batch(config, "gan", tmp_path)
-  assert recipe.attributes == ("hat",)
+def test_it_trains_on_both_and_evaluates_the_held_out(config, tmp_path):
+  stage, batch, has = first_batch(config, "gan", tmp_path)
+  assert stage.recipe.attributes == ("hat",)
   assert batch["image"].shape == (8, SIZE, SIZE, 3)
   assert (batch["domain"] == has).all()
-  evaluator = recipe.evaluators()["attributes"]
+  evaluator = stage.evaluators["attributes"]
   examples = attribute_evaluator.Examples(evaluator, tmp_path, quick=False)
   assert {k: len(v) for k, v in examples.jobs.items()} == {"+hat": 2, "-hat": 2}
   points = examples.batch(examples.jobs["+hat"])["points"]
@@ -62,5 +61,5 @@ def test_mistakes(config, tmp_path):
 
 
 def test_its_classifier_reads_the_same(config, tmp_path):
-  _, batch, has = first_batch(config, "score_attributes", tmp_path)
+  _, batch, has = first_batch(config, "eval_attributes", tmp_path)
   assert (batch["attributes"][:, 0] == has).all()

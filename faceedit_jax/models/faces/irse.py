@@ -1,8 +1,8 @@
 """Face recognition network with squeeze-and-excitation (IR-SE), and its crop.
 
-The identity judge of pSp and its followers; structure of TreB1eN's
-InsightFace_Pytorch, model.py (ArcFace, section 3.1, with improved residual
-units).
+The identity net that pSp and its followers are measured by; structure of
+TreB1eN's InsightFace_Pytorch, model.py (ArcFace, section 3.1, with improved
+residual units).
 """
 
 from typing import Any

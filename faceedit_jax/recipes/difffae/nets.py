@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from faceedit_jax.core import config as config_lib
+from faceedit_jax.core import options as core_options
 from faceedit_jax.core import recipe as recipe_lib
 from faceedit_jax.faces import face_nets, region_prior, slot_regions
 from faceedit_jax.models.diffusion import latent_tokens
@@ -49,17 +49,22 @@ class DiffFAENets:
       ValueError: `slot_names` that do not fit the slots, or an impossible
         U-Net.
     """
-    fields = config_lib.module_fields(nets.unet)
+    fields = dict(nets.unet)
     if not options.identity_token:
       fields["adain"] = "none"
-    unet = unet_lib.UNet(dtype=dtype, **fields)
+    unet = core_options.build_net(
+      unet_lib.UNet, fields, "config.nets.unet", dtype=dtype
+    )
     unet.check()
     encoder, prior_side = None, 0
     if options.slot_names:
       slot_regions.from_names(options.slot_names, nets.region_encoder.slots)
     if options.source_condition == "slots":
-      encoder = region_encoder_lib.RegionEncoder(
-        dtype=dtype, **dict(nets.region_encoder)
+      encoder = core_options.build_net(
+        region_encoder_lib.RegionEncoder,
+        nets.region_encoder,
+        "config.nets.region_encoder",
+        dtype=dtype,
       )
       if region_prior.applies(options.region_prior_weight, encoder.slots):
         prior_side = image_size // encoder.patch

@@ -1,8 +1,7 @@
 """Options of DiffFAE's stage."""
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 from faceedit_jax.core import optim
 from faceedit_jax.diffusion import grids, predictions, samplers, schedules
@@ -61,7 +60,7 @@ class DiffFAEOptions:
     camera_from: whose camera an edit is rendered with.
   """
 
-  optimizer: Mapping[str, Any]
+  optimizer: optim.OptimizerOptions
   schedule: ScheduleOptions
   timesteps: TimestepOptions
   prediction: predictions.Kind = "eps"

@@ -74,7 +74,7 @@ class DiffFAERecipe(recipe_lib.Recipe):
       options=options,
       schedule=schedules.make_schedule(**dataclasses.asdict(options.schedule)),
       image_size=image_size,
-      tx=optim.make_tx(**options.optimizer),
+      tx=options.optimizer.make(),
     )
 
   # What the trainer asks for.
@@ -287,7 +287,8 @@ class DiffFAERecipe(recipe_lib.Recipe):
     }
 
   def preview(self, variables, frozen, batch, rng):
-    """Source, query, rendering, edit, the true frame's limit, and the maps."""
+    """Source, query, rendering, edit, the query's
+    reconstruction, and the maps."""
     source, query = batch["source_image"], batch["query_image"]
     inputs = {
       "source": source,
@@ -304,7 +305,7 @@ class DiffFAERecipe(recipe_lib.Recipe):
       "query": query,
       "rendering": result["rendering"],
       "edit": result["image"],
-      "limit": self.decode(frozen, self.encode(frozen, query)),
+      "reconstruction": self.decode(frozen, self.encode(frozen, query)),
     }
     if self.nets.has_slots:
       shown |= regions_lib.named(

@@ -10,7 +10,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from faceedit_jax.core import config as config_lib
+from faceedit_jax.core import options as options_lib
 from faceedit_jax.core import recipe as recipe_lib
 from faceedit_jax.models.faces import fan as fan_lib
 from faceedit_jax.models.faces import landmark_masks
@@ -74,17 +74,32 @@ class TranslationNets:
     """
     shared = {"image_size": image_size, "dtype": dtype}
 
-    def fields(net):
-      return config_lib.module_fields(nets[net])
+    def build(module, net, changes=(), **given):
+      section = {**nets[net], **dict(changes)}
+      return options_lib.build_net(
+        module, section, f"config.nets.{net}", **given
+      )
 
-    encoder = fields("style_encoder")
+    encoder = build(
+      encoder_lib.StyleEncoder,
+      "style_encoder",
+      {"factor_layers": 0} if styles == "mapped" else {},
+      **shared,
+      domains=domains,
+    )
     mapping, latent_dim = None, 0
     if styles == "mapped":
-      encoder["factor_layers"] = 0
-      section = fields("mapping_network")
-      latent_dim = section.pop("latent_dim")
-      mapping = mapping_lib.MappingNetwork(
-        domains=domains, style_dim=encoder["style_dim"], **section
+      section = dict(nets.mapping_network)
+      where = "config.nets.mapping_network"
+      latent_dim = options_lib.convert(
+        section.pop("latent_dim"), int, f"{where}.latent_dim"
+      )
+      mapping = options_lib.build_net(
+        mapping_lib.MappingNetwork,
+        section,
+        where,
+        domains=domains,
+        style_dim=encoder.style_dim,
       )
     kind = nets.generator.get("kind", "stargan_v2")
     if kind not in GENERATORS:
@@ -92,7 +107,7 @@ class TranslationNets:
         f"nets.generator.kind is {kind!r}; it must be one of "
         + ", ".join(map(repr, GENERATORS))
       )
-    generator = GENERATORS[kind](**shared, **fields("generator"))
+    generator = build(GENERATORS[kind], "generator", **shared)
     fan, fan_weights = None, ""
     if kind == "stargan_v2" and generator.w_hpf:
       fan_weights = nets.fan.get("weights", "") if "fan" in nets else ""
@@ -102,14 +117,15 @@ class TranslationNets:
           "no weights for the masks of the skips; give the file that `convert "
           "l2m_fan` writes (nets.fan.weights), or set w_hpf to 0"
         )
-      fan = fan_lib.FAN(dtype=dtype, **fields("fan"))
+      fan = build(fan_lib.FAN, "fan", dtype=dtype)
     built = cls(
       generator=generator,
-      style_encoder=encoder_lib.StyleEncoder(
-        **shared, domains=domains, **encoder
-      ),
-      discriminator=discriminator_lib.DomainDiscriminator(
-        **shared, domains=domains, **fields("discriminator")
+      style_encoder=encoder,
+      discriminator=build(
+        discriminator_lib.DomainDiscriminator,
+        "discriminator",
+        **shared,
+        domains=domains,
       ),
       mapping_network=mapping,
       latent_dim=latent_dim,

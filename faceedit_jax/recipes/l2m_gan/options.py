@@ -65,7 +65,7 @@ class L2MGANOptions:
 
   styles: nets_lib.Styles
   attributes: tuple[str, ...]
-  optimizer: Mapping[str, Any]
+  optimizer: optim.OptimizerOptions
   perceptual: perceptual_distance.Kind
   weights: LossWeights
   optimizers: Mapping[str, Mapping[str, Any]] = dataclasses.field(

@@ -79,7 +79,9 @@ class L2MGANRecipe(recipe_lib.Recipe):
       options=options,
       image_size=image_size,
       txs={
-        net: optim.make_tx(**{**options.optimizer, **own.get(net, {})})
+        net: options.optimizer.changed(
+          own.get(net, {}), f"recipe.optimizers.{net}"
+        ).make()
         for net in built.trained
       },
     )

@@ -5,8 +5,6 @@ is not in their release; this one is our own.
 """
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +28,7 @@ class AttributesOptions:
   """
 
   attributes: tuple[str, ...]
-  optimizer: Mapping[str, Any]
+  optimizer: optim.OptimizerOptions
   ema_decay: float = 0.99
   jitter: float = 0.0
 
@@ -62,7 +60,7 @@ class AttributesRecipe(recipe_lib.Recipe):
       ),
       options=options,
       image_size=image_size,
-      tx=optim.make_tx(**options.optimizer),
+      tx=options.optimizer.make(),
     )
 
   @property

@@ -6,7 +6,7 @@ a stranger's photo can be aligned without a downloaded detector.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import optax
 
 from faceedit_jax.core import optim
+from faceedit_jax.core import options as options_lib
 from faceedit_jax.core import recipe as recipe_lib
 from faceedit_jax.faces import face_crops, face_reader
 from faceedit_jax.faces import nets as nets_lib
@@ -84,7 +85,7 @@ class EstimatorOptions:
     morphable: section of `nets` that describes the 3D face.
   """
 
-  optimizer: Mapping[str, Any]
+  optimizer: optim.OptimizerOptions
   points_weight: optim.Weight = 20.0
   face_weight: optim.Weight = 0.5
   close_share: float = 0.75
@@ -130,8 +131,12 @@ class EstimatorRecipe(recipe_lib.Recipe):
       net=net,
       shapes=shapes,
       image_size=image_size,
-      tx=optim.make_tx(**options.optimizer),
-      morphable=face_reader.morphable_maker(**dict(nets[options.morphable])),
+      tx=options.optimizer.make(),
+      morphable=options_lib.call(
+        face_reader.morphable_maker,
+        nets[options.morphable],
+        f"config.nets.{options.morphable}",
+      ),
       options=options,
     )
 

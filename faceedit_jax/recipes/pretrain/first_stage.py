@@ -7,15 +7,14 @@ section 5.4 retrains this stage on faces.
 
 import dataclasses
 import functools
-from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from faceedit_jax.core import config as config_lib
 from faceedit_jax.core import optim
+from faceedit_jax.core import options as options_lib
 from faceedit_jax.core import recipe as recipe_lib
 from faceedit_jax.faces import perceptual_distance as perceptual_lib
 from faceedit_jax.losses import adversarial
@@ -40,8 +39,8 @@ class FirstStageOptions:
     ema_decay: of the autoencoder's average.
   """
 
-  optimizer: Mapping[str, Any]
-  disc_optimizer: Mapping[str, Any]
+  optimizer: optim.OptimizerOptions
+  disc_optimizer: optim.OptimizerOptions
   perceptual: perceptual_lib.Kind
   lpips_weights: str = ""
   perceptual_weight: optim.Weight = 1.0
@@ -75,15 +74,18 @@ class FirstStageRecipe(recipe_lib.Recipe):
     """Builds the recipe from `nets.autoencoder`, `nets.discriminator`."""
     return cls(
       net=build_autoencoder(nets.autoencoder, dtype),
-      discriminator=patch_discriminator.PatchDiscriminator(
-        dtype=dtype, **dict(nets.discriminator)
+      discriminator=options_lib.build_net(
+        patch_discriminator.PatchDiscriminator,
+        nets.discriminator,
+        "config.nets.discriminator",
+        dtype=dtype,
       ),
       perceptual=perceptual_lib.from_config(
         nets, options.perceptual, options.lpips_weights, dtype
       ),
       image_size=image_size,
-      tx=optim.make_tx(**options.optimizer),
-      disc_tx=optim.make_tx(**options.disc_optimizer),
+      tx=options.optimizer.make(),
+      disc_tx=options.disc_optimizer.make(),
       options=options,
       weights=nets.autoencoder.get("weights", ""),
     )
@@ -244,8 +246,9 @@ class FirstStageRecipe(recipe_lib.Recipe):
 
 def build_autoencoder(spec, dtype):
   """The autoencoder, from `nets.autoencoder`."""
-  fields = config_lib.module_fields(spec)
-  return autoencoder_lib.VQModel(dtype=dtype, **fields)
+  return options_lib.build_net(
+    autoencoder_lib.VQModel, spec, "config.nets.autoencoder", dtype=dtype
+  )
 
 
 def init_autoencoder(net, rng, picture) -> dict[str, Any]:

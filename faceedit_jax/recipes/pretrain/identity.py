@@ -5,8 +5,6 @@ aligned by five points, which leaves most hair and background outside.
 """
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +30,7 @@ class IdentityOptions:
     jitter: standard deviation of the five points' error, in unit coordinates.
   """
 
-  optimizer: Mapping[str, Any]
+  optimizer: optim.OptimizerOptions
   identities: int
   margin: float = 0.5
   scale: float = 64.0
@@ -60,7 +58,7 @@ class IdentityRecipe(recipe_lib.Recipe):
       input_size=input_size,
       options=options,
       image_size=image_size,
-      tx=optim.make_tx(**options.optimizer),
+      tx=options.optimizer.make(),
     )
 
   def batch_spec(self):

@@ -5,14 +5,13 @@ spatial broadcast decoder turns into one picture and one mask each.
 """
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from faceedit_jax.core import optim
+from faceedit_jax.core import options as options_lib
 from faceedit_jax.core import recipe as recipe_lib
 from faceedit_jax.faces import (
   face_nets,
@@ -41,7 +40,7 @@ class RegionEncoderOptions:
       stage that edits. Empty: the pictures' regions name the slots.
   """
 
-  optimizer: Mapping[str, Any]
+  optimizer: optim.OptimizerOptions
   ema_decay: float = 0.999
   region_prior_weight: optim.Weight = 0.0
   slot_names: tuple[slot_regions.Region, ...] = ()
@@ -86,20 +85,26 @@ class RegionEncoderRecipe(recipe_lib.Recipe):
           "recipe.region_prior_weight=0"
         )
       face = face_nets.from_config(nets, dtype, image_size, identity=False)
-    decoder = broadcast_decoder.BroadcastDecoder(
-      dtype=dtype, **dict(nets.region_decoder)
+    decoder = options_lib.build_net(
+      broadcast_decoder.BroadcastDecoder,
+      nets.region_decoder,
+      "config.nets.region_decoder",
+      dtype=dtype,
     )
     autoencoder = None
     if decoder.target == "latent":
       autoencoder = first_stage.build_autoencoder(nets.autoencoder, dtype)
     return cls(
-      net=region_encoder.RegionEncoder(
-        dtype=dtype, **dict(nets.region_encoder)
+      net=options_lib.build_net(
+        region_encoder.RegionEncoder,
+        nets.region_encoder,
+        "config.nets.region_encoder",
+        dtype=dtype,
       ),
       decoder=decoder,
       autoencoder=autoencoder,
       image_size=image_size,
-      tx=optim.make_tx(**options.optimizer),
+      tx=options.optimizer.make(),
       options=options,
       face=face,
     )
