@@ -35,6 +35,16 @@ def run(name, image_size, nets, stages, stage, **more):
   return out
 
 
+def data(source, batch_size, sampler=None, transforms=None, num_threads=8):
+  """A stage's data section: four parts, each with one reader."""
+  return dict(
+    source=dict(source),
+    sampler=dict(sampler or {"kind": "single"}),
+    transforms=dict(transforms or {}),
+    loader=dict(batch_size=batch_size, num_threads=num_threads, limit=0),
+  )
+
+
 def stage(recipe, data, steps, **more):
   """One stage with the settings that all of them share."""
   out = dict(
@@ -77,18 +87,18 @@ def small_identity(wide=1):
   )
 
 
-def small_identity_stage(data, steps, seed=0):
-  """The stage of an identity net that tells the people of `data` apart."""
+def small_identity_stage(source, steps, seed=0, num_threads=4):
+  """The stage of an identity net that tells the people of `source` apart."""
   return stage(
     dict(
       name="identity",
       optimizer=optimizer(1e-3, steps, 50),
-      identities=data["identities"],
+      identities=source["identities"],
       margin=0.3,
       scale=24.0,
       jitter=0.01,
     ),
-    dict(data, batch_size=48, sampler="single"),
+    data(source, 48, num_threads=num_threads),
     steps,
     seed=seed,
   )

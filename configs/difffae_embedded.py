@@ -7,6 +7,7 @@ import copy
 
 from configs.common import (
   constant_rates,
+  data,
   optimizer,
   small_identity,
   small_identity_stage,
@@ -133,16 +134,11 @@ def shrink_stages(stages, variant, size):
   # The paper's own estimator learns on synthetic heads too, of another size.
   reading = stages["estimator"]
   del reading["image_size"]
-  reading["data"].update(
+  reading["data"]["source"].update(
     folder=f"synthetic_heads_{size}" + ("_long" if variant == "long" else ""),
     identities={"": 500, "long": 1500, "synthetic128": 4000}[variant],
   )
-  own = ("faceless", "jitter", "random_crop", "photometric")
-  world = {
-    k: v
-    for k, v in reading["data"].items()
-    if k not in (*own, "batch_size", "sampler")
-  }
+  world = reading["data"]["source"]
   # The square that codes are read from lies round the points. With 15 in place
   # of 5 the default read poses 6.1 degrees off instead of 7.6 (1,350 steps, 512
   # unseen pictures, one training each).
@@ -154,7 +150,7 @@ def shrink_stages(stages, variant, size):
   for name, batch_size in sizes.items():
     sampler = stages[name]["data"]["sampler"]
     stages[name].update(
-      data=dict(world, batch_size=batch_size, sampler=sampler),
+      data=data(world, batch_size, sampler, num_threads=4),
       preview_every=500,
       checkpoint_every=500,
       evaluate=True,
@@ -237,14 +233,15 @@ def smoke(config):
       nets[name]["texture"] = 16
   for name, part in config["stage"].items():
     part.update(steps=3, log_every=1, preview_every=3, checkpoint_every=2)
-    part["data"]["batch_size"] = 8
-    if part["data"]["source"] == "synthetic_heads":
-      part["data"].update(
+    part["data"]["loader"]["batch_size"] = 8
+    source = part["data"]["source"]
+    if source["kind"] == "synthetic_heads":
+      source.update(
         folder="synthetic_heads_smoke",
         identities=4,
         frames=2,
-        pairs=2,
-        swaps=2,
+        eval_pairs=2,
+        eval_swaps=2,
       )
     constant_rates(part["recipe"])
     if name in ("identity", "eval_identity"):
@@ -284,7 +281,7 @@ def smoke_paper(config):
   stages["first_stage"]["recipe"].update(perceptual="none", lpips_weights="")
   for name, part in stages.items():
     if name != "locator":
-      part["data"]["folder"] = "voxceleb_smoke"
+      part["data"]["source"]["folder"] = "voxceleb_smoke"
   # Enough for points that lie on the face.
   stages["locator"].update(steps=150, log_every=50)
   stages["locator"]["recipe"]["optimizer"]["lr"] = 1e-2

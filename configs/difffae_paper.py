@@ -4,7 +4,7 @@ Appendix tables 4 and 5 and section 5.1; `configs/difffae.py` lists what the
 paper leaves open. Not run: the data and most of the weights are licence-gated.
 """
 
-from configs.common import arcface, optimizer, run, stage
+from configs.common import arcface, data, optimizer, run, stage
 
 
 def paper(size, reader="deca", weights="weights"):
@@ -186,14 +186,8 @@ def nets(size):
 
 def voxceleb(batch_size, sampler):
   """Pictures of VoxCeleb1, as prepared (docs/voxceleb.md)."""
-  return dict(
-    source="array_record",
-    folder="voxceleb1",
-    batch_size=batch_size,
-    sampler=sampler,
-    limit=0,
-    num_threads=8,
-  )
+  pictures = dict(kind="array_record", folder="voxceleb1")
+  return data(pictures, batch_size, dict(kind=sampler))
 
 
 def voxceleb_stage(recipe, data, steps, **more):
@@ -214,26 +208,28 @@ def estimator_stage(**nets):
       close_share=0.75,
       **nets,
     ),
-    dict(
-      source="synthetic_heads",
-      folder="synthetic_heads_128",
-      seed=0,
-      identities=4000,
-      frames=8,
-      test_identities=0,
-      pairs=256,
-      swaps=64,
-      balance=(),
-      limit=0,
+    data(
+      dict(
+        kind="synthetic_heads",
+        folder="synthetic_heads_128",
+        seed=0,
+        identities=4000,
+        frames=8,
+        test_identities=0,
+        eval_pairs=256,
+        eval_swaps=64,
+        balance=(),
+      ),
+      16,
+      transforms=dict(
+        faceless=dict(probability=0.1),
+        # Where the face lies must not tell its pose: an edited face keeps the
+        # place of the source, and photos are aligned by their eyes and mouth.
+        jitter=dict(low=0.85, high=1.2, shift=0.15),
+        random_crop=dict(probability=0.25, low=0.75, high=2.2, shift=0.25),
+        photometric=dict(probability=0.4),
+      ),
       num_threads=4,
-      batch_size=16,
-      sampler="single",
-      faceless=dict(probability=0.1),
-      # Where the face lies must not tell its pose: an edited face keeps the
-      # place of the source, and photos are aligned by their eyes and mouth.
-      jitter=dict(low=0.85, high=1.2, shift=0.15),
-      random_crop=dict(probability=0.25, low=0.75, high=2.2, shift=0.25),
-      photometric=dict(probability=0.4),
     ),
     steps,
     seed=1,

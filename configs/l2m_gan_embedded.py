@@ -7,6 +7,7 @@ import copy
 
 from configs.common import (
   constant_rates,
+  data,
   optimizer,
   small_identity,
   small_identity_stage,
@@ -73,15 +74,15 @@ def shrink(paper, variant):
   counts, stages = STEPS[variant], config["stage"]
   shrink_gan(stages["gan"], world, counts)
   for name, seed in (("identity", 0), ("eval_identity", 1)):
-    stages[name] = small_identity_stage(world, counts[name], seed)
+    stages[name] = small_identity_stage(world, counts[name], seed, 2)
     stages[name]["recipe"]["optimizer"]["kind"] = "muon"
   # A set of its own: a smile at 64 px takes more people to learn than an edit.
   people = dict(
     world,
     folder=f"{world['folder']}_eval",
     identities=4000 if variant.startswith("long") else 2000,
-    attributes=(),
-    edits=0,
+    edited_attributes=(),
+    eval_edits=0,
   )
   stages["eval_attributes"] = classifier_stage(
     people, counts["eval_attributes"]
@@ -100,19 +101,18 @@ def shrink(paper, variant):
 def synthetic_heads(long):
   """Heads with and without the attributes."""
   return dict(
-    source="synthetic_heads",
+    kind="synthetic_heads",
     folder="synthetic_heads_64_attributes" + ("_long" if long else ""),
     seed=0,
     identities=2000 if long else 700,
     frames=4,
     test_identities=128 if long else 64,
     validation_identities=64 if long else 0,
-    pairs=0,
-    swaps=0,
+    eval_pairs=0,
+    eval_swaps=0,
     balance=ATTRIBUTES,
-    attributes=ATTRIBUTES,
-    edits=300 if long else 96,
-    num_threads=2,
+    edited_attributes=ATTRIBUTES,
+    eval_edits=300 if long else 96,
   )
 
 
@@ -136,12 +136,16 @@ def shrink_gan(part, world, counts):
   """The stage of the edits, for synthetic heads and few steps."""
   steps, labels = counts["gan"], counts["labels"]
   part.update(
-    data=dict(
+    data=data(
       world,
-      batch_size=8,
-      sampler="domains",
-      references=0,
-      keep=0.2,  # published: 0.5
+      8,
+      dict(
+        kind="domains",
+        attributes=ATTRIBUTES,
+        references=0,
+        same_domain_probability=0.2,  # published: 0.5
+      ),
+      num_threads=2,
     ),
     steps=steps,
     preview_every=500,
@@ -183,13 +187,13 @@ def classifier_stage(people, steps):
       ema_decay=0.99,
       jitter=0.04,
     ),
-    dict(
+    data(
       people,
-      batch_size=32,
-      sampler="attributes",
-      attributes=ATTRIBUTES,
+      32,
+      dict(kind="attributes", attributes=ATTRIBUTES),
       # Blur and noise hide faint smiles.
-      photometric=dict(probability=0.5, noise=0.0, blur=0.0, grey=0.0),
+      dict(photometric=dict(probability=0.5, noise=0.0, blur=0.0, grey=0.0)),
+      num_threads=2,
     ),
     steps,
     evaluators=dict(held_out=dict(HELD_OUT)),
@@ -206,7 +210,8 @@ def smoke(config):
   nets["classifier"].update(stages=(1, 1), width=4, input_size=32)
   for name, part in config["stage"].items():
     part.update(steps=3, log_every=1, preview_every=3, checkpoint_every=2)
-    part["data"] = small(part["data"])
+    part["data"]["source"] = small(part["data"]["source"])
+    part["data"]["loader"]["batch_size"] = 8
     recipe = part["recipe"]
     constant_rates(recipe)
     if name in ("identity", "eval_identity"):
@@ -216,15 +221,14 @@ def smoke(config):
   return config
 
 
-def small(data):
+def small(source):
   """The smallest set that has both sides of every attribute."""
-  own = "_eval" if data["folder"].endswith("_eval") else ""
+  own = "_eval" if source["folder"].endswith("_eval") else ""
   return dict(
-    data,
+    source,
     folder=f"synthetic_heads_smoke_attributes{own}",
     identities=4,
     test_identities=2,
     frames=2,
-    edits=6,
-    **({"batch_size": 8} if "batch_size" in data else {}),
+    eval_edits=6,
   )

@@ -4,7 +4,7 @@ Sizes and rates of the released code; `configs/l2m_gan.py` lists what neither
 paper nor release says. Not run: the data is downloaded by hand.
 """
 
-from configs.common import arcface, optimizer, run, stage
+from configs.common import arcface, data, optimizer, run, stage
 
 # Attributes that are read to see whether an edit changes others.
 READS = ("Smiling", "Male", "Young", "Bangs", "Eyeglasses")
@@ -38,6 +38,12 @@ FILES = dict(classifier="", identity="", inception="", inception_torchvision="")
 # Evaluates the classifier.
 HELD_OUT = dict(kind="attribute_accuracy", split="test")
 
+# How pictures are changed at random.
+CROPS = dict(
+  resized_crop=dict(probability=0.5, scale=(0.8, 1.0), ratio=(0.9, 1.1)),
+  flip=0.5,
+)
+
 
 def celeba_hq(variant):
   """One of CELEBA, on CelebA-HQ as prepared (docs/data.md)."""
@@ -45,7 +51,7 @@ def celeba_hq(variant):
   split_by = attributes[0] if len(attributes) == 1 else "celeba"
   # Of an attribute: 1,412 test pictures of each side, the others train.
   pictures = dict(
-    source="array_record", folder="celeba_hq_256", split_by=split_by
+    kind="array_record", folder="celeba_hq_256", split_by=split_by
   )
   if variant == "stargan_v2":
     config = paper(attributes, pictures, READS, STARGAN_V2)
@@ -62,7 +68,7 @@ def celeba_hq(variant):
 
 def folders(attribute):
   """The paper's setting for pictures in two folders, without and with."""
-  pictures = dict(source="domain_folder", folder="faces", alignment="celeba_hq")
+  pictures = dict(kind="domain_folder", folder="faces", alignment="celeba_hq")
   return paper((attribute,), pictures, (attribute,), UNOFFICIAL)
 
 
@@ -71,26 +77,19 @@ def paper(attributes, pictures, reads, terms, weights="weights"):
 
   Args:
     attributes: names of what is edited.
-    pictures: what names the set.
+    pictures: the source.
     reads: names of what is read in edits.
     terms: weights of the losses.
     weights: folder of converted files.
   """
-  data = dict(
-    pictures,
-    batch_size=8,
-    resized_crop=dict(probability=0.5, scale=(0.8, 1.0), ratio=(0.9, 1.1)),
-    flip=0.5,
-    num_threads=8,
-  )
   return run(
     "l2m_gan",
     256,
     nets(weights),
     ("gan",),
     dict(
-      gan=gan_stage(attributes, data, reads, terms, weights),
-      eval_attributes=classifier_stage(data, reads),
+      gan=gan_stage(attributes, pictures, reads, terms, weights),
+      eval_attributes=classifier_stage(pictures, reads),
     ),
     seed=777,
     eval_stages=("eval_attributes",),
@@ -117,7 +116,7 @@ def nets(weights):
   )
 
 
-def gan_stage(attributes, data, reads, terms, weights):
+def gan_stage(attributes, pictures, reads, terms, weights):
   """The stage that trains the edits."""
   attributes = tuple(attributes)
   recipe = dict(
@@ -151,7 +150,12 @@ def gan_stage(attributes, data, reads, terms, weights):
   )
   return stage(
     recipe,
-    dict(data, sampler="domains", attributes=attributes, references=0),
+    data(
+      pictures,
+      8,
+      dict(kind="domains", attributes=attributes, references=0),
+      CROPS,
+    ),
     100_000,
     preview_every=1000,
     checkpoint_every=5000,
@@ -160,7 +164,7 @@ def gan_stage(attributes, data, reads, terms, weights):
   )
 
 
-def classifier_stage(data, reads):
+def classifier_stage(pictures, reads):
   """The stage of the net that only evaluates."""
   steps = 10_000
   return stage(
@@ -171,7 +175,7 @@ def classifier_stage(data, reads):
       ema_decay=0.999,
       jitter=0.02,
     ),
-    dict(data, batch_size=64, sampler="attributes", attributes=reads),
+    data(pictures, 64, dict(kind="attributes", attributes=reads), CROPS),
     steps,
     evaluators=dict(held_out=dict(HELD_OUT)),
   )
@@ -196,7 +200,7 @@ def to_stargan_v2(config, width=512):
   recipe["weights"]["diversity"] = dict(
     start=1.0, end=0.0, begin=begin, steps=part["steps"] - begin
   )
-  part["data"]["references"] = 2
+  part["data"]["sampler"]["references"] = 2
   config["nets"]["mapping_network"] = dict(
     weights="", latent_dim=16, width=width, layers=4
   )

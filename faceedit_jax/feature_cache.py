@@ -6,6 +6,7 @@ once instead (`core.cached_features`).
 """
 
 import copy
+import dataclasses
 import hashlib
 import json
 import pathlib
@@ -56,16 +57,15 @@ def prepare(
   Raises:
     UserError: one line.
   """
-  spec = cached_features.feature_spec(stage.recipe)
-  folder = stage.directory / FOLDER
-  data = stage.options.data
-  _check_unchanged(stage)
-  source = input_pipeline.open_data(
-    {**data, "sampler": "single"},
-    stage.data_dir,
-    stage.seed,
-    data.get("split", "train"),
+  from data_pipelines import samplers  # noqa: PLC0415
+
+  spec, folder = (
+    cached_features.feature_spec(stage.recipe),
+    stage.directory / FOLDER,
   )
+  _check_unchanged(stage)
+  single = dataclasses.replace(stage.data, sampler=samplers.Single())
+  source = input_pipeline.open_data(single, stage.data_dir, stage.seed)
   total = len(source)
   stamp = {
     "config": _relevant(stage),
@@ -110,9 +110,8 @@ def check_prepared(stage: Stage, frozen: PyTree) -> None:
   """
   from data_pipelines import records  # noqa: PLC0415
 
-  data = stage.options.data
-  names = cached_features.prepared_nets(stage.recipe)
-  folder = stage.data_dir / data.get("folder", "") / data.get("split", "train")
+  source, names = stage.data.source, cached_features.prepared_nets(stage.recipe)
+  folder = stage.data_dir / getattr(source, "folder", "") / source.split
   with as_user_error(f"config.stage.{stage.name}.data"):
     found = records.read_metadata(folder) if names else None
   versions = (found or {}).get("settings", {}).get("annotators", {})
@@ -129,15 +128,13 @@ def check_prepared(stage: Stage, frozen: PyTree) -> None:
 
 
 def _check_unchanged(stage: Stage) -> None:
-  from data_pipelines import transforms  # noqa: PLC0415
-
-  data = stage.options.data
-  changes = [n for n in (*transforms.RANDOM, "face_crop") if data.get(n)]
+  changes = stage.data.transforms.changes()
   if changes:
     raise UserError(
       f"stage {stage.name!r} caches features of every picture, but "
-      f"stage.{stage.name}.data has {', '.join(changes)}, which change them; "
-      f"remove these or set stage.{stage.name}.recipe.cache_features=False"
+      f"stage.{stage.name}.data.transforms has {', '.join(changes)}, which "
+      f"change them; remove these or set stage.{stage.name}.recipe."
+      "cache_features=False"
     )
 
 
@@ -145,11 +142,11 @@ def _compute(stage, frozen, source, done, total, title, asked_to_stop) -> bool:
   """Appends the features from picture `done` on."""
   from data_pipelines import loader, transforms  # noqa: PLC0415
 
-  recipe, data = stage.recipe, stage.options.data
+  recipe, data = stage.recipe, stage.data
   spec, folder = recipe.feature_spec(), stage.directory / FOLDER
   done -= done % _BATCH
   size = input_pipeline.picture_size(recipe)
-  prepare_one = transforms.from_config(data, size, ("image",))
+  prepare_one = transforms.make(data.transforms, size, ("image",))
   compute = jax.jit(recipe.compute_features)
   bar = Progress(f"{title}: features", done, total, unit="picture")
   files = {}
@@ -160,7 +157,7 @@ def _compute(stage, frozen, source, done, total, title, asked_to_stop) -> bool:
       batch_size=_BATCH,
       seed=stage.seed,
       start_step=done // _BATCH,
-      num_threads=data.get("num_threads", 8),
+      num_threads=data.loader.num_threads,
       shuffle=False,
     )
   try:
@@ -197,7 +194,7 @@ def _relevant(stage: Stage) -> dict[str, Any]:
   identity = copy.deepcopy(stage.identity)
   for name in (*editing.inference_options(stage.recipe), "optimizer"):
     identity["stage"]["recipe"].pop(name, None)
-  identity["stage"]["data"].pop("batch_size", None)
+  identity["stage"]["data"]["loader"].pop("batch_size", None)
   return identity
 
 

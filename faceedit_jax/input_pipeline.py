@@ -1,5 +1,6 @@
 """From the data section of a stage's config to batches on the devices."""
 
+import dataclasses
 import pathlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -8,6 +9,7 @@ import jax
 import numpy as np
 
 from faceedit_jax.core import batch as batch_lib
+from faceedit_jax.core import options
 from faceedit_jax.core import recipe as recipe_lib
 from faceedit_jax.core.errors import UserError, as_user_error
 
@@ -17,14 +19,80 @@ Transform = Callable[[dict[str, Any], np.random.Generator], dict[str, Any]]
 _DEVICE_BATCHES = 2  # wait on the devices ahead of their use
 
 
-def transform_of(
-  recipe: recipe_lib.Recipe, data: Mapping[str, Any]
-) -> Transform:
+@dataclasses.dataclass(frozen=True)
+class Data:
+  """A stage's data section, each part with one reader.
+
+  Attributes:
+    source: which examples there are; options of a kind of
+      `data_pipelines.sources`.
+    sampler: which of them go together; of `data_pipelines.samplers`.
+    transforms: what happens to each; `data_pipelines.transforms.Options`.
+    loader: how they become batches; `data_pipelines.loader.Options`.
+  """
+
+  source: Any
+  sampler: Any
+  transforms: Any
+  loader: Any
+
+
+def build_data(
+  section: Mapping[str, Any], where: str, image_size: int | None = None
+) -> Data:
+  """Builds a data section's typed options.
+
+  Args:
+    section: {source: {kind, ...}, sampler: {kind, ...}, transforms: {...},
+      loader: {batch_size, ...}}; the sampler is "single" where none is named.
+    where: the section's place in the config, for errors.
+    image_size: side of the pictures where `source` does not say.
+
+  Returns:
+    The options.
+
+  Raises:
+    UserError: one line for an unknown or missing part, kind or key.
+  """
+  from data_pipelines import (  # noqa: PLC0415
+    loader,
+    samplers,
+    sources,
+    transforms,
+  )
+
+  # First of all the parts, so that a misspelt one gets its nearest name.
+  parts = options.build(_Parts, section, where)
+  return Data(
+    source=options.build_kind(
+      sources.KINDS, parts.source, f"{where}.source", size=image_size
+    ),
+    sampler=options.build_kind(
+      samplers.KINDS, parts.sampler, f"{where}.sampler", default="single"
+    ),
+    transforms=options.build(
+      transforms.Options, parts.transforms, f"{where}.transforms"
+    ),
+    loader=options.build(loader.Options, parts.loader, f"{where}.loader"),
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Parts:
+  """The parts of a data section as they are in the config."""
+
+  source: Mapping[str, Any]
+  loader: Mapping[str, Any]
+  sampler: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  transforms: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def transform_of(recipe: recipe_lib.Recipe, data: Data) -> Transform:
   """What the data section says, narrowed to the fields a recipe reads.
 
   Args:
     recipe: gives the fields, and the size of its pictures.
-    data: the stage's data section; see `data_pipelines.transforms`.
+    data: the stage's data section.
 
   Returns:
     (example, generator) -> example.
@@ -32,7 +100,9 @@ def transform_of(
   from data_pipelines import transforms  # noqa: PLC0415
 
   spec = recipe.batch_spec()
-  prepare = transforms.from_config(data, picture_size(recipe), read=tuple(spec))
+  prepare = transforms.make(
+    data.transforms, picture_size(recipe), read=tuple(spec)
+  )
 
   def transform(example, rng):
     example = prepare(example, rng)
@@ -82,45 +152,18 @@ class _WithFeatures:
     raise AttributeError(name)
 
 
-class _Pairs:
-  """Two frames as `source_*` and `query_*` fields of one example."""
-
-  def __init__(self, source: Any, data: Mapping[str, Any], seed: int):
-    from data_pipelines import samplers  # noqa: PLC0415
-
-    self._pairs = samplers.PairSource.from_config(source, data, seed, "query_")
-    self.endless = self._pairs.endless
-
-  def __len__(self) -> int:
-    return len(self._pairs)
-
-  def __getitem__(self, index: int) -> dict[str, Any]:
-    example = self._pairs[index]
-    return {
-      k if k.startswith("query_") else f"source_{k}": v
-      for k, v in example.items()
-    }
-
-
 def open_data(
-  data: Mapping[str, Any],
+  data: Data,
   data_dir: pathlib.Path,
   seed: int,
-  split: str,
   features: CachedFeatures | None = None,
 ) -> Any:
-  """Opens the source of a stage.
+  """Opens the examples of a stage.
 
   Args:
-    data: the stage's data section; `sampler` is "single" (the default),
-      "pairs" (two frames of one person, or as `samplers.PairSource` is asked
-      to by `pair_within` and the like), "balanced" (people equally often),
-      "attributes" (the field `attributes` narrowed to `attributes`) or
-      "domains" (both sides of `attributes` equally often, with a side to move
-      to and `references` pictures of it).
+    data: the stage's data section.
     data_dir: directory of prepared data.
-    seed: of the choice of pairs.
-    split: "train", "validation" or "test".
+    seed: of what the sampler draws.
     features: {field: one row per picture} to put beside them.
 
   Returns:
@@ -129,35 +172,15 @@ def open_data(
   Raises:
     UserError: one line.
   """
-  from data_pipelines import attributes, samplers, sources  # noqa: PLC0415
+  from data_pipelines import samplers  # noqa: PLC0415
 
   with as_user_error("data of the stage"):
-    # In a data section "pairs" counts the edits with known outcome.
-    spec = {k: v for k, v in data.items() if k not in ("pairs", "balanced")}
-    source = sources.open_source(spec, pathlib.Path(data_dir), split)
+    source = data.source.open(data_dir)
+    if data.loader.limit:
+      source = samplers.TakeSource(source, data.loader.limit)
     if features:
       source = _WithFeatures(source, features)
-    sampler = data.get("sampler", "single")
-    if sampler == "single":
-      return source
-    if sampler == "pairs":
-      return _Pairs(source, data, seed)
-    if sampler == "balanced":
-      return samplers.BalancedSource(source)
-    if sampler == "attributes":
-      return attributes.AttributeColumns(source, data["attributes"])
-    if sampler == "domains":
-      return attributes.DomainSource(
-        source,
-        data["attributes"],
-        seed,
-        data.get("references", 0),
-        data.get("keep", 0.5),
-      )
-  raise UserError(
-    f"data.sampler is {sampler!r}, wanted 'single', 'pairs', 'balanced', "
-    "'attributes' or 'domains'"
-  )
+    return data.sampler.sample(source, seed)
 
 
 class _Checked:
@@ -186,7 +209,7 @@ class _Checked:
 
 def abstract_batch(
   recipe: recipe_lib.Recipe,
-  data: Mapping[str, Any],
+  data: Data,
   sharding: jax.sharding.Sharding,
 ) -> dict[str, jax.ShapeDtypeStruct]:
   """Shapes and types of what `train_batches` gives.
@@ -201,7 +224,7 @@ def abstract_batch(
   """
   return {
     name: jax.ShapeDtypeStruct(
-      (data["batch_size"], *field.shape), field.dtype, sharding=sharding
+      (data.loader.batch_size, *field.shape), field.dtype, sharding=sharding
     )
     for name, field in recipe.batch_spec().items()
   }
@@ -209,7 +232,7 @@ def abstract_batch(
 
 def train_batches(
   recipe: recipe_lib.Recipe,
-  data: Mapping[str, Any],
+  data: Data,
   data_dir: pathlib.Path,
   sharding: jax.sharding.Sharding,
   seed: int,
@@ -237,18 +260,17 @@ def train_batches(
   """
   from data_pipelines import loader  # noqa: PLC0415
 
-  split = data.get("split", "train")
-  source = open_data(data, data_dir, seed, split, features)
+  source = open_data(data, data_dir, seed, features)
   with as_user_error(where):
     batches = loader.make_loader(
       source,
       transform_of(recipe, data),
-      batch_size=data["batch_size"],
+      batch_size=data.loader.batch_size,
       seed=seed,
       start_step=start,
       process_index=jax.process_index(),
       process_count=jax.process_count(),
-      num_threads=data.get("num_threads", 8),
+      num_threads=data.loader.num_threads,
     )
   checked = _Checked(batches, recipe.batch_spec(), where)
   return loader.prefetch_to_device(checked, sharding, _DEVICE_BATCHES)
@@ -256,7 +278,7 @@ def train_batches(
 
 def preview_batch(
   recipe: recipe_lib.Recipe,
-  data: Mapping[str, Any],
+  data: Data,
   data_dir: pathlib.Path,
   seed: int,
   count: int,
@@ -277,8 +299,7 @@ def preview_batch(
   """
   from data_pipelines import samplers  # noqa: PLC0415
 
-  split = data.get("split", "train")
-  source = open_data(data, data_dir, seed, split, features)
+  source = open_data(data, data_dir, seed, features)
   transform = transform_of(recipe, data)
   examples = []
   for i in range(count):

@@ -100,22 +100,23 @@ def prepare_data(config, names: Sequence[str], data_dir: str) -> None:
   """
   import jax  # noqa: PLC0415
 
+  from data_pipelines import prepare, sources  # noqa: PLC0415
+  from faceedit_jax import input_pipeline, stages  # noqa: PLC0415
   from faceedit_jax.core import distributed  # noqa: PLC0415
 
-  needed = {
-    name: config.stage[name].data
-    for name in names
-    if config.stage[name].data.get("source") == "synthetic_heads"
-  }
-  if not needed:
+  found = {}
+  for name in names:
+    section, size = config.stage[name].data, stages.size_of(config, name)
+    where = f"config.stage.{name}.data"
+    data = input_pipeline.build_data(section.to_dict(), where, size)
+    if isinstance(data.source, sources.SyntheticHeads):
+      found[where] = data.source
+  if not found:
     return
   if jax.process_index() == 0:
-    from data_pipelines import prepare  # noqa: PLC0415
-    from faceedit_jax import stages  # noqa: PLC0415
-
-    for name, data in needed.items():
-      with as_user_error(f"config.stage.{name}.data"):
-        prepare.ensure(data, data_dir, stages.size_of(config, name))
+    for where, source in found.items():
+      with as_user_error(where):
+        prepare.ensure(source, data_dir)
   distributed.barrier("data")
 
 

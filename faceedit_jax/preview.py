@@ -25,7 +25,7 @@ class Preview:
     count = stage.options.preview_count
     batch = batches_lib.preview_batch(
       stage.recipe,
-      stage.options.data,
+      stage.data,
       stage.data_dir,
       stage.seed,
       count,

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 
 from data_pipelines import align
-from faceedit_jax import evaluators, recipes, run_options
+from faceedit_jax import evaluators, input_pipeline, recipes, run_options
 from faceedit_jax.core import checkpoint, editing, partial_restore
 from faceedit_jax.core import config as config_lib
 from faceedit_jax.core import recipe as recipe_lib
@@ -49,6 +49,7 @@ class Stage:
     recipe: the built recipe.
     evaluators: {name: evaluator} of the trained stage.
     options: the stage's section of the config, typed.
+    data: its data section, typed.
     run: the config's top, typed.
     seed: of parameters, noise and data order.
     directory: `<workdir>/<name>`.
@@ -61,6 +62,7 @@ class Stage:
   recipe: recipe_lib.Recipe
   evaluators: Mapping[str, evaluators.Evaluator]
   options: run_options.StageOptions
+  data: input_pipeline.Data
   run: run_options.RunOptions
   seed: int
   directory: pathlib.Path
@@ -110,15 +112,6 @@ def size_of(config: Mapping[str, Any], name: str) -> int:
   return config["stage"][name].get("image_size") or config["image_size"]
 
 
-def _fill_sizes(section: dict[str, Any], size: int) -> None:
-  """Says the size of the pictures in every section `data` that is silent."""
-  for key, value in section.items():
-    if isinstance(value, dict):
-      if key == "data" and value.get("size") is None:
-        value["size"] = size
-      _fill_sizes(value, size)
-
-
 def make_stage(
   config: Mapping[str, Any],
   name: str,
@@ -142,8 +135,10 @@ def make_stage(
   run = run_options.read(config)
   options = config["stage"][name].to_dict()
   image_size = size_of(config, name)
-  _fill_sizes(options, image_size)
   stage_options = run_options.read_stage(options, name)
+  data = input_pipeline.build_data(
+    options["data"], f"config.stage.{name}.data", image_size
+  )
   options.pop("image_size", None)
   recipe_options = dict(options["recipe"])
   registered = recipe_options.pop("name")
@@ -195,14 +190,16 @@ def make_stage(
     "seed": seed,
     "stage": {k: v for k, v in options.items() if k not in (*_FREE, "seed")},
   }
-  identity["stage"]["data"] = {
-    k: v for k, v in options["data"].items() if k != "num_threads"
+  loader = {
+    k: v for k, v in options["data"]["loader"].items() if k != "num_threads"
   }
+  identity["stage"]["data"] = {**options["data"], "loader": loader}
   return Stage(
     name=name,
     recipe=recipe,
     evaluators=built,
     options=stage_options,
+    data=data,
     run=run,
     seed=seed,
     directory=pathlib.Path(workdir).absolute() / name,

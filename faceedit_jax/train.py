@@ -125,7 +125,10 @@ def _train(stage, title, stop, say, held) -> bool:
   with as_user_error(f"stage {stage.name!r}"):
     mesh = sharding.make_mesh(dataclasses.asdict(stage.run.mesh))
     sharding.check_batch_divides(
-      options.data["batch_size"], mesh, accumulate, f"{where}.batch_size"
+      stage.data.loader.batch_size,
+      mesh,
+      accumulate,
+      f"{where}.loader.batch_size",
     )
     init = functools.partial(step_lib.init_state, recipe)
     abstract = jax.eval_shape(init, jax.random.key(0))
@@ -153,7 +156,7 @@ def _train(stage, title, stop, say, held) -> bool:
     _with_shardings(abstract, shardings),
     frozen,
     batches_lib.abstract_batch(
-      recipe, options.data, sharding.batch_sharding(mesh)
+      recipe, stage.data, sharding.batch_sharding(mesh)
     ),
   )
   if start < stage.steps:
@@ -209,7 +212,7 @@ def _train(stage, title, stop, say, held) -> bool:
   if start < stage.steps:  # a stage that hands nets on needs no data
     batches = batches_lib.train_batches(
       recipe,
-      options.data,
+      stage.data,
       stage.data_dir,
       sharding.batch_sharding(mesh),
       stage.seed,

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from data_pipelines import sources
 from data_pipelines.videos import prepare
 from faceedit_jax import annotate, feature_cache, train
 from faceedit_jax.core import recipe as recipe_lib
@@ -37,12 +38,15 @@ def stage(stored=("level",)):
   return types.SimpleNamespace(
     name="last",
     recipe=Recipe(),
-    options=types.SimpleNamespace(
-      recipe={"prepared_features": stored}, data={}
-    ),
+    options=types.SimpleNamespace(recipe={"prepared_features": stored}),
     workdir="work",
     data_dir="data",
   )
+
+
+def data_of(folder):
+  source = sources.ArrayRecord(folder)
+  return types.SimpleNamespace(source=source)
 
 
 def net(gain):
@@ -113,14 +117,12 @@ def test_a_set_of_other_nets_is_refused(tmp_path):
     split_file=video_set.everybody(tmp_path),
   )
   trained = stage()
-  trained.options.data = {"folder": "toy"}
+  trained.data = data_of("toy")
   trained.data_dir = tmp_path
   feature_cache.check_prepared(trained, net(1.0))
-  with pytest.raises(
-    WorkdirError, match="other weights of gain computed; annotate"
-  ):
+  with pytest.raises(WorkdirError, match="other weights of gain .* annotate"):
     feature_cache.check_prepared(trained, net(1.5))
-  trained.options.data = {"folder": "prepared_by_others"}
+  trained.data = data_of("prepared_by_others")
   feature_cache.check_prepared(trained, net(1.5))
 
   # An annotator of one's own says nothing of nets.
@@ -135,7 +137,7 @@ def test_a_set_of_other_nets_is_refused(tmp_path):
     annotators={"level": level},
     split_file=video_set.everybody(tmp_path),
   )
-  trained.options.data = {"folder": "own"}
+  trained.data = data_of("own")
   feature_cache.check_prepared(trained, net(1.5))
 
 

@@ -1,5 +1,6 @@
 """Features of frozen nets: right, kept, taken up again, renewed when stale."""
 
+import dataclasses
 import errno
 import json
 import pathlib
@@ -8,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from data_pipelines import records
+from data_pipelines import records, samplers, transforms
 from faceedit_jax import feature_cache, input_pipeline, stages, train
 from faceedit_jax.core import config as config_lib
 from faceedit_jax.core.errors import UserError, WorkdirError
@@ -56,9 +57,7 @@ def frozen_of(stage, seed=0):
 
 def read_all(stage, frozen):
   """The features of every picture, one by one."""
-  source = input_pipeline.open_data(
-    stage.options.data, stage.data_dir, 0, "train"
-  )
+  source = input_pipeline.open_data(stage.data, stage.data_dir, 0)
   images = np.stack([source[i]["image"] for i in range(len(source))])
   images = images.astype(np.float32) / 127.5 - 1
   return np.asarray(stage.recipe.compute_features(frozen, images)["latent"])
@@ -72,10 +71,9 @@ def test_every_picture_is_read(tmp_path, data):
   assert found["latent"].shape == (COUNT, 4, 4, 4)
   wanted = read_all(stage, frozen)
   np.testing.assert_allclose(found["latent"], wanted, atol=1e-6)
-  source = input_pipeline.open_data(
-    {**stage.options.data, "sampler": "pairs"}, data, 0, "train", found
-  )
-  plain = input_pipeline.open_data(stage.options.data, data, 0, "train")
+  paired = dataclasses.replace(stage.data, sampler=samplers.Pairs())
+  source = input_pipeline.open_data(paired, data, 0, found)
+  plain = input_pipeline.open_data(stage.data, data, 0)
   number = {plain[i]["image"].tobytes(): i for i in range(COUNT)}
   for i in range(5):
     example = source[i]
@@ -151,7 +149,8 @@ def test_a_training_on_cached_features_is_the_training_without(tmp_path, data):
 
 def test_pictures_that_change_are_refused(tmp_path, data):
   stage = stage_of(tmp_path, data)
-  stage.options.data["jitter"] = {"low": 0.9}
+  jitter = transforms.Options(jitter=transforms.RandomCrop(low=0.9))
+  stage.data = dataclasses.replace(stage.data, transforms=jitter)
   with pytest.raises(UserError, match="jitter.*cache_features=False"):
     feature_cache.prepare(stage, frozen_of(stage), "head", lambda: False)
 

@@ -16,7 +16,7 @@ def test_the_command_prepares_the_data_of_all_that_it_trains(
   """Nets that only evaluate may learn from a set of their own."""
   made = []
   monkeypatch.chdir(root)
-  monkeypatch.setattr(prepare, "ensure", lambda data, *_: made.append(data))
+  monkeypatch.setattr(prepare, "ensure", lambda source, *_: made.append(source))
   monkeypatch.setattr(train, "run", lambda *_: True)
   saved = flags.FLAGS.flag_values_dict()
   line = [
@@ -34,4 +34,4 @@ def test_the_command_prepares_the_data_of_all_that_it_trains(
   sets = {"synthetic_heads_64_attributes"}
   if mode == "evaluate":
     sets.add("synthetic_heads_64_attributes_eval")
-  assert {data.folder for data in made} == sets
+  assert {source.folder for source in made} == sets

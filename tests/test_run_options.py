@@ -86,6 +86,5 @@ def test_a_stage_may_have_a_size_and_a_seed_of_its_own(tmp_path):
   config = changed(stage__ae__image_size=16, stage__ae__seed=7)
   stage = stages.make_stage(config, "ae", tmp_path)
   assert stage.identity["image_size"] == 16 and stage.seed == 7
-  assert stage.options.data["size"] == 16
   other = stages.make_stage(config, "head", tmp_path)
   assert other.identity["image_size"] == 8 and other.seed == 3

@@ -145,8 +145,10 @@ def test_another_config_is_refused(whole, data):
   with pytest.raises(WorkdirError, match=r"seed: 3 -> 4") as error:
     train.run(config, workdir, data_dir=data)
   assert "\n" not in str(error.value)
-  config = config_of(stage__gan__steps=14, stage__gan__data__batch_size=16)
-  with pytest.raises(WorkdirError, match="data.batch_size: 8 -> 16"):
+  config = config_of(
+    stage__gan__steps=14, stage__gan__data__loader__batch_size=16
+  )
+  with pytest.raises(WorkdirError, match="data.loader.batch_size: 8 -> 16"):
     train.run(config, workdir, data_dir=data)
   config = config_of(stage__gan__steps=14, compute_dtype="bfloat16")
   with pytest.raises(WorkdirError, match="dtype: 'float32' -> 'bfloat16'"):
@@ -159,10 +161,16 @@ def test_another_config_is_refused(whole, data):
 @pytest.mark.parametrize(
   "changes, message",
   [
-    ({"stage__gan__data__batch_size": 12}, "12 is not divisible by 8 devices"),
+    (
+      {"stage__gan__data__loader__batch_size": 12},
+      "12 is not divisible by 8 devices",
+    ),
     ({"mesh__fsdp": 3}, "does not make up 8 devices"),
-    ({"stage__gan__data__sampler": "pairs"}, r"the data has no \['image'\]"),
-    ({"stage__gan__data__folder": "none"}, "none"),
+    (
+      {"stage__gan__data__sampler__kind": "pairs"},
+      r"the data has no \['image'\]",
+    ),
+    ({"stage__gan__data__source__folder": "none"}, "none"),
     ({"stage__gan__recipe__name": "gann"}, "no recipe 'gann'"),
     ({"stage__gan__recipe__name": "tests.toy_recipes:X"}, "cannot import"),
     ({"stages": "('gan','x')"}, r"config.stages lists \['x'\]"),
@@ -232,14 +240,17 @@ def test_evaluators_run_after_training_and_on_demand(
 def test_pairs_reach_the_recipe(data):
   from faceedit_jax import input_pipeline
 
-  section = {"source": "array_record", "folder": "toy", "sampler": "pairs"}
-  source = input_pipeline.open_data(section, data, 0, "train")
+  section = {
+    "source": {"kind": "array_record", "folder": "toy"},
+    "sampler": {"kind": "pairs"},
+    "loader": {"batch_size": 8},
+  }
+  made = input_pipeline.build_data(section, "config.stage.gan.data")
+  source = input_pipeline.open_data(made, data, 0)
   for i in range(4):
     example = source[i]
     assert example["source_identity"] == example["query_identity"]
     assert example["source_frame"] != example["query_frame"]
-  with pytest.raises(UserError, match="sampler is 'pear'"):
-    input_pipeline.open_data({**section, "sampler": "pear"}, data, 0, "train")
 
 
 def test_what_shapes_do_not_show_is_compared(tmp_path, data):

@@ -29,11 +29,9 @@ def stage(name):
     "recipe": {"name": f"tests.toy_recipes:{recipes[name]}"}
     | ({"cache_features": False} if name == "head" else {}),
     "data": {
-      "source": "array_record",
-      "folder": "toy",
-      "sampler": "single",
-      "batch_size": 8,
-      "num_threads": 2,
+      "source": {"kind": "array_record", "folder": "toy"},
+      "sampler": {"kind": "single"},
+      "loader": {"batch_size": 8, "num_threads": 2},
     },
     "steps": 6,
     "accumulate": 1,

@@ -69,6 +69,42 @@ def build(
     return cls(**values, **given)
 
 
+def build_kind(
+  kinds: Mapping[str, type],
+  section: Mapping[str, Any],
+  where: str,
+  default: str | None = None,
+  **fallbacks: Any,
+) -> Any:
+  """Builds the dataclass that a section names by its key `kind`.
+
+  Args:
+    kinds: {name: dataclass}.
+    section: {key: value}, `kind` among them.
+    where: the section's place in the config, for errors.
+    default: kind where the section names none.
+    **fallbacks: values of fields that the section leaves out; those that the
+      dataclass does not have are ignored.
+
+  Returns:
+    The dataclass, see `build`.
+
+  Raises:
+    UserError: one line for a missing or unknown kind, or as `build` does.
+  """
+  section = dict(section)
+  kind = section.pop("kind", default)
+  if kind is None:
+    raise UserError(f"{where} lacks the key 'kind'{nearest('', kinds)}")
+  if kind not in kinds:
+    raise UserError(
+      f"{where}.kind is {kind!r}, which there is not{nearest(str(kind), kinds)}"
+    )
+  fields = {field.name for field in dataclasses.fields(kinds[kind])}
+  known = {k: v for k, v in fallbacks.items() if k in fields}
+  return build(kinds[kind], {**known, **section}, where)
+
+
 def call(
   function: Callable[..., T], section: Mapping[str, Any], where: str
 ) -> T:

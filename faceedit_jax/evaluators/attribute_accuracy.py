@@ -7,11 +7,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from data_pipelines import attributes as attributes_lib
-from data_pipelines import samplers, sources, transforms
+from data_pipelines import samplers, transforms
 from faceedit_jax.core import options
+from faceedit_jax.evaluators import common, needs, report
 from faceedit_jax.evaluators import evaluator as evaluator_lib
-from faceedit_jax.evaluators import needs, report
 
 _BLOCK = 64  # pictures that are read at a time
 _COLUMNS = (
@@ -47,12 +46,16 @@ class AttributeAccuracy(evaluator_lib.Evaluator):
       the rest.
     """
     recipe: needs.ReadsAttributes = ctx.recipe
-    source = attributes_lib.AttributeColumns(
-      sources.open_source(dict(self.data), ctx.data_dir, self.split),
+    source = samplers.AttributeColumns(
+      common.open_source(
+        self.data, recipe.image_size, ctx.data_dir, self.split
+      ),
       recipe.attributes,
     )
     spec = tuple(recipe.batch_spec())
-    prepare = transforms.from_config({}, recipe.image_size, spec, spec)
+    prepare = transforms.make(
+      transforms.Options(), recipe.image_size, spec, spec
+    )
     read = jax.jit(recipe.reader.logits)
     made, true = [], []
     for first in range(0, len(source), _BLOCK):

@@ -154,8 +154,8 @@ class _Pictures:
 
   def __init__(self, settings, split, data_dir):
     self._source = settings.open(split, data_dir)
-    self._prepare = transforms.from_config(
-      {}, settings.image_size, ("image",), ("image",)
+    self._prepare = transforms.make(
+      transforms.Options(), settings.image_size, ("image",), ("image",)
     )
     self._names = settings.attributes
     table = attributes_lib.table_of(self._source, self._names)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from data_pipelines import attributes as attributes_lib
-from data_pipelines import samplers, sources, transforms
+from data_pipelines import samplers, transforms
 from faceedit_jax.core import options
 from faceedit_jax.core import recipe as recipe_lib
 from faceedit_jax.core.errors import UserError
@@ -160,10 +160,7 @@ class AttributeEvaluator(evaluator_lib.Evaluator):
 
   def open(self, split: str, data_dir):
     """The examples of a split, all of them."""
-    spec = dict(self.data)
-    for name in ("limit", "paired", "balanced"):
-      spec.pop(name, None)
-    return sources.open_source(spec, data_dir, split)
+    return common.open_source(self.data, self.image_size, data_dir, split)
 
   def run(self, ctx) -> dict[str, float]:
     """Measures the edits; writes the report, with the sheet "edits".

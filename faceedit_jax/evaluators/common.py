@@ -1,12 +1,16 @@
 """What evaluators of edits share: edits in batches, means over pictures."""
 
 import functools
+import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
+from data_pipelines import sources
+from faceedit_jax.core import options
+from faceedit_jax.core.errors import UserError
 from faceedit_jax.evaluators import needs
 from faceedit_jax.faces import face_reader
 
@@ -17,6 +21,31 @@ QUICK_PAIRS = 32
 QUERIES = ("pose_from", "expression_from", "light_from")
 # Seed of the sampling noise of every evaluation.
 NOISE_SEED = 2026
+
+
+def open_source(
+  data: Mapping[str, Any],
+  image_size: int,
+  data_dir: str | pathlib.Path,
+  split: str,
+) -> Any:
+  """The examples of a split, all of them.
+
+  Args:
+    data: a data section, of which the part `source` is read.
+    image_size: side of the pictures where `source` does not say.
+    data_dir: directory of prepared data.
+    split: which of the set's.
+
+  Raises:
+    UserError: one line for an unknown or missing kind or key.
+  """
+  if "source" not in data:
+    raise UserError("data of the evaluator lacks the part 'source'")
+  source = options.build_kind(
+    sources.KINDS, data["source"], "data.source", size=image_size
+  )
+  return source.open(data_dir, split)
 
 
 class Editor:

@@ -15,7 +15,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from data_pipelines import sources
 from faceedit_jax.core import options
 from faceedit_jax.evaluators import (
   code_distances,
@@ -86,7 +85,7 @@ class CounterfactualEvaluator(evaluator_lib.Evaluator):
 
   def open(self, split: str, data_dir):
     """The examples of a split."""
-    return sources.open_source(dict(self.data), data_dir, split)
+    return common.open_source(self.data, self.image_size, data_dir, split)
 
   def run(self, ctx) -> dict[str, float]:
     """Measures the edits; writes the report, sheets "edits" and "swaps".

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import jax.numpy as jnp
 import numpy as np
 
-from data_pipelines import samplers, sources, transforms
+from data_pipelines import samplers, transforms
 from faceedit_jax.core import options
 from faceedit_jax.core import recipe as recipe_lib
 from faceedit_jax.core.errors import UserError
@@ -158,12 +158,11 @@ class ReenactmentEvaluator(evaluator_lib.Evaluator):
 
   def open(self, data_dir):
     """The pairs: examples with `image` and `pair_image`."""
-    spec = dict(self.data) | {
-      "paired": True,
-      "pair_seed": self.pair_seed,
-      "pair_across": self.people == "other",
-    }
-    return sources.open_source(spec, data_dir, self.split)
+    return samplers.PairSource(
+      common.open_source(self.data, self.image_size, data_dir, self.split),
+      self.pair_seed,
+      across=self.people == "other",
+    )
 
   def run(self, ctx) -> dict[str, float]:
     """Measures the edits; writes the report, with the sheet "edits".
@@ -215,8 +214,8 @@ class ReenactmentEvaluator(evaluator_lib.Evaluator):
 
   def _pictures(self, source, indices):
     """Sources and queries (n, s, s, 3) in [-1, 1]."""
-    prepare = transforms.from_config(
-      {}, self.image_size, ("image", "pair_image")
+    prepare = transforms.make(
+      transforms.Options(), self.image_size, ("image", "pair_image")
     )
     rng = samplers.generator(self.pair_seed)
     examples = [prepare(source[i], rng) for i in indices]

@@ -52,11 +52,8 @@ def main() -> None:
   def read(net, image):
     return face_reader.read_codes(stage.recipe.net, net, image)
 
-  data = sources.open_source(
-    {"source": "synthetic_heads", "folder": args.folder},
-    args.data_dir,
-    args.split,
-  )
+  source = sources.SyntheticHeads(args.folder)
+  data = source.open(args.data_dir, args.split)
   count = min(args.pictures, len(data))
   got, true = [], []
   for first in range(0, count, BATCH):

@@ -6,9 +6,9 @@ import jax
 import numpy as np
 import pytest
 
-from data_pipelines import images, prepare, sources
+from data_pipelines import images, prepare
 from faceedit_jax import load_trained as trained_lib
-from faceedit_jax import train
+from faceedit_jax import stages, train
 from faceedit_jax.core import checkpoint
 from faceedit_jax.core import config as config_lib
 from faceedit_jax.editing import Editor
@@ -21,8 +21,8 @@ def trained(tmp_path_factory):
   root = tmp_path_factory.mktemp("run")
   config = config_lib.load("configs/difffae.py:smoke")
   config.tensorboard = False
-  data = config.stage.denoiser.data
-  prepare.ensure(data, root / "data", config.image_size, processes=0)
+  data = stages.make_stage(config, "denoiser", root / "work").data
+  prepare.ensure(data.source, root / "data", processes=0)
   train.run(config, root / "work", data_dir=root / "data")
   return config, root
 
@@ -90,12 +90,8 @@ def test_a_resumed_stage_is_the_uninterrupted_one(trained, tmp_path):
 
 def test_editing_from_files(trained, tmp_path):
   config, root = trained
-  data = config.stage.denoiser.data.to_dict()
-  pair = sources.open_source(
-    {k: v for k, v in data.items() if k not in ("pairs", "balanced")},
-    root / "data",
-    "pairs",
-  )[0]
+  data = stages.make_stage(config, "denoiser", root / "work").data
+  pair = data.source.open(root / "data", "pairs")[0]
   images.write_image(tmp_path / "a.png", pair["source_image"])
   images.write_image(tmp_path / "b.png", pair["query_image"])
   editor = Editor.from_workdir(root / "work", config)

@@ -134,7 +134,7 @@ WHERE = "config.stage.gan.evaluators.attributes"
 
 def evaluator(**more):
   settings = dict(
-    data=dict(source="array_record", folder="set", limit=1),
+    data=dict(source=dict(kind="array_record", folder="set")),
     attributes=EDITED,
     reads=EDITED,
     reader=Reader(),
@@ -398,7 +398,7 @@ def build(**section):
   setup = evaluators.Setup(
     recipe=types.SimpleNamespace(attributes=("Smiling",), edit=None),
     nets=config_lib.from_dict(nets),
-    data=dict(source="array_record", folder="set"),
+    data=dict(source=dict(kind="array_record", folder="set")),
     image_size=64,
     dtype="float32",
     where=WHERE,
@@ -430,9 +430,9 @@ def test_it_is_built_from_a_config():
 
 def test_data_and_names_are_said_once():
   made = build()
-  assert made.data == dict(source="array_record", folder="set")
+  assert made.data == dict(source=dict(kind="array_record", folder="set"))
   assert made.reads == ("Smiling",)
-  other = build(data=dict(source="array_record", folder="other"))
+  other = build(data=dict(source=dict(kind="array_record", folder="other")))
   assert other.data["folder"] == "other"
 
 

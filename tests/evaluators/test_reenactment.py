@@ -132,7 +132,7 @@ def eval_nets(tmp_path_factory):
 
 def evaluator(**more):
   settings = dict(
-    data=dict(source="array_record", folder="faces", sampler="pairs", pairs=9),
+    data=dict(source=dict(kind="array_record", folder="faces")),
     reader=Reader(),
     code_shapes={},
     image_size=SIDE,
@@ -485,7 +485,7 @@ def test_the_papers_variants_are_measured_so():
   made = build()
   assert isinstance(made, reenactment.ReenactmentEvaluator)
   assert (made.split, made.people, made.pairs) == ("test", "same", 5000)
-  assert made.data["folder"] == "voxceleb1" and made.eval_nets() == {}
+  assert made.data["source"]["folder"] == "voxceleb1" and made.eval_nets() == {}
   assert made.estimator_name == "DECA"
 
 

@@ -183,7 +183,7 @@ def _box_example(rng):
 def test_boxes_agree_with_the_windows_of_the_data(rng):
   example = _box_example(rng)
   box = jnp.asarray([[0.2, 0.3, 0.5]])
-  window = transforms.window(example, (0.2, 0.3, 0.5))
+  window = transforms.crop(example, (0.2, 0.3, 0.5))
   points = jnp.asarray(example["landmarks5"])[None]
   camera = jnp.asarray(example["camera"])[None]
   moved = face_crops.points_in(points, box)

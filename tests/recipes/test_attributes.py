@@ -50,13 +50,21 @@ def data_dir(tmp_path_factory):
   return folder
 
 
-DATA = dict(
-  source="array_record",
-  folder="set",
-  sampler="attributes",
-  attributes=ATTRIBUTES,
-  batch_size=32,
-)
+SOURCE = dict(kind="array_record", folder="set")
+
+
+def data_of(split="train", attributes=ATTRIBUTES, kind="attributes"):
+  sampler = dict(kind=kind)
+  if kind == "attributes":
+    sampler["attributes"] = attributes
+  return input_pipeline.build_data(
+    dict(
+      source=dict(SOURCE, split=split),
+      sampler=sampler,
+      loader=dict(batch_size=32),
+    ),
+    "config.stage.attributes.data",
+  )
 
 
 def build(**look):
@@ -78,8 +86,8 @@ def build(**look):
 
 def test_it_learns_and_is_tested_on_others(data_dir, tmp_path):
   recipe = build()
-  source = input_pipeline.open_data(DATA, data_dir, 0, "train")
-  transform = input_pipeline.transform_of(recipe, DATA)
+  source = input_pipeline.open_data(data_of(), data_dir, 0)
+  transform = input_pipeline.transform_of(recipe, data_of())
   rng = np.random.default_rng(0)
   examples = [transform(source[i], rng) for i in range(len(source))]
   state = step_lib.init_state(recipe, jax.random.key(0))
@@ -200,13 +208,9 @@ def test_without_reach_no_points_are_asked_for():
 
 
 def test_columns_are_those_that_were_asked_for(data_dir):
-  plain = input_pipeline.open_data(
-    DATA | {"sampler": "single"}, data_dir, 0, "test"
-  )
+  plain = input_pipeline.open_data(data_of("test", kind="single"), data_dir, 0)
   asked = ("Bangs", "Bald", "Smiling")
-  source = input_pipeline.open_data(
-    DATA | {"attributes": asked}, data_dir, 0, "test"
-  )
+  source = input_pipeline.open_data(data_of("test", asked), data_dir, 0)
   assert len(source) == len(plain) and source.attribute_names == asked
   at = [NAMES.index(name) for name in asked]
   for i in (0, 69):
@@ -221,6 +225,4 @@ def test_attributes_that_are_none(data_dir):
     ((), "name at least one"),
   ):
     with pytest.raises(UserError, match=message):
-      input_pipeline.open_data(
-        DATA | {"attributes": names}, data_dir, 0, "test"
-      )
+      input_pipeline.open_data(data_of("test", names), data_dir, 0)

@@ -49,10 +49,11 @@ def test_as_many_classes_as_people_are_read(variant):
   config = config_lib.load(f"configs/difffae.py:{variant}")
   for name in ("identity", "eval_identity"):
     stage = config.stage[name]
-    drawn = stage.data.identities * stage.data.frames
-    read = stage.data.limit or drawn
+    source = stage.data.source
+    drawn = source.identities * source.frames
+    read = stage.data.loader.limit or drawn
     assert read <= drawn
-    assert read == stage.recipe.identities * stage.data.frames
+    assert read == stage.recipe.identities * source.frames
 
 
 @pytest.mark.parametrize("size", [256, 512])
@@ -111,8 +112,8 @@ def test_paper_settings(variant):
   assert (unet.res_blocks, unet.heads, unet.in_channels) == (2, 8, 8)
   # Of 32, 16, 8 and 4 pixels a side at 256.
   assert unet.attention_levels == (0, 1, 2)
-  assert (denoiser.steps, denoiser.data.batch_size) == (100_000, 16)
-  assert denoiser.data.sampler == "pairs"
+  assert (denoiser.steps, denoiser.data.loader.batch_size) == (100_000, 16)
+  assert denoiser.data.sampler.kind == "pairs"
   recipe = denoiser.recipe
   assert (recipe.optimizer.kind, recipe.optimizer.lr) == ("adam", 1e-4)
   assert recipe.optimizer.schedule == "constant"

@@ -75,5 +75,5 @@ def test_to_shrink_leaves_the_papers_setting_as_it_is(method, variant):
 def test_the_size_of_the_pictures_is_said_once(method):
   for source in ("", ":smoke"):
     config = config_lib.load(f"configs/{method}.py{source}")
-    said = [k for k in config_lib.flatten(config) if k.endswith("data.size")]
+    said = [k for k in config_lib.flatten(config) if k.endswith("source.size")]
     assert not said and config.image_size == 64

@@ -28,7 +28,7 @@ OVERRIDES = [
       ("steps", 24),
       ("checkpoint_every", 2),
       ("preview_every", 0),
-      ("data.folder", "tiny"),
+      ("data.source.folder", "tiny"),
     )
   ),
 ]

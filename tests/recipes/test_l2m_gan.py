@@ -398,8 +398,7 @@ def test_resumed_in_the_midst_it_ends_the_same(tmp_path, data):
   config = small_config(
     "stages=('gan',)",
     "tensorboard=False",
-    "stage.gan.data.source=array_record",
-    "stage.gan.data.folder=tiny",
+    "stage.gan.data.source.folder=tiny",
     "stage.gan.evaluate=False",
     "stage.gan.recipe.perceptual=none",
     # One program to compile.

@@ -30,7 +30,7 @@ def first_batch(config, name, tmp_path):
   stage = stages.make_stage(config, name, tmp_path / "run")
   device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
   made = input_pipeline.train_batches(
-    stage.recipe, stage.options.data, tmp_path, device, 0, 0, "data"
+    stage.recipe, stage.data, tmp_path, device, 0, 0, "data"
   )
   batch = jax.device_get(next(made))
   made.close()

@@ -1,4 +1,4 @@
-"""Windows of pictures and their mirror images, and what moves along."""
+"""Crops of pictures and their mirror images, and what moves along."""
 
 import math
 from collections.abc import Sequence
@@ -47,13 +47,13 @@ def prefixes(example: Example) -> list[str]:
   return [n[: -len("image")] for n in example if n.endswith("image")]
 
 
-def window(example: Example, box: Sequence[float], prefix: str = "") -> Example:
-  """Looks at a window of the picture, and moves everything that depends on it.
+def crop(example: Example, box: Sequence[float], prefix: str = "") -> Example:
+  """Looks at a crop of the picture, and moves everything that depends on it.
 
   Args:
     example: with `image` and any of regions, labels, points, camera and
       eg3d_camera, each behind `prefix`.
-    box: (x0, y0, side) of the window in unit coordinates; it may reach over
+    box: (x0, y0, side) of the crop in unit coordinates; it may reach over
       the rim, where the picture's edge is repeated.
     prefix: of the fields.
 
@@ -110,7 +110,7 @@ def cut(
 def stretch(
   example: Example, box: Sequence[float], prefix: str = ""
 ) -> Example:
-  """Looks at a window of any proportions, stretched to the whole picture.
+  """Looks at a crop of any proportions, stretched to the whole picture.
 
   Args:
     example: with `image` and any of regions, labels and points, each behind
@@ -130,7 +130,7 @@ def stretch(
 
 
 def _resampled(example: Example, box: Sequence[float], prefix: str) -> Example:
-  """Pictures and points as a window (x0, y0, width, height) shows them."""
+  """Pictures and points as a crop (x0, y0, width, height) shows them."""
   x0, y0, width, height = (float(v) for v in box)
   out, size = dict(example), example[prefix + "image"].shape[0]
   pixels = tuple(size * v for v in (x0, y0, x0 + width, y0 + height))

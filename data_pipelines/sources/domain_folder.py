@@ -3,6 +3,7 @@
 The layout `{train,val}/{domain}/*.{png,jpg,jpeg}` of clovaai/stargan-v2.
 """
 
+import dataclasses
 import os
 import pathlib
 from collections.abc import Sequence
@@ -23,6 +24,34 @@ _FOLDERS = {
 
 class DomainError(ValueError):
   """Folders that make no two domains; the message says what is wanted."""
+
+
+@dataclasses.dataclass(frozen=True)
+class DomainFolder:
+  """Options of `DomainFolderSource`.
+
+  Attributes:
+    size: side of the pictures in pixels.
+    folder: below `data_dir`.
+    split: "train", "validation" or "test".
+    alignment: how the faces are framed, one of `align.TEMPLATES`.
+  """
+
+  size: int
+  folder: str = ""
+  split: str = "train"
+  alignment: str = "synthetic_heads"
+
+  def open(
+    self, data_dir: str | os.PathLike, split: str | None = None
+  ) -> "DomainFolderSource":
+    """Opens the examples of `split`, or of the options' own."""
+    return DomainFolderSource(
+      pathlib.Path(data_dir) / self.folder,
+      self.size,
+      split or self.split,
+      self.alignment,
+    )
 
 
 class DomainFolderSource:
