@@ -51,10 +51,10 @@ def open_source(
 class Editor:
   """`recipe.edit`, always on full batches so that it compiles once."""
 
-  def __init__(self, recipe, variables, frozen, **knobs: Any):
+  def __init__(self, recipe, variables, frozen, **options: Any):
     self._variables, self._frozen = variables, frozen
     self._rng = jax.random.key(NOISE_SEED)
-    self._edit = jax.jit(functools.partial(recipe.edit, **knobs))
+    self._edit = jax.jit(functools.partial(recipe.edit, **options))
 
   def __call__(self, inputs: Mapping[str, np.ndarray], first: int) -> dict:
     """Edits at most BATCH pictures; `first` names the first one's noise."""
