@@ -40,7 +40,7 @@ def every_recipe() -> list[tuple[str, str]]:
   found = {}
   for path in CONFIGS:
     config = config_lib.load(path)
-    for stage in (*config.stages, *config.scoring_stages):
+    for stage in (*config.stages, *config.eval_stages):
       name = config.stage[stage].recipe.name
       # The identity net is trained alike in both configs.
       if not any(name == known for _, known in found):
