@@ -19,7 +19,7 @@ import numpy as np
 
 from faceedit_jax import input_pipeline
 from faceedit_jax.core import batch as batch_lib
-from faceedit_jax.core import editing
+from faceedit_jax.core import cached_features, editing
 from faceedit_jax.core import files as files_lib
 from faceedit_jax.core.errors import UserError, WorkdirError, as_user_error
 from faceedit_jax.core.progress import Progress

@@ -22,6 +22,7 @@ from faceedit_jax import evaluate, feature_cache
 from faceedit_jax import input_pipeline as batches_lib
 from faceedit_jax import stages as stages_lib
 from faceedit_jax.core import (
+  cached_features,
   checkpoint,
   distributed,
   files,
