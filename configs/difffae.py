@@ -6,10 +6,10 @@ Command, embedded default (synthetic heads, 64 px, any machine):
 
 Variants (`configs/difffae.py:NAME`):
   (none)        synthetic heads at 64 px, f4 autoencoder, narrow nets. Made for
-                25 minutes on 2 cores; README, "Measured", has what was timed.
+                25 minutes on 2 cores; docs/results.md has what was timed.
   long          three times the people, eight to twenty-three times the steps
                 (with Adam), small maps as wide as the paper's multiples make
-                them; README, "Measured", has its time and scores.
+                them; docs/results.md has its time and scores.
   synthetic128  the same world at 128 px with wider nets, for one GPU. Not run.
   voxceleb256   the paper's setting at 256 px (appendix tables 4 and 5). Not
                 run: the data is licence-gated. Paper: batch 16, 100 k steps,

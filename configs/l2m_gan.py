@@ -11,8 +11,8 @@ for Smiling, Eyeglasses and Bangs. After it
 
 Variants (`--config=configs/l2m_gan.py:VARIANT`):
   (none)        the default.
-  long          the same with more people and steps. README, "Attributes", has
-                the scores of all four.
+  long          the same with more people and steps. docs/results.md has the
+                scores of all four.
   long_no_orthogonality   the ablation: the weight of the orthogonality is 0.
   long_stargan_v2         the baseline: StarGAN v2's styles and losses
                 (adversarial, cycle, style, diversity) on the same data, with
