@@ -141,7 +141,6 @@ def shrink_gan(part, world, counts):
       8,
       dict(
         kind="domains",
-        attributes=ATTRIBUTES,
         references=0,
         same_domain_probability=0.2,  # published: 0.5
       ),
@@ -190,7 +189,7 @@ def classifier_stage(people, steps):
     data(
       people,
       32,
-      dict(kind="attributes", attributes=ATTRIBUTES),
+      dict(kind="attributes"),
       # Blur and noise hide faint smiles.
       dict(photometric=dict(probability=0.5, noise=0.0, blur=0.0, grey=0.0)),
       num_threads=2,

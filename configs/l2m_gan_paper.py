@@ -153,7 +153,7 @@ def gan_stage(attributes, pictures, reads, terms, weights):
     data(
       pictures,
       8,
-      dict(kind="domains", attributes=attributes, references=0),
+      dict(kind="domains", references=0),
       CROPS,
     ),
     100_000,
@@ -175,7 +175,7 @@ def classifier_stage(pictures, reads):
       ema_decay=0.999,
       jitter=0.02,
     ),
-    data(pictures, 64, dict(kind="attributes", attributes=reads), CROPS),
+    data(pictures, 64, dict(kind="attributes"), CROPS),
     steps,
     evaluators=dict(held_out=dict(HELD_OUT)),
   )

@@ -61,7 +61,8 @@ def load_nets(stage: Stage, config: ConfigDict) -> dict[str, Variables] | None:
   sources = {name: stage.recipe.frozen()[name] for name in names}
   for name in dict.fromkeys(s.stage for s in sources.values() if s.stage):
     data_dir = str(stage.data_dir)
-    main_lib.prepare_data(config, [name], data_dir)
+    needed = stages_lib.make_stage(config, name, stage.workdir, data_dir)
+    main_lib.prepare_data([needed], data_dir)
     if not train.run(config, stage.workdir, "train", name, data_dir):
       return None
   place = partial_restore.place_on(sharding.replicated(_mesh()))

@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -38,7 +38,10 @@ class Data:
 
 
 def build_data(
-  section: Mapping[str, Any], where: str, image_size: int | None = None
+  section: Mapping[str, Any],
+  where: str,
+  image_size: int | None = None,
+  attributes: Sequence[str] | None = None,
 ) -> Data:
   """Builds a data section's typed options.
 
@@ -47,6 +50,7 @@ def build_data(
       loader: {batch_size, ...}}; the sampler is "single" where none is named.
     where: the section's place in the config, for errors.
     image_size: side of the pictures where `source` does not say.
+    attributes: names where a sampler of attributes does not say: the recipe's.
 
   Returns:
     The options.
@@ -57,24 +61,53 @@ def build_data(
   from data_pipelines import (  # noqa: PLC0415
     loader,
     samplers,
-    sources,
     transforms,
   )
 
   # First of all the parts, so that a misspelt one gets its nearest name.
   parts = options.build(_Parts, section, where)
   return Data(
-    source=options.build_kind(
-      sources.KINDS, parts.source, f"{where}.source", size=image_size
-    ),
+    source=build_source(parts.source, f"{where}.source", image_size),
     sampler=options.build_kind(
-      samplers.KINDS, parts.sampler, f"{where}.sampler", default="single"
+      samplers.KINDS,
+      parts.sampler,
+      f"{where}.sampler",
+      default="single",
+      **({} if attributes is None else dict(attributes=attributes)),
     ),
     transforms=options.build(
       transforms.Options, parts.transforms, f"{where}.transforms"
     ),
     loader=options.build(loader.Options, parts.loader, f"{where}.loader"),
   )
+
+
+def build_source(
+  section: Mapping[str, Any], where: str, image_size: int | None = None
+) -> Any:
+  """Builds the typed options of a source; arguments as of `build_data`."""
+  from data_pipelines import sources  # noqa: PLC0415
+
+  return options.build_kind(sources.KINDS, section, where, size=image_size)
+
+
+def check_source(
+  section: Mapping[str, Any], where: str, image_size: int | None = None
+) -> None:
+  """Checks the data of an evaluator, which reads its part `source` alone.
+
+  Raises:
+    UserError: one line for an unknown or missing part, kind or key.
+  """
+  source = options.build(_Source, section, where).source
+  build_source(source, f"{where}.source", image_size)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Source:
+  """The data of an evaluator as they are in the config."""
+
+  source: Mapping[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -88,12 +88,16 @@ def run(overrides: Sequence[str]) -> int:
   names = stages.pick_stages(config, _STAGE.value)
   if _MODE.value == "evaluate":
     names += stages.eval_stages(config)
-  prepare_data(config, names, data_dir)
+  # Built before the data are drawn: a mistake in any stage shows at once.
+  made = [
+    stages.make_stage(config, name, _WORKDIR.value, data_dir) for name in names
+  ]
+  prepare_data(made, data_dir)
   train.run(config, _WORKDIR.value, _MODE.value, _STAGE.value, data_dir)
   return 0
 
 
-def prepare_data(config, names: Sequence[str], data_dir: str) -> None:
+def prepare_data(made: Sequence["stages.Stage"], data_dir: str) -> None:
   """Draws the embedded data set where a stage needs it and it is not there.
 
   The first process draws; the others wait for it.
@@ -101,16 +105,13 @@ def prepare_data(config, names: Sequence[str], data_dir: str) -> None:
   import jax  # noqa: PLC0415
 
   from data_pipelines import prepare, sources  # noqa: PLC0415
-  from faceedit_jax import input_pipeline, stages  # noqa: PLC0415
   from faceedit_jax.core import distributed  # noqa: PLC0415
 
-  found = {}
-  for name in names:
-    section, size = config.stage[name].data, stages.size_of(config, name)
-    where = f"config.stage.{name}.data"
-    data = input_pipeline.build_data(section.to_dict(), where, size)
-    if isinstance(data.source, sources.SyntheticHeads):
-      found[where] = data.source
+  found = {
+    f"config.stage.{stage.name}.data": stage.data.source
+    for stage in made
+    if isinstance(stage.data.source, sources.SyntheticHeads)
+  }
   if not found:
     return
   if jax.process_index() == 0:

@@ -137,7 +137,10 @@ def make_stage(
   image_size = size_of(config, name)
   stage_options = run_options.read_stage(options, name)
   data = input_pipeline.build_data(
-    options["data"], f"config.stage.{name}.data", image_size
+    options["data"],
+    f"config.stage.{name}.data",
+    image_size,
+    options["recipe"].get("attributes"),
   )
   options.pop("image_size", None)
   recipe_options = dict(options["recipe"])
@@ -165,6 +168,13 @@ def make_stage(
     image_size=image_size,
     dtype=dtype,
   )
+  for label, section in stage_options.evaluators.items():
+    if section.get("data"):
+      input_pipeline.check_source(
+        section["data"],
+        f"config.stage.{name}.evaluators.{label}.data",
+        image_size,
+      )
   built = {
     label: evaluators.build(
       section,

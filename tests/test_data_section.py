@@ -39,6 +39,41 @@ def test_every_part_is_typed():
   assert (made.loader.batch_size, made.loader.num_threads) == (4, 0)
 
 
+def test_a_recipes_attributes_are_its_samplers(tmp_path):
+  """They are said once; an override reaches both."""
+  config = config_lib.load("configs/l2m_gan.py:smoke")
+  config = config_lib.override(
+    config, ["stage.gan.recipe.attributes=[Smiling,Bangs]"]
+  )
+  made = stages.make_stage(config, "gan", tmp_path)
+  assert made.data.sampler.attributes == ("Smiling", "Bangs")
+  assert made.recipe.attributes == ("Smiling", "Bangs")
+  own = section(sampler={"kind": "domains", "attributes": ["Young"]})
+  made = input_pipeline.build_data(own, WHERE, 32, ("Smiling",))
+  assert made.sampler.attributes == ("Young",)
+
+
+@pytest.mark.parametrize(
+  "data, message",
+  [
+    ({"sauce": {}}, r"has no key 'sauce'; did you mean 'source'\?"),
+    ({"source": {"kind": "x"}}, "data.source.kind is 'x'"),
+    (
+      {"source": {"kind": "array_record", "foldr": "x"}},
+      r"data.source has no key 'foldr'; did you mean 'folder'\?",
+    ),
+  ],
+)
+def test_an_evaluators_data_is_checked_when_the_stage_is_built(
+  data, message, tmp_path
+):
+  config = config_lib.load("configs/l2m_gan.py:smoke").to_dict()
+  config["stage"]["gan"]["evaluators"]["attributes"]["data"] = data
+  with pytest.raises(UserError, match=message) as caught:
+    stages.make_stage(config_lib.from_dict(config), "gan", tmp_path)
+  assert "\n" not in str(caught.value)
+
+
 def test_what_is_left_out():
   made = input_pipeline.build_data(section(), WHERE, 32)
   assert made.source == sources.ArrayRecord("x")

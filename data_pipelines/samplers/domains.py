@@ -7,7 +7,7 @@ training (balanced with replacement), for any number of attributes.
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -29,7 +29,7 @@ class Domains:
   """
 
   attributes: tuple[str, ...]
-  references: int = 0
+  references: Literal[0, 1, 2] = 0
   same_domain_probability: float = 0.5
 
   def sample(self, source: Any, seed: int) -> "DomainSource":

@@ -128,11 +128,13 @@ def from_config(nets, dtype, image_size: int, identity: bool = True):
     face_reader.morphable_maker, nets.morphable, "config.nets.morphable"
   )
   detail, space = {}, None
+  if nets.get("detail"):
+    options = options_lib.build(_Detail, nets.detail, "config.nets.detail")
   if kind == "deca" and nets.get("detail"):
-    detail, space = _detail(nets, morphable)
-    shapes = {**shapes, "detail": (nets.detail["size"],)}
-    for name in detail:
-      path = nets.detail[f"{name.removeprefix('detail_')}_weights"]
+    detail, space = _detail(nets.estimator, options, morphable)
+    shapes = {**shapes, "detail": (options.size,)}
+    paths = (options.encoder_weights, options.decoder_weights)
+    for name, path in zip(detail, paths, strict=True):
       sources[name] = recipe_lib.WeightSource(path=path)
   reader = face_reader.FaceReader(
     estimator=estimator,
@@ -145,16 +147,36 @@ def from_config(nets, dtype, image_size: int, identity: bool = True):
   return FaceNets(reader, shapes, locator_shapes, sources, morphable, space)
 
 
-def _detail(nets, morphable):
+@dataclasses.dataclass(frozen=True)
+class _Detail:
+  """The section `nets.detail`: DECA's detail codes and their files.
+
+  Attributes:
+    encoder_weights: converted file of the encoder.
+    decoder_weights: converted file of the decoder.
+    mask_path: picture of the texels that may have detail.
+    fixed_path: displacement that every face has.
+    size: length of the code.
+    widths: features of the decoder's blocks.
+  """
+
+  encoder_weights: str
+  decoder_weights: str
+  mask_path: str
+  fixed_path: str
+  size: int
+  widths: tuple[int, ...]
+
+
+def _detail(estimator, options, morphable):
   """DECA's detail encoder and decoder, and where their texels lie."""
-  section = nets.detail
-  trunk = {**nets.estimator, "outputs": {"detail": section["size"]}}
+  trunk = {**estimator, "outputs": {"detail": options.size}}
   found = {
     "detail_encoder": options_lib.build_net(
       estimator_lib.Estimator, trunk, "config.nets.estimator", dtype=_READING
     ),
     "detail_decoder": estimator_lib.DetailDecoder(
-      widths=tuple(section["widths"]), dtype=_READING
+      widths=options.widths, dtype=_READING
     ),
   }
 
@@ -162,7 +184,7 @@ def _detail(nets, morphable):
   def space():
     with jax.ensure_compile_time_eval(), as_user_error("nets.detail"):
       texels = detail_lib.load_detail_space(
-        morphable()["params"], section["mask_path"], section["fixed_path"]
+        morphable()["params"], options.mask_path, options.fixed_path
       )
     side = found["detail_decoder"].side
     if texels.mask.shape[0] != side:

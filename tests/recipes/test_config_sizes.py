@@ -186,6 +186,14 @@ def test_how_a_net_is_computed_is_no_part_of_a_run(tmp_path):
       "nets.unet.remat=all",
       "config.nets.unet.remat is 'all', wanted 'none' or 'blocks' or 'dots'",
     ),
+    (
+      "nets.unet.mult=()",
+      r"recipe: .*mult is \(\), wanted the channel multiple",
+    ),
+    (
+      "nets.unet.attention_levels=(4,)",
+      "recipe: .*attention_levels has 4, wanted levels from 0 to 3",
+    ),
   ],
 )
 def test_impossible_choices_end_with_one_line(override, message):

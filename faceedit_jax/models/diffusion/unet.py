@@ -288,8 +288,20 @@ class UNet(nn.Module):
     """Checks that the net can be computed as its fields say.
 
     Raises:
-      ValueError: one line, about `remat` or `attention_kernel`.
+      ValueError: one line, about `mult`, `remat` or `attention_kernel`.
     """
+    if not self.mult:
+      raise ValueError(
+        "mult is (), wanted the channel multiple of each level, such as "
+        "(1, 2, 4) (nets.<net>.mult)"
+      )
+    over = [n for n in self.attention_levels if not 0 <= n < len(self.mult)]
+    if over:
+      raise ValueError(
+        f"attention_levels has {over[0]}, wanted levels from 0 to "
+        f"{len(self.mult) - 1}, as many as mult has "
+        "(nets.<net>.attention_levels)"
+      )
     if self.remat not in get_args(Remat):
       raise ValueError(
         f"remat is {self.remat!r}, wanted one of {', '.join(get_args(Remat))} "
