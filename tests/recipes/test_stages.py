@@ -105,10 +105,10 @@ def test_cached_features_are_what_the_loss_would_compute():
   state = quick_jit(lambda: step_lib.init_state(live, jax.random.key(0)))()
   frozen = quick_jit(lambda: live.init_frozen(jax.random.key(1)))()
   batch = batch_lib.example_batch(live.batch_spec(), 3, 0)
-  read = quick_jit(kept.read)
+  compute = quick_jit(kept.compute_features)
   more = dict(batch)
   for whose in ("source", "query"):
-    for name, rows in read(frozen, batch[f"{whose}_image"]).items():
+    for name, rows in compute(frozen, batch[f"{whose}_image"]).items():
       more[f"{whose}_{name}"] = rows
   # What is left out of the spec is not in a batch, so the loss may not ask.
   more = batch_lib.check_batch(kept.batch_spec(), more, "test")
