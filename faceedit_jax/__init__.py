@@ -4,4 +4,4 @@ from faceedit_jax import jax_versions
 
 __version__ = "0.1.0"
 
-jax_versions.check()
+jax_versions.prepare()

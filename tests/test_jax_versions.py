@@ -65,4 +65,71 @@ def test_without_jaxlib_the_import_of_jax_speaks(monkeypatch):
     raise metadata.PackageNotFoundError(name)
 
   monkeypatch.setattr(metadata, "version", missing)
-  jax_versions.check()
+  jax_versions.prepare()
+
+
+FLAG = "--xla_cpu_experimental_ynn_fusion_type="
+PROGRAM = """
+import os
+{before}
+import faceedit_jax
+print(os.environ.get("XLA_FLAGS"))
+"""
+
+
+def import_it(tmp_path, root, version, before="", flags=None):
+  """The process that imports the package where `version` seems installed."""
+  info = tmp_path / f"jaxlib-{version}.dist-info"
+  info.mkdir()
+  (info / "METADATA").write_text(
+    f"Metadata-Version: 2.1\nName: jaxlib\nVersion: {version}\n"
+  )
+  flags = {"XLA_FLAGS": flags} if flags else {}
+  return subprocess.run(
+    [sys.executable, "-c", PROGRAM.format(before=before)],
+    capture_output=True,
+    text=True,
+    cwd=root,
+    env={"PYTHONPATH": f"{tmp_path}:{root}", **flags},
+  )
+
+
+@pytest.mark.parametrize(
+  "version, flags, wanted",
+  [
+    ("0.10.2", None, FLAG),
+    ("0.10.2", "--a=1", f"--a=1 {FLAG}"),
+    ("0.10.2", f"{FLAG}1", f"{FLAG}1"),  # a choice that stays
+    ("0.12.0.1", None, "None"),
+    ("0.12.0.1", "--a=1", "--a=1"),
+  ],
+)
+def test_the_flag_is_set_where_exactly_that_version_needs_it(
+  version, flags, wanted, tmp_path, root
+):
+  done = import_it(tmp_path, root, version, flags=flags)
+  assert done.stdout.strip() == wanted, done.stderr
+
+
+STARTED = """
+import sys, types
+bridge = types.ModuleType("jax._src.xla_bridge")
+bridge.backends_are_initialized = lambda: {started}
+sys.modules["jax._src.xla_bridge"] = bridge
+"""
+
+
+@pytest.mark.parametrize("started", [True, False])
+def test_it_is_too_late_once_jax_has_started(started, tmp_path, root):
+  before = STARTED.format(started=started)
+  done = import_it(tmp_path, root, "0.10.2", before)
+  if started:
+    assert "import faceedit_jax before the first computation" in done.stderr
+  else:
+    assert done.stdout.strip() == FLAG
+
+
+def test_the_name_of_that_module_is_jaxs_own():
+  from jax._src import xla_bridge  # noqa: PLC0415
+
+  assert isinstance(xla_bridge.backends_are_initialized(), bool)
