@@ -305,16 +305,20 @@ def centre_square(
   Returns:
     The square with the matrix used; `landmarks5` are the template's.
   """
-  height, width = image.shape[:2]
+  matrix = centre_matrix(*image.shape[:2], size)
+  return Aligned(warp(image, matrix, size), matrix, template.copy())
+
+
+def centre_matrix(height: int, width: int, size: int) -> np.ndarray:
+  """The map (2, 3) from a picture to its largest centred square, resized."""
   side = min(height, width)
   scale = size / side
-  matrix = np.array(
+  return np.array(
     [
       [scale, 0.0, -scale * (width - side) / 2],
       [0.0, scale, -scale * (height - side) / 2],
     ]
   )
-  return Aligned(warp(image, matrix, size), matrix, template.copy())
 
 
 def feather_mask(size: int, feather: float = 0.08) -> np.ndarray:

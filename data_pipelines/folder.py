@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import tqdm
 
-from data_pipelines import align, images, landmarks, records, sources
+from data_pipelines import align, images, landmarks, records
+from data_pipelines.sources.people import FolderIndex
 
 # image (h, w, 3) uint8 -> (5, 2) in pixels, or None where no face is found.
 Detector = Callable[[np.ndarray], np.ndarray | None]
@@ -78,7 +79,7 @@ def prepare_folder(
     input_dir: one sub-folder per person, or files `who_what.jpg`.
     output_dir: the set goes to `output_dir/split`.
     size: side of the aligned pictures in pixels.
-    split: see `sources.FolderIndex`.
+    split: see `people.FolderIndex`.
     holdout: share of people kept out of training.
     landmarks_file: five points per picture, in pixels.
     detector: finds the points where there is no file. Without either, the
@@ -93,7 +94,7 @@ def prepare_folder(
     ImageError, SourceError, RecordError: the folders cannot be used, or not
       one picture can.
   """
-  index = sources.FolderIndex(input_dir, split, holdout)
+  index = FolderIndex(input_dir, split, holdout)
   frames = index.frame_numbers()
   table = None
   if landmarks_file is not None:
@@ -167,7 +168,7 @@ def prepare_folder(
   return Report(metadata["examples"], skipped_all, metadata)
 
 
-def _fingerprint(index: sources.FolderIndex, table) -> str:
+def _fingerprint(index: FolderIndex, table) -> str:
   """Tells apart what a set is made from: files, their sizes, their points."""
   seen = hashlib.sha256()
   for file in index.files:

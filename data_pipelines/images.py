@@ -8,6 +8,7 @@ import contextlib
 import os
 import pathlib
 import struct
+from collections.abc import Callable
 
 import numpy as np
 from jaxtyping import UInt8
@@ -18,6 +19,8 @@ from faceedit_jax.core.typing import typechecked
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 MIN_SIDE = 16
 
+# Formats that may store other values than those given.
+_LOSSY = ("JPEG", "WEBP", "MPO")
 _SIXTEEN_BIT = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 
 
@@ -88,6 +91,61 @@ def read_image(
     ImageError: the file is missing, is not a picture, is cut short, or is
       smaller than `min_side`.
   """
+  return _read(path, min_side, to_rgb)
+
+
+def to_gray(image: np.ndarray) -> np.ndarray:
+  """Gray (h, w) of 8-bit RGB (h, w, 3)."""
+  return np.asarray(Image.fromarray(image).convert("L"))
+
+
+@typechecked
+def read_labels(
+  path: str | os.PathLike, min_side: int = MIN_SIDE
+) -> UInt8[np.ndarray, "h w"]:
+  """Reads the class of each pixel from a picture file.
+
+  Args:
+    path: a palette picture, whose indices are the classes, or a gray one,
+      whose values are; without lossy compression.
+    min_side: the shortest side accepted, in pixels.
+
+  Returns:
+    A uint8 array (h, w), upright.
+
+  Raises:
+    ImageError: as of `read_image`, or the file holds colours, transparent
+      pixels or values above 255, or its format does not keep values exactly.
+  """
+  return _read(path, min_side, _to_labels)
+
+
+def _to_labels(picture: Image.Image) -> np.ndarray:
+  if picture.format in _LOSSY:
+    raise ImageError(
+      f"is {picture.format}, which changes classes when it compresses; wanted "
+      "PNG"
+    )
+  upright = ImageOps.exif_transpose(picture)
+  values = np.asarray(upright)
+  if values.ndim == 3 and upright.mode == "RGB":
+    # Written by programs that know no gray.
+    if (values == values[..., :1]).all():
+      values = values[..., 0]
+  if values.ndim != 2 or upright.mode == "F":
+    raise ImageError(
+      f"holds colours (mode {upright.mode}), wanted classes: a gray or a "
+      "palette picture"
+    )
+  if values.max(initial=0) > 255:
+    raise ImageError(f"holds class {values.max()}, wanted 0 to 255")
+  return values.astype(np.uint8)
+
+
+def _read(
+  path: str | os.PathLike, min_side: int, convert: Callable
+) -> np.ndarray:
+  """Opens a picture file, converts it, and says in one line what is wrong."""
   path = pathlib.Path(path)
   if not path.exists():
     raise ImageError(f"{path}: no such file")
@@ -101,7 +159,10 @@ def read_image(
           f"{path}: is {width}x{height} pixels, wanted at least "
           f"{min_side}x{min_side}"
         )
-      return to_rgb(picture)
+      try:
+        return convert(picture)
+      except ImageError as error:
+        raise ImageError(f"{path}: {error}") from error
   except ImageError:
     raise
   except Image.DecompressionBombError as error:

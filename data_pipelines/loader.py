@@ -7,6 +7,7 @@ step a run resumes at changes an example or its augmentation.
 """
 
 import collections
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -18,6 +19,28 @@ from data_pipelines import samplers
 Transform = Callable[[dict[str, Any], np.random.Generator], dict[str, Any]]
 
 _TRANSFORM_STREAM = 1  # keeps augmentation apart from other uses of the seed
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """A data section's part `loader`.
+
+  Attributes:
+    batch_size: examples of a batch, over all hosts.
+    num_threads: reading threads; 0 reads in the caller's thread.
+    limit: only so many of the source's first examples; 0 takes all.
+  """
+
+  batch_size: int
+  num_threads: int = 8
+  limit: int = 0
+
+  def __post_init__(self):
+    if self.num_threads < 0 or self.limit < 0:
+      raise ValueError(
+        f"num_threads is {self.num_threads} and limit {self.limit}, wanted 0 "
+        "or more"
+      )
 
 
 class _HostSlice(grain.MapDataset):

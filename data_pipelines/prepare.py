@@ -17,7 +17,7 @@ from typing import Any
 
 from data_pipelines import folder, records, sources
 from data_pipelines.celeba import prepare as celeba
-from data_pipelines.synthetic_heads import attribute_set
+from data_pipelines.synthetic_heads import attribute_set, worlds
 from data_pipelines.synthetic_heads import generate as generate_lib
 from data_pipelines.synthetic_heads import pairs as pairs_lib
 from data_pipelines.videos import command as videos_command
@@ -35,11 +35,11 @@ class SyntheticSet:
     balance: CelebA attribute names brought near one half, for training only.
     validation_identities: people of the validation split; 0 leaves it out.
     test_identities: people of the test split; 0 leaves it out.
-    pairs: number of edits with known outcome; 0 leaves them out.
-    swaps: number of hair, clothes and background swaps; 0 leaves them out.
-    attributes: names of the attributes that the edits give and take.
-    edits: number of attribute edits with known outcome; 0 leaves them out.
-    world: see `synthetic_heads.generate.load_world`.
+    eval_pairs: number of edits with known outcome; 0 leaves them out.
+    eval_swaps: number of hair, clothes and background swaps; 0 leaves them out.
+    edited_attributes: names of the attributes that edits give and take.
+    eval_edits: number of attribute edits with known outcome; 0 leaves them out.
+    world: see `synthetic_heads.worlds.load_world`.
   """
 
   size: int = 64
@@ -49,28 +49,24 @@ class SyntheticSet:
   balance: tuple[str, ...] = ()
   validation_identities: int = 16
   test_identities: int = 64
-  pairs: int = pairs_lib.PAIRS
-  swaps: int = pairs_lib.SWAPS
-  attributes: tuple[str, ...] = ()
-  edits: int = 0
-  world: str = generate_lib.WORLD
+  eval_pairs: int = pairs_lib.PAIRS
+  eval_swaps: int = pairs_lib.SWAPS
+  edited_attributes: tuple[str, ...] = ()
+  eval_edits: int = 0
+  world: str = worlds.WORLD
 
   @classmethod
-  def from_mapping(
-    cls, data: Mapping[str, Any], default_size: int | None = None
-  ) -> "SyntheticSet":
-    """Takes what a `data` section says about the set; ignores the rest."""
+  def from_mapping(cls, data: Mapping[str, Any]) -> "SyntheticSet":
+    """Takes what options say about the set; ignores the rest."""
     names = {field.name for field in dataclasses.fields(cls)}
     values = {
       name: data[name]
       for name in data
       if name in names and data[name] is not None
     }
-    for name in ("balance", "attributes"):
+    for name in ("balance", "edited_attributes"):
       if name in values:
         values[name] = tuple(values[name])
-    if default_size is not None:
-      values.setdefault("size", default_size)
     return cls(**values)
 
   def splits(self) -> tuple[str, ...]:
@@ -79,9 +75,9 @@ class SyntheticSet:
       "train": self.identities,
       "validation": self.validation_identities,
       "test": self.test_identities,
-      "pairs": self.pairs,
-      "swaps": self.swaps,
-      "attributes": self.edits,
+      "pairs": self.eval_pairs,
+      "swaps": self.eval_swaps,
+      "attributes": self.eval_edits,
     }
     return tuple(name for name, count in people.items() if count)
 
@@ -136,7 +132,7 @@ def prepare_synthetic(
         done[split] = pairs_lib.generate_pairs(
           data_dir,
           split,
-          getattr(settings, split),
+          getattr(settings, f"eval_{split}"),
           settings.size,
           settings.seed,
           workers,
@@ -146,8 +142,8 @@ def prepare_synthetic(
       elif split == attribute_set.SPLIT:
         done[split] = attribute_set.generate_attributes(
           data_dir,
-          settings.attributes,
-          settings.edits,
+          settings.edited_attributes,
+          settings.eval_edits,
           settings.size,
           settings.seed,
           workers,
@@ -162,21 +158,16 @@ def prepare_synthetic(
 
 
 def ensure(
-  data: Mapping[str, Any],
+  source: sources.SyntheticHeads,
   data_dir: str | os.PathLike,
-  size: int | None = None,
   processes: int | None = None,
   progress: bool = True,
 ) -> bool:
   """Makes sure that the embedded set a config asks for is there.
 
-  Only `source = "synthetic_heads"` is ever drawn; for every other source the
-  data are the user's and nothing happens.
-
   Args:
-    data: a stage's `data` section; see `SyntheticSet` for what it may say.
+    source: where the set lies and what it is drawn with.
     data_dir: where the data lie.
-    size: side of the pictures where `data` does not say.
     processes: see `prepare_synthetic`.
     progress: show progress bars.
 
@@ -186,10 +177,8 @@ def ensure(
   Raises:
     RecordError: a different set lies there, or it cannot be written.
   """
-  if (data.get("source") or data.get("kind")) != "synthetic_heads":
-    return False
-  path = pathlib.Path(data_dir) / (data.get("folder") or "")
-  settings = SyntheticSet.from_mapping(data, size)
+  path = pathlib.Path(data_dir) / source.folder
+  settings = SyntheticSet.from_mapping(dataclasses.asdict(source))
   missing = []
   for split in settings.splits():
     metadata = records.read_metadata(path / split)
@@ -197,7 +186,7 @@ def ensure(
       missing.append(split)
     # What a complete set was made from is compared, not drawn again.
     else:
-      _check_same(path / split, split, metadata["settings"], settings, data)
+      _check_same(path / split, split, metadata["settings"], settings, source)
   if not missing:
     return False
   prepare_synthetic(path, settings, missing, processes, progress)
@@ -209,22 +198,22 @@ def _check_same(
   split: str,
   found: Mapping[str, Any],
   settings: SyntheticSet,
-  data: Mapping[str, Any],
+  source: sources.SyntheticHeads,
 ) -> None:
   """Compares what the config says explicitly with the set on disk."""
   wanted: dict[str, Any] = {}
   for name in ("size", "seed", "frames", "world"):
-    if name in found and (data.get(name) is not None or name == "size"):
+    if name in found and (getattr(source, name) is not None or name == "size"):
       wanted[name] = getattr(settings, name)
   if split == "train":
-    if data.get("identities") is not None:
+    if source.identities is not None:
       wanted["identities"] = [0, settings.identities]
-    if data.get("balance") is not None:
+    if source.balance is not None:
       wanted["balance"] = list(settings.balance)
   if split == attribute_set.SPLIT:
     wanted |= {
-      "count": settings.edits,
-      "attributes": list(settings.attributes),
+      "count": settings.eval_edits,
+      "attributes": list(settings.edited_attributes),
     }
   text = records.difference({name: found.get(name) for name in wanted}, wanted)
   if text:
@@ -278,26 +267,26 @@ def _parser() -> argparse.ArgumentParser:
     help="people of the test split",
   )
   heads.add_argument(
-    "--pairs",
+    "--eval_pairs",
     type=int,
-    default=defaults.pairs,
+    default=defaults.eval_pairs,
     help="edits with known outcome",
   )
   heads.add_argument(
-    "--swaps",
+    "--eval_swaps",
     type=int,
-    default=defaults.swaps,
+    default=defaults.eval_swaps,
     help="hair, clothes and background swaps with known outcome",
   )
   heads.add_argument(
-    "--attributes",
+    "--edited_attributes",
     default="",
     help="CelebA names, comma separated, that the edits give and take",
   )
   heads.add_argument(
-    "--edits",
+    "--eval_edits",
     type=int,
-    default=defaults.edits,
+    default=defaults.eval_edits,
     help="edits of these attributes with known outcome",
   )
   heads.add_argument("--seed", type=int, default=0, help="of the world")
@@ -349,7 +338,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run_synthetic(options: argparse.Namespace) -> None:
   values = vars(options).copy()
-  for name in ("balance", "attributes"):
+  for name in ("balance", "edited_attributes"):
     values[name] = tuple(filter(None, getattr(options, name).split(",")))
   settings = SyntheticSet.from_mapping(values)
   splits = list(filter(None, options.splits.split(","))) or None

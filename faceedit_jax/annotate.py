@@ -1,4 +1,4 @@
-"""Prepares videos together with what a config's frozen nets say of each frame.
+"""Prepares videos together with features that frozen nets compute of them.
 
   python -m faceedit_jax.annotate voxceleb1 --config=configs/NAME.py:VARIANT \
     --workdir=runs/NAME --input=VIDEOS --output=data/voxceleb1
@@ -19,11 +19,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from data_pipelines.videos import command
+from faceedit_jax import feature_cache, train
 from faceedit_jax import main as main_lib
-from faceedit_jax import readings, train
 from faceedit_jax import stages as stages_lib
+from faceedit_jax.core import cached_features, partial_restore, sharding
 from faceedit_jax.core import config as config_lib
-from faceedit_jax.core import handover, sharding
 from faceedit_jax.core.config import ConfigDict
 from faceedit_jax.core.errors import UserError, as_user_error
 from faceedit_jax.core.typing import Variables
@@ -48,26 +48,27 @@ def load_nets(stage: Stage, config: ConfigDict) -> dict[str, Variables] | None:
     {net: variables} on every local device; None when the training was stopped.
 
   Raises:
-    UserError: the recipe records nothing, or a net cannot be loaded.
+    UserError: the recipe prepares no features, or a net cannot be loaded.
   """
-  names = stage.recipe.record_nets()
+  names = cached_features.prepared_nets(stage.recipe)
   if not names:
     raise UserError(
-      f"config.stage.{stage.name}.recipe.recorded is empty: this config "
-      "records nothing of a frame; `python -m data_pipelines.prepare` makes "
-      "sets without"
+      f"config.stage.{stage.name}.recipe.prepared_features is empty: "
+      "this config stores no features; `python -m data_pipelines.prepare` "
+      "makes sets without"
     )
-  handover.check_files(stage.recipe.frozen())
+  partial_restore.check_files(stage.recipe.frozen())
   sources = {name: stage.recipe.frozen()[name] for name in names}
   for name in dict.fromkeys(s.stage for s in sources.values() if s.stage):
     data_dir = str(stage.data_dir)
-    main_lib.prepare_data(config, [name], data_dir)
+    needed = stages_lib.make_stage(config, name, stage.workdir, data_dir)
+    main_lib.prepare_data([needed], data_dir)
     if not train.run(config, stage.workdir, "train", name, data_dir):
       return None
-  place = handover.place_on(sharding.replicated(_mesh()))
+  place = partial_restore.place_on(sharding.replicated(_mesh()))
   fresh = jax.eval_shape(stage.recipe.init_frozen, jax.random.key(0))
   abstract = place({name: fresh[name] for name in names})
-  return handover.load_nets(sources, abstract, stage.workdir)
+  return partial_restore.load_nets(sources, abstract, stage.workdir)
 
 
 def make_annotator(
@@ -76,10 +77,10 @@ def make_annotator(
   landmarks: bool = False,
   least: float = 0.0,
 ) -> Callable[..., dict[str, np.ndarray]]:
-  """The recipe's `record` in the form that `prepare_videos` takes.
+  """The recipe's `prepare_features` in the form that `prepare_videos` takes.
 
   Args:
-    stage: whose recipe records.
+    stage: whose recipe prepares features.
     frozen: from `load_nets`.
     landmarks: whether frames come with 68 points of their own.
     least: face logit below which a frame is left out.
@@ -90,13 +91,13 @@ def make_annotator(
   rows = sharding.batch_sharding(_mesh())
 
   @jax.jit
-  def record(frozen, frames, points68):
+  def compute(frozen, frames, points68):
     image = frames.astype(jnp.float32) / 127.5 - 1
-    return stage.recipe.record(frozen, image, points68)
+    return stage.recipe.prepare_features(frozen, image, points68)
 
   def annotate(frames: np.ndarray, landmarks68: Any = None):
     given = jax.device_put((frames, landmarks68), rows)
-    found = jax.device_get(record(frozen, *given))
+    found = jax.device_get(compute(frozen, *given))
     out = {name: np.asarray(rows) for name, rows in found.items()}
     if "face" in out:
       out["valid"] = out.pop("face") > least
@@ -106,9 +107,9 @@ def make_annotator(
   annotate.batch = -(-BATCH // count) * count
   annotate.needs = (POINTS68,) if landmarks else ()
   # A set begun with other nets is another set.
-  fields = ",".join(sorted(stage.options["recipe"].get("recorded", ())))
-  said = f"{fields} {readings.digest(frozen)} {least:g}"
-  annotate.version = f"{readings.RECORD} {said}"
+  fields = ",".join(sorted(stage.options.recipe.get("prepared_features", ())))
+  said = f"{fields} {feature_cache.digest(frozen)} {least:g}"
+  annotate.version = f"{feature_cache.PREPARED} {said}"
   return annotate
 
 

@@ -1,8 +1,8 @@
 """Turns a published weight file into weights that a config can name.
 
-  python -m faceedit_jax.convert KIND FILE... --output=NET.safetensors
+  python -m faceedit_jax.convert FORMAT FILE... --output=NET.safetensors
 
-Every key of the file is accounted for; see `weights/account.py`.
+Every key of the file is accounted for; see `weights/key_report.py`.
 """
 
 import argparse
@@ -14,7 +14,6 @@ import os
 import pathlib
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import flax.traverse_util
 import jax
@@ -22,27 +21,28 @@ import jax.numpy as jnp
 import numpy as np
 import safetensors.numpy
 
-from faceedit_jax import to_diffusers
+from faceedit_jax import net_sizes, to_diffusers
 from faceedit_jax.core import config as config_lib
-from faceedit_jax.core import handover
+from faceedit_jax.core import partial_restore
 from faceedit_jax.core.errors import UserError, as_user_error
 from faceedit_jax.morphable import flame_files
-from faceedit_jax.weights import account, diffusers_names, reader
-from faceedit_jax.weights.kinds import KINDS, Kind
+from faceedit_jax.weights import diffusers_names, key_report, reader
+from faceedit_jax.weights.checkpoint_formats import FORMATS
+from faceedit_jax.weights.format import Sizes
 
 
 def convert(
-  kind: str,
+  name: str,
   files: str | pathlib.Path | Sequence[str | pathlib.Path],
-  nets: Mapping[str, Any],
+  nets: Sizes | None = None,
   seed: int = 0,
-) -> tuple[dict[str, np.ndarray], account.Report]:
+) -> tuple[dict[str, np.ndarray], key_report.Report]:
   """Converts a published net.
 
   Args:
-    kind: one of KINDS, or of `flame_files.READERS`.
+    name: one of FORMATS, or of `flame_files.READERS`.
     files: the published file, or the files that hold it together.
-    nets: sizes of the nets, as a config's `nets`.
+    nets: other sizes than the published ones, as a config's `nets`.
     seed: of what starts untrained.
 
   Returns:
@@ -53,49 +53,55 @@ def convert(
     UserError: one line: the file cannot be read, holds no such net, or has
       keys that do not fit; the first five of each sort are named.
   """
-  known = {**KINDS, **flame_files.READERS}
-  if kind not in known:
-    raise UserError(f"kind {kind!r} is unknown, wanted one of {sorted(known)}")
+  _check_known(name)
   paths = [files] if isinstance(files, str | pathlib.Path) else list(files)
-  if kind in flame_files.READERS:
-    return _convert_tables(kind, paths)
-  made = KINDS[kind]
-  with as_user_error(f"convert {kind}"):
+  if name in flame_files.READERS:
+    return _convert_tables(name, paths)
+  made = FORMATS[name]
+  with as_user_error(f"convert {name}"):
     raw = reader.read_all(paths)
-    parts = (reader.section(raw, name) for name in made.sections)
+    parts = (reader.section(raw, place) for place in made.places)
     state = next(filter(None, parts), {})
-  with as_user_error(f"convert {kind}: nets of the config"):
+  with as_user_error(f"convert {name}: --config.nets"):
     try:
       net, inputs = made.net(nets)
     except TypeError as e:  # a field that the net does not have
       raise ValueError(str(e)) from e
     init = functools.partial(net.init, jax.random.key(seed))
     wanted = jax.eval_shape(init, *inputs)
-  keymap = made.keymap_of(net)
-  if made.rival and diffusers_names.recognised(state):
-    names = made.rival.naming(net)
+  keymap = made.keymap(net)
+  if made.diffusers and diffusers_names.recognised(state):
+    names = made.diffusers.naming(net)
     keymap = diffusers_names.keymap(diffusers_names.table(names, wanted))
-  arrays, report = account.fit(
+  arrays, report = key_report.fit(
     state, keymap, wanted, made.fresh, made.widened, made.renewed
   )
   report.elsewhere = reader.count(raw) - len(state)
   if report.faults:
-    advice = made.hint(state) or "another KIND, or --config with other nets?"
+    advice = made.hint(state) or "another FORMAT, or other --config.nets?"
     raise UserError(
-      f"convert {kind}: {' and '.join(map(str, paths))} does not fit this net: "
+      f"convert {name}: {' and '.join(map(str, paths))} does not fit this net: "
       f"{report} ({advice})"
     )
   return {**arrays, **_untrained(init, inputs, report.fresh)}, report
 
 
-def _convert_tables(kind: str, paths: Sequence[str | pathlib.Path]):
+def _check_known(name: str) -> None:
+  known = {**FORMATS, **flame_files.READERS}
+  if name not in known:
+    raise UserError(
+      f"format {name!r} is unknown, wanted one of {sorted(known)}"
+    )
+
+
+def _convert_tables(name: str, paths: Sequence[str | pathlib.Path]):
   """`convert` of what is no net."""
-  with as_user_error(f"convert {kind}"):
+  with as_user_error(f"convert {name}"):
     if len(paths) > 1:
       raise ValueError(f"got {len(paths)} files, wanted one")
-    arrays = flame_files.READERS[kind][1](paths[0])
+    arrays = flame_files.READERS[name][1](paths[0])
     left = flame_files.unread(paths[0])
-  return arrays, account.Report(used=sorted(arrays), dead=left)
+  return arrays, key_report.Report(used=sorted(arrays), dead=left)
 
 
 def _untrained(init, inputs, paths: Sequence[str]) -> dict[str, np.ndarray]:
@@ -108,21 +114,8 @@ def _untrained(init, inputs, paths: Sequence[str]) -> dict[str, np.ndarray]:
     flat = flax.traverse_util.flatten_dict(init(*zeros), sep="/")
     return {path: flat[path] for path in paths}
 
-  once = jax.jit(some, compiler_options=handover.run_once())
+  once = jax.jit(some, compiler_options=partial_restore.run_once())
   return jax.device_get(once())
-
-
-def _nets(config, section: str, fields: Sequence[str]):
-  """`nets` of a config, a section with what is said once for all nets."""
-  nets = config_lib.net_fields(config)
-  if fields:
-    recipe = config.stage[config.stages[-1]].recipe
-    known = {"image_size": config.image_size}
-    if "attributes" in recipe:  # each makes two
-      known["domains"] = 2 * len(recipe.attributes)
-    said = {field: known[field] for field in fields if field in known}
-    nets[section] = said | nets.get(section, {})
-  return nets
 
 
 def write(
@@ -156,7 +149,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
   arguments = list(sys.argv[1:] if arguments is None else arguments)
   try:
     if arguments[:1] == ["to_diffusers"]:
-      to_diffusers.run(arguments[1:], Kind.config)
+      to_diffusers.run(arguments[1:])
     else:
       run(arguments)
   except UserError as error:
@@ -171,16 +164,16 @@ def run(arguments: Sequence[str]) -> None:
   Raises:
     UserError: one line.
   """
-  lines = {name: kind.what for name, kind in KINDS.items()}
+  lines = {name: made.what for name, made in FORMATS.items()}
   lines |= {name: what for name, (what, _) in flame_files.READERS.items()}
-  kinds = "\n".join(f"  {name:20} {what}" for name, what in lines.items())
+  formats = "\n".join(f"  {name:20} {what}" for name, what in lines.items())
   parser = argparse.ArgumentParser(
     prog="python -m faceedit_jax.convert",
     formatter_class=argparse.RawDescriptionHelpFormatter,
-    description="Converts a published weight file. The way back: KIND is "
-    f"to_diffusers.\n\nKIND is one of\n{kinds}",
+    description="Converts a published weight file. The way back: FORMAT "
+    f"is to_diffusers.\n\nFORMAT is one of\n{formats}",
   )
-  parser.add_argument("kind", metavar="KIND")
+  parser.add_argument("format", metavar="FORMAT")
   parser.add_argument(
     "files",
     metavar="FILE",
@@ -190,21 +183,21 @@ def run(arguments: Sequence[str]) -> None:
   parser.add_argument("--output", required=True, help="NAME.safetensors")
   parser.add_argument(
     "--config",
-    help="whose `nets` give the sizes (one with the published ones); "
-    "--config.nets.unet.context_dim=128 and so on change them",
+    metavar="FILE[:VARIANT]",
+    help="config whose `nets` give the sizes, in place of the published ones; "
+    "--config.nets.unet.context_dim=128 and so on change either",
   )
   parser.add_argument("--seed", type=int, default=0, help="of untrained parts")
   overrides, arguments = config_lib.split_args(arguments)
   options = parser.parse_args(arguments)
-  made = KINDS.get(options.kind, Kind)
-  with as_user_error("--config"):
-    source = options.config or made.config
-    config = config_lib.override(config_lib.load(source), overrides)
-  nets = _nets(config, *made.shared)
-  arrays, report = convert(options.kind, options.files, nets, options.seed)
+  _check_known(options.format)
+  made = FORMATS.get(options.format)
+  published = made.published if made else {}
+  nets = net_sizes.of_command(published, options.config, overrides)
+  arrays, report = convert(options.format, options.files, nets, options.seed)
   files = [pathlib.Path(name) for name in options.files]
   notes = {
-    "kind": options.kind,
+    "format": options.format,
     "source": ", ".join(file.name for file in files),
     "sha256": ", ".join(map(_digest, files)),
     "report": json.dumps(dataclasses.asdict(report)),
@@ -212,7 +205,7 @@ def run(arguments: Sequence[str]) -> None:
   }
   write(arrays, options.output, notes)
   size = sum(a.size for a in arrays.values())
-  print(f"{options.kind}: {report}", flush=True)
+  print(f"{options.format}: {report}", flush=True)
   print(f"wrote {options.output}: {size:,} numbers", flush=True)
 
 

@@ -1,36 +1,34 @@
-"""Edits pictures with a trained stage, from the command line and from Python.
+"""Edits with a trained stage, from the command line.
 
-  python -m faceedit_jax.edit --workdir=DIR --source=a.jpg --<query>=b.jpg \
-    --output=out.png
+  python -m faceedit_jax.edit --workdir=DIR --source=a.jpg \
+    --<input>=FILE --<option>=VALUE --output=out.png
 
-From Python: `Editor.from_workdir(DIR).edit(source=..., <query>=...)`. Which
-queries and settings there are is up to the recipe; any other option is
-answered with a list of them.
+Which inputs and options there are is up to the recipe: `--workdir=DIR --help`
+lists them. From Python: `faceedit_jax.editing.Editor`.
 """
 
 import argparse
-import ast
-import csv
 import pathlib
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import tqdm
 from absl import logging
 
 from data_pipelines import images
-from faceedit_jax import find_face
+from faceedit_jax import load_trained
 from faceedit_jax.core import config as config_lib
+from faceedit_jax.core import editing as protocols
 from faceedit_jax.core.errors import UserError, as_user_error
-from faceedit_jax.editor import SOURCE, Editor, EditResult
+from faceedit_jax.editing import alignment, lists
+from faceedit_jax.editing import inputs as inputs_lib
+from faceedit_jax.editing import options as options_lib
+from faceedit_jax.editing.editor import Editor
+from faceedit_jax.editing.result import EditResult
 
-__all__ = ["EditResult", "Editor", "main", "run"]
-
-OUTPUT = "output"
-_PAIRS_BATCH = 8
+_LIST_BATCH = 8
 
 
 class _Parser(argparse.ArgumentParser):
@@ -45,20 +43,19 @@ def _parser() -> argparse.ArgumentParser:
     prog="python -m faceedit_jax.edit",
     allow_abbrev=False,
     formatter_class=argparse.RawDescriptionHelpFormatter,
+    add_help=False,
     description=(
-      "Edits pictures with a trained stage.\n\n"
-      "--<query>=FILE gives another picture to take something from, and\n"
-      "--<setting>=VALUE a setting of the recipe's edit; their names depend "
-      "on\nthe recipe: an unknown one is answered with the list."
+      "Edits with a trained stage.\n\n"
+      "--<input>=VALUE gives an input of the edit, and --<option>=VALUE an\n"
+      "option; their names depend on the recipe."
     ),
   )
   add = parser.add_argument
   add("--workdir", help="directory of a run of faceedit_jax.main")
-  add("--source", help="picture to edit")
   add("--output", help="file to write; with --pairs: folder of the outputs")
   add(
     "--pairs",
-    help="CSV file with columns source, output and any query or setting",
+    help="CSV file: columns output, the required inputs, any other or option",
   )
   add("--config", help="config file; by default what the run has recorded")
   add("--stage", help="stage to edit with; by default the last that edits")
@@ -68,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
   add(
     "--paste_back",
     action="store_true",
-    help="put the edit back into the source picture",
+    help="put the edit back into the source photo",
   )
   add(
     "--sheet",
@@ -76,7 +73,12 @@ def _parser() -> argparse.ArgumentParser:
     help="also write OUTPUT_sheet.png with all pictures side by side",
   )
   add("--seed", type=int, default=0, help="of the sampling noise")
-  add("--batch_size", type=int, help=f"with --pairs ({_PAIRS_BATCH})")
+  add(
+    "--help",
+    action="store_true",
+    help="this; with --workdir also the inputs and options of its edit",
+  )
+  add("--batch_size", type=int, help=f"with --pairs ({_LIST_BATCH})")
   return parser
 
 
@@ -92,23 +94,6 @@ def _split(extra: Sequence[str]) -> dict[str, str]:
     if not found[name] or (not equals and found[name].startswith("--")):
       raise UserError(f"--{name} has no value")
   return found
-
-
-def _value(text: str) -> Any:
-  """A setting as what it reads as, else as the text that it is.
-
-  Args:
-    text: a Python literal such as 0.8, true or 0,0.5,1; FIRST:LAST:COUNT for
-      so many evenly spaced numbers; or any text.
-  """
-  parts = text.split(":")
-  try:
-    if len(parts) == 3 and int(parts[2]) > 1:
-      numbers = np.linspace(float(parts[0]), float(parts[1]), int(parts[2]))
-      return tuple(numbers.round(6).tolist())
-    return ast.literal_eval({"true": "True", "false": "False"}.get(text, text))
-  except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-    return text
 
 
 def check_output(path: pathlib.Path) -> None:
@@ -155,74 +140,38 @@ def _write(path: pathlib.Path, result: EditResult, sheet: bool) -> str:
   return written
 
 
-def read_pairs(
-  path: pathlib.Path,
-  queries: Sequence[str],
-  knobs: Sequence[str],
-  folder: pathlib.Path | None,
-) -> list[tuple[int, dict[str, Any], pathlib.Path | UserError]]:
-  """Reads a list of edits.
-
-  Args:
-    path: CSV file with a header: source, output and any query or setting.
-    queries: names of pictures that may be columns.
-    knobs: names of settings that may be columns.
-    folder: where outputs go; the file's own folder when None.
-
-  Returns:
-    [(line, {input: file, setting: value}, output file or what is wrong with
-    the line)]. Files are relative to the folder of the CSV file.
-
-  Raises:
-    UserError: one line: there is no such file, or its header is wrong.
-  """
-  with as_user_error(f"--pairs={path}"):
-    text = path.read_text(encoding="utf-8-sig")
-  reader = csv.DictReader(text.splitlines(), skipinitialspace=True)
-  columns = [name.strip() for name in reader.fieldnames or ()]
-  reader.fieldnames = columns
-  wanted = (SOURCE, OUTPUT, *queries, *knobs)
-  unknown = [name for name in columns if name not in wanted]
-  missing = [name for name in (SOURCE, OUTPUT) if name not in columns]
-  if unknown or missing:
-    raise UserError(
-      f"{path} line 1: columns {columns}, wanted {SOURCE}, {OUTPUT} and any of "
-      f"{[*queries, *knobs]}"
-    )
-  rows, taken = [], {}
-  for row in reader:
-    line = reader.line_num
-    spare = row.pop(None, None)
-    row = {k: v.strip() for k, v in row.items() if v and v.strip()}
-    lacking = [name for name in (SOURCE, OUTPUT) if name not in row]
-    output: pathlib.Path | UserError
-    if spare or lacking:
-      problem = f"lacks {lacking[0]}" if lacking else "has too many columns"
-      rows.append((line, {}, UserError(problem)))
-      continue
-    output = (folder or path.parent) / row.pop(OUTPUT)
-    if output in taken:
-      error = UserError(f"{OUTPUT} {output} is that of line {taken[output]}")
-      rows.append((line, {}, error))
-      continue
-    taken[output] = line
-    made = {
-      name: _value(text) if name in knobs else str(path.parent / text)
-      for name, text in row.items()
-    }
-    rows.append((line, made, output))
-  if not rows:
-    raise UserError(f"{path} lists no edits")
-  return rows
+def _help(
+  parser: argparse.ArgumentParser,
+  workdir: str | None,
+  config: Mapping[str, Any] | None,
+  stage: str | None,
+) -> str:
+  """How to use the command, and what the edit of a run takes."""
+  text = parser.format_help()
+  if not workdir:
+    return text
+  built = load_trained.find_stage(workdir, config, stage)[1]
+  recipe = protocols.editable(built.recipe)
+  lines = [
+    f"  --{item.field:<21} {item.kind}: {inputs_lib.describe(item)}"
+    for item in recipe.edit_inputs
+  ]
+  names = options_lib.names(recipe) or ()
+  options = " ".join(f"--{name}" for name in names) or "none"
+  lines = "\n".join(lines)
+  return (
+    f"{text}\ninputs of stage {built.name!r} ({type(recipe).__name__}):\n"
+    f"{lines}\n\noptions of its edit:\n  {options}\n"
+  )
 
 
-def _run_pairs(
-  editor: Editor, options: argparse.Namespace, knobs: dict[str, Any]
+def _run_list(
+  editor: Editor, given: argparse.Namespace, options: dict[str, Any]
 ) -> int:
-  """Edits a list; bad lines are named, the others done."""
-  path = pathlib.Path(options.pairs)
-  folder = pathlib.Path(options.output) if options.output else None
-  rows = read_pairs(path, editor.queries, editor.knobs or (), folder)
+  """Makes the edits of a list; bad lines are named, the others done."""
+  path = pathlib.Path(given.pairs)
+  folder = pathlib.Path(given.output) if given.output else None
+  rows = lists.read_list(path, editor.inputs, editor.options or (), folder)
   failed = 0
 
   def fail(line, error):
@@ -241,14 +190,14 @@ def _run_pairs(
     except UserError as error:
       fail(line, error)
   results = editor.edit_many(
-    (row for _, row, _ in good), **_shared(options), **knobs
+    (row for _, row, _ in good), **_shared(given), **options
   )
   bar = tqdm.tqdm(total=len(good), unit="edit", disable=None)
   for (line, _, output), result in zip(good, results, strict=True):
     try:
       if isinstance(result, UserError):
         raise result
-      _write(output, result, options.sheet)
+      _write(output, result, given.sheet)
     except UserError as error:
       fail(line, error)
     bar.update()
@@ -258,12 +207,12 @@ def _run_pairs(
   return 1 if failed else 0
 
 
-def _shared(options: argparse.Namespace) -> dict[str, Any]:
+def _shared(given: argparse.Namespace) -> dict[str, Any]:
   return {
-    "seed": options.seed,
-    "landmarks": options.landmarks,
-    "aligned": options.aligned,
-    "paste_back": options.paste_back,
+    "seed": given.seed,
+    "landmarks": given.landmarks,
+    "aligned": given.aligned,
+    "paste_back": given.paste_back,
   }
 
 
@@ -280,45 +229,50 @@ def run(argv: Sequence[str]) -> int:
     UserError: one line.
   """
   overrides, rest = config_lib.split_args(argv)
-  options, extra = _parser().parse_known_args(rest)
-  given = _split(extra)
-  if not options.workdir:
-    raise UserError("--workdir is missing: directory of a run to edit with")
-  if bool(options.pairs) == bool(options.source):
-    raise UserError("wanted either --source and --output, or --pairs")
-  if options.source:
-    if not options.output:
-      raise UserError("--output is missing: the picture to write")
-    check_output(pathlib.Path(options.output))
+  parser = _parser()
+  given, extra = parser.parse_known_args(rest)
   config = None
-  if options.config:
+  if given.config:
     with as_user_error("--config"):
-      config = config_lib.override(config_lib.load(options.config), overrides)
+      config = config_lib.override(config_lib.load(given.config), overrides)
   elif overrides:
     raise UserError("--config.KEY=VALUE needs --config=FILE")
-  batch_size = 1 if options.source else options.batch_size or _PAIRS_BATCH
+  if given.help:
+    print(_help(parser, given.workdir, config, given.stage), flush=True)
+    return 0
+  named = _split(extra)
+  if not given.workdir:
+    raise UserError("--workdir is missing: directory of a run to edit with")
+  if not given.pairs:
+    if not given.output:
+      raise UserError("--output is missing: the picture to write")
+    check_output(pathlib.Path(given.output))
   detector = None
-  if options.detector:
-    detector = find_face.load_detector(options.detector)
+  if given.detector:
+    detector = alignment.load_detector(given.detector)
   editor = Editor.from_workdir(
-    options.workdir,
+    given.workdir,
     config,
-    options.stage,
-    batch_size=batch_size,
+    given.stage,
+    batch_size=given.batch_size or _LIST_BATCH if given.pairs else 1,
     detector=detector,
   )
-  knobs = {k: _value(v) for k, v in given.items() if k not in editor.queries}
-  editor.check_knobs(knobs)
-  if options.pairs:
-    queries = [name for name in given if name in editor.queries]
-    if queries:
+  fields = {item.field for item in editor.inputs}
+  inputs = {name: text for name, text in named.items() if name in fields}
+  options = {
+    name: lists.option_value(text)
+    for name, text in named.items()
+    if name not in fields
+  }
+  editor.check_options(options)
+  if given.pairs:
+    if inputs:
       raise UserError(
-        f"--{queries[0]} goes with --source; with --pairs it is a column"
+        f"--{next(iter(inputs))}: with --pairs it is a column of the list"
       )
-    return _run_pairs(editor, options, knobs)
-  queries = {k: v for k, v in given.items() if k in editor.queries}
-  result = editor.edit(options.source, **_shared(options), **queries, **knobs)
-  written = _write(pathlib.Path(options.output), result, options.sheet)
+    return _run_list(editor, given, options)
+  result = editor.edit(**_shared(given), **inputs, **options)
+  written = _write(pathlib.Path(given.output), result, given.sheet)
   print(f"wrote {written}", flush=True)
   return 0
 

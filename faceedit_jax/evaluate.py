@@ -1,12 +1,13 @@
-"""Scores a trained stage: checkpoint -> recipe.edit -> table, JSON, sheets."""
+"""Evaluates a trained stage: checkpoint -> evaluators -> tables, sheets."""
 
 import pathlib
 from collections.abc import Mapping
 
 import jax
 
+from faceedit_jax import evaluators
 from faceedit_jax import stages as stages_lib
-from faceedit_jax.core import checkpoint, handover
+from faceedit_jax.core import checkpoint, files, partial_restore
 from faceedit_jax.core.errors import UserError, as_user_error
 from faceedit_jax.core.typing import Variables
 from faceedit_jax.stages import Stage
@@ -21,7 +22,7 @@ def evaluate_stage(
 
   Args:
     stage: from `stages.make_stage`.
-    ema: average to score; the recipe's main one when None, raw parameters
+    ema: average to evaluate; the recipe's main one when None, raw parameters
       when "".
     step: which checkpoint; the newest when None.
 
@@ -34,19 +35,19 @@ def evaluate_stage(
   """
   if jax.process_count() > 1:
     raise UserError("--mode=evaluate runs on one process; drop --distributed")
-  if not stage.recipe.evaluators():
+  if not stage.evaluators:
     print(f"{stage.name}: nothing to evaluate", flush=True)
     return {}
   stages_lib.check_trained(stage, step)
   if step is None:
     step = checkpoint.steps_in(stage.checkpoints)[-1]
-  place = handover.place_on(
+  place = partial_restore.place_on(
     jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
   )
-  variables = handover.load_view(
+  variables = partial_restore.load_view(
     stage.recipe, stage.checkpoints, place, ema, step
   )
-  frozen = handover.load_frozen(
+  frozen = partial_restore.load_frozen(
     stage.recipe, stage.workdir, place, skip=stage.recipe.loss_nets()
   )
   return run_evaluators(stage, variables, frozen, step)
@@ -59,7 +60,7 @@ def run_evaluators(
   step: int,
   quick: bool = False,
 ) -> Results:
-  """Runs all evaluators of a recipe, prints the table, writes the JSON.
+  """Runs all evaluators of a stage, prints the results, writes the JSON.
 
   Args:
     stage: from `stages.make_stage`.
@@ -73,74 +74,52 @@ def run_evaluators(
   """
   out = stage.directory / "evaluation" / f"{step:08d}"
   results: Results = {}
-  for name, evaluator in stage.recipe.evaluators().items():
+  for name, evaluator in stage.evaluators.items():
     folder = out / name
-    checkpoint.check_writable(folder)
-    scoring = load_scoring(evaluator, stage)
+    files.check_writable(folder)
+    ctx = evaluators.EvalContext(
+      recipe=stage.recipe,
+      variables=variables,
+      frozen=frozen,
+      data_dir=pathlib.Path(stage.data_dir),
+      out_dir=folder,
+      log=lambda text, name=name: print(f"{name}: {text}", flush=True),
+      eval_nets=load_eval_nets(evaluator, stage),
+      quick=quick,
+    )
     with as_user_error(f"evaluator {name!r}"):
-      scores = evaluator.run(
-        recipe=stage.recipe,
-        variables=variables,
-        frozen=frozen,
-        data_dir=pathlib.Path(stage.data_dir),
-        out_dir=folder,
-        log=lambda text, name=name: print(f"{name}: {text}", flush=True),
-        scoring=scoring,
-        quick=quick,
-      )
+      scores = evaluator.run(ctx)
     results[name] = {k: float(v) for k, v in scores.items()}
     # Written after each one: a long evaluation that fails keeps the others.
-    checkpoint.write_json(out / "results.json", results)
-  print(table(results), flush=True)
+    files.write_json(out / "results.json", results)
+  print(evaluators.overview(results), flush=True)
   return results
 
 
-def load_scoring(evaluator, stage: "Stage") -> dict[str, Variables] | None:
-  """Loads the nets that only score, or says that they are not there yet.
+def load_eval_nets(
+  evaluator: evaluators.Evaluator, stage: Stage
+) -> dict[str, Variables] | None:
+  """Loads the nets that only evaluate, or says that they are not there yet.
 
   Args:
-    evaluator: one of the recipe's.
+    evaluator: one of the stage's.
     stage: whose workdir holds the stages that train such nets.
 
   Returns:
-    {net: variables}; None for an evaluator without such nets, or while one
-    of them is not trained.
+    {net: variables}; None while one of them is not trained.
   """
-  if not hasattr(evaluator, "scoring"):
-    return None
-  sources = evaluator.scoring()
+  sources = evaluator.eval_nets()
   for net, source in sources.items():
     folder = stage.workdir / source.stage / "checkpoints"
     if source.stage and not checkpoint.steps_in(folder):
       print(
-        f"scores that need the net {net!r} are left out: stage "
+        f"measures that need the net {net!r} are left out: stage "
         f"{source.stage!r} is not trained; --mode=evaluate trains it",
         flush=True,
       )
       return None
-  place = handover.place_on(
+  place = partial_restore.place_on(
     jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
   )
-  fresh = jax.eval_shape(evaluator.init_scoring, jax.random.key(0))
-  return handover.load_nets(sources, place(fresh), stage.workdir)
-
-
-def table(results: Results) -> str:
-  """Formats results: one line per metric, values aligned.
-
-  Args:
-    results: {evaluator: {metric: value}}.
-
-  Returns:
-    The table as text.
-  """
-  rows = [
-    (f"{name}/{metric}", f"{value:.4f}")
-    for name, scores in results.items()
-    for metric, value in scores.items()
-  ]
-  if not rows:
-    return "no metrics"
-  left = max(len(r[0]) for r in rows)
-  right = max(len(r[1]) for r in rows)
-  return "\n".join(f"{k:<{left}}  {v:>{right}}" for k, v in rows)
+  fresh = jax.eval_shape(evaluator.init_eval_nets, jax.random.key(0))
+  return partial_restore.load_nets(sources, place(fresh), stage.workdir)

@@ -7,6 +7,7 @@ for CPU, CUDA and TPU, any batch size) and `manifest.json`. The program expires
 with JAX's compatibility window; weights and config are the archive.
 """
 
+import argparse
 import dataclasses
 import functools
 import hashlib
@@ -23,11 +24,13 @@ import safetensors.flax
 from jax import export as jax_export
 
 from faceedit_jax import __version__
+from faceedit_jax.core import options as core_options
+from faceedit_jax.core.batch import Field
+from faceedit_jax.core.editing import Editable, EditInput, editable
 from faceedit_jax.core.errors import UserError, as_user_error
-from faceedit_jax.core.recipe import Field, Recipe
 from faceedit_jax.core.typing import Array, Variables
 
-FORMAT = 1
+FORMAT = 2
 PLATFORMS = ("cpu", "cuda", "tpu")
 _PROGRAM, _WEIGHTS, _MANIFEST = (
   "edit.jax",
@@ -59,11 +62,6 @@ class _Recorder(dict):
     return super().values()
 
 
-def edit_inputs(recipe: Recipe) -> Mapping[str, Field]:
-  """What `recipe.edit` may read: its `edit_spec`, else its training batch."""
-  return getattr(recipe, "edit_spec", recipe.batch_spec)()
-
-
 def flatten(tree: Any) -> dict[str, Array]:
   """Leaves by "/"-joined path, as they are named in the weight file."""
   return {
@@ -73,13 +71,14 @@ def flatten(tree: Any) -> dict[str, Array]:
 
 
 def export_edit(
-  recipe: Recipe,
+  recipe: Editable,
   variables: Mapping[str, Variables],
   frozen: Mapping[str, Variables],
   out: str | pathlib.Path,
   *,
-  inputs: Mapping[str, Field] | None = None,
-  knobs: Mapping[str, Any] | None = None,
+  image_size: int,
+  inputs: Sequence[str] | None = None,
+  options: Mapping[str, Any] | None = None,
   platforms: Sequence[str] = PLATFORMS,
   batch: int | None = None,
   info: Mapping[str, Any] | None = None,
@@ -91,9 +90,11 @@ def export_edit(
     variables: {net: variables} of the trained nets.
     frozen: {net: variables} of the frozen nets.
     out: folder of the bundle, created.
-    inputs: arrays the program takes; `edit_inputs` by default. Those that the
-      edit never reads are left out.
-    knobs: keyword arguments of `edit`, fixed in the program.
+    image_size: side of the run's pictures in pixels.
+    inputs: fields of the recipe's `edit_inputs` that the program takes; by
+      default the required ones and those that others may stand in for. What
+      the edit never reads is left out.
+    options: options of `edit`, fixed in the program.
     platforms: where the program can run.
     batch: a fixed batch size; any size when None.
     info: JSON values for the manifest, e.g. the config.
@@ -103,13 +104,19 @@ def export_edit(
 
   Raises:
     ValueError: a platform is unknown, or the edit returns no "image".
+    UserError: the recipe edits nothing, or has no such input or option.
   """
   unknown = [p for p in platforms if p not in PLATFORMS]
   if unknown or not platforms:
     raise ValueError(
       f"platforms {list(platforms)} must be some of {list(PLATFORMS)}"
     )
-  knobs = dict(knobs or {})
+  # Loading a bundle must not load what edits and trains.
+  from faceedit_jax.editing import options as options_lib
+
+  options = dict(options or {})
+  recipe = editable(recipe)
+  options_lib.check(recipe, options)
   tree = {"variables": dict(variables), "frozen": dict(frozen)}
   flat, structure = flatten(tree), jax.tree.structure(tree)
   names = list(flat)
@@ -117,15 +124,16 @@ def export_edit(
   def edit(weights, arrays, seed):
     nets = jax.tree.unflatten(structure, [weights[name] for name in names])
     key = jax.random.key(seed)
-    made = recipe.edit(nets["variables"], nets["frozen"], arrays, key, **knobs)
-    return dict(made)
+    nets = nets["variables"], nets["frozen"]
+    return dict(recipe.edit(*nets, arrays, key, **options))
 
   abstract = {
     name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
     for name, leaf in flat.items()
   }
   seed = jax.ShapeDtypeStruct((), jnp.uint32)
-  fields = dict(inputs if inputs is not None else edit_inputs(recipe))
+  declared = _chosen(recipe, inputs)
+  fields = {item.field: item.spec(image_size) for item in declared}
   fields = _read_fields(edit, abstract, fields, seed)
   size = batch or jax_export.symbolic_shape("b")[0]
   arrays = {
@@ -154,9 +162,13 @@ def export_edit(
     "recipe": type(recipe).__name__,
     "platforms": list(platforms),
     "batch": batch,
-    "inputs": {k: _describe(fields[k], v) for k, v in arrays.items()},
-    "outputs": {k: _describe(None, v) for k, v in outputs.items()},
-    "knobs": {k: repr(v) for k, v in knobs.items()},
+    "inputs": {
+      item.field: _describe(arrays[item.field], item, fields[item.field])
+      for item in declared
+      if item.field in fields
+    },
+    "outputs": {k: _describe(v) for k, v in outputs.items()},
+    "options": {k: repr(v) for k, v in options.items()},
     "parameters": sum(int(np.prod(v.shape)) for v in flat.values()),
     "sha256": {
       _PROGRAM: hashlib.sha256(program).hexdigest(),
@@ -187,9 +199,32 @@ def _read_fields(edit, weights, fields, seed) -> dict[str, Field]:
   return {name: field for name, field in fields.items() if name in seen}
 
 
-def _describe(field: Field | None, value: Any) -> dict[str, Any]:
+def _chosen(recipe: Editable, names: Sequence[str] | None) -> list[EditInput]:
+  """The inputs that a program takes."""
+  declared = {item.field: item for item in recipe.edit_inputs}
+  if names is None:
+    return [i for i in declared.values() if i.required or i.default]
+  for name in names:
+    if name not in declared:
+      near = core_options.nearest(name, declared)
+      raise UserError(f"{type(recipe).__name__} has no input {name!r}{near}")
+  lacking = [i.field for i in declared.values() if i.required]
+  lacking = [field for field in lacking if field not in names]
+  if lacking:
+    raise UserError(f"the inputs lack {lacking[0]!r}, which edits need")
+  return [item for item in declared.values() if item.field in names]
+
+
+def _describe(
+  value: Any, item: EditInput | None = None, field: Field | None = None
+) -> dict[str, Any]:
+  """An input or output of the program, for the manifest."""
   shape = [d if isinstance(d, int) else str(d) for d in value.shape]
   described = {"shape": shape, "dtype": str(value.dtype)}
+  if item is not None:
+    described |= {"kind": item.kind, "required": item.required}
+    if item.default:
+      described["default"] = item.default
   if field is not None and field.range is not None:
     described["range"] = list(field.range)
   return described
@@ -220,8 +255,8 @@ class Bundle:
     """Runs the edit.
 
     Args:
-      inputs: {name: array (b, ...)} as the manifest lists them; others are
-        ignored.
+      inputs: {name: array (b, ...)} as the manifest lists them; one with a
+        default may be left out, and others are ignored.
       seed: of the edit's noise.
 
     Returns:
@@ -232,12 +267,12 @@ class Bundle:
     """
     arrays, size = {}, self.manifest["batch"]
     for name, wanted in self.manifest["inputs"].items():
-      if name not in inputs:
+      value = inputs.get(name, inputs.get(wanted.get("default", "")))
+      if value is None:
         raise UserError(
           f"the bundle needs {sorted(self.manifest['inputs'])}, got "
           f"{sorted(inputs)}"
         )
-      value = inputs[name]
       shape = np.shape(value)
       size = (shape[0] if shape else 0) if size is None else size
       expected = (size, *wanted["shape"][1:])
@@ -295,10 +330,10 @@ def export_stage(
   *,
   stage: str | None = None,
   ema: str | None = None,
-  pictures: Sequence[str] = (),
+  inputs: Sequence[str] | None = None,
   platforms: Sequence[str] = PLATFORMS,
   batch: int | None = None,
-  knobs: Mapping[str, Any] | None = None,
+  options: Mapping[str, Any] | None = None,
 ) -> pathlib.Path:
   """Exports the newest checkpoint of a stage, the last one by default.
 
@@ -309,53 +344,47 @@ def export_stage(
     stage: which stage.
     ema: average to export; the recipe's main one when None, "" for the raw
       parameters.
-    pictures: names of inputs that are pictures of the config's size, in
-      place of `edit_inputs`.
+    inputs: see `export_edit`.
     platforms: see `export_edit`.
     batch: see `export_edit`.
-    knobs: see `export_edit`.
+    options: see `export_edit`.
   """
-  from faceedit_jax import editor, trained  # noqa: PLC0415  (nets, only here)
+  from faceedit_jax import load_trained
 
-  made = trained.load(workdir, config, stage, ema)
-  recipe = made.recipe
-  if not trained.can_edit(type(recipe)):
-    raise UserError(
-      f"stage {made.info['stage']!r} trains nets for other stages; export one "
-      "that edits (--stage)"
-    )
-  editor.check_knobs(recipe, knobs or {})
-  field = Field((made.image_size,) * 2 + (3,), range=(-1.0, 1.0))
+  made = load_trained.load(workdir, config, stage, ema)
   try:
     return export_edit(
-      recipe,
+      made.recipe,
       made.variables,
       made.frozen,
       out,
-      inputs={name: field for name in pictures} or None,
-      knobs=knobs,
+      image_size=made.image_size,
+      inputs=inputs,
+      options=options,
       platforms=platforms,
       batch=batch,
       info=made.info,
     )
-  except TypeError as error:  # a knob that the recipe cannot use
-    raise UserError(f"edit with {dict(knobs or {})}: {error}") from error
+  except TypeError as error:  # an option that the recipe cannot use
+    raise UserError(f"edit with {dict(options or {})}: {error}") from error
 
 
-def _knobs(text: str) -> dict[str, Any]:
-  """The settings of a command line."""
+def _options(text: str) -> dict[str, Any]:
+  """The options of a command line."""
   try:
-    knobs = json.loads(text)
+    options = json.loads(text)
   except json.JSONDecodeError:
-    knobs = None
-  if not isinstance(knobs, dict):
-    raise UserError(f'--knobs: wanted JSON like {{"NAME": VALUE}}, got {text}')
-  return knobs
+    options = None
+  if not isinstance(options, dict):
+    raise UserError(
+      f'--options: wanted JSON like {{"NAME": VALUE}}, got {text}'
+    )
+  return options
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
   """Entry point of the command line; returns the exit code."""
-  import argparse  # noqa: PLC0415
+  from faceedit_jax.core import config as config_lib
 
   parser = argparse.ArgumentParser(
     prog="python -m faceedit_jax.export",
@@ -369,35 +398,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
   parser.add_argument("--stage", help="the last one by default")
   parser.add_argument("--ema", help="average to export; '' for raw parameters")
   parser.add_argument(
-    "--inputs", default="", help="names of picture inputs, comma separated"
+    "--inputs",
+    default="",
+    help="inputs that the bundle takes, comma separated",
   )
   parser.add_argument("--platforms", default=",".join(PLATFORMS))
   parser.add_argument("--batch", type=int, help="any size by default")
   parser.add_argument(
-    "--knobs", default="{}", help='arguments of edit, as JSON: {"steps": 20}'
+    "--options", default="{}", help='options of edit, as JSON: {"steps": 20}'
   )
-  from faceedit_jax.core import config as config_lib  # noqa: PLC0415
-
   arguments = sys.argv[1:] if arguments is None else arguments
   overrides, arguments = config_lib.split_args(arguments)
-  options = parser.parse_args(arguments)
+  given = parser.parse_args(arguments)
   try:
     with as_user_error("export"):
       config = None
-      if options.config:
-        config = config_lib.override(config_lib.load(options.config), overrides)
+      if given.config:
+        config = config_lib.override(config_lib.load(given.config), overrides)
       elif overrides:
         raise UserError(f"--config.{overrides[0]} needs --config")
       out = export_stage(
         config,
-        options.workdir,
-        options.out,
-        stage=options.stage,
-        ema=options.ema,
-        pictures=[n for n in options.inputs.split(",") if n],
-        platforms=[p for p in options.platforms.split(",") if p],
-        batch=options.batch,
-        knobs=_knobs(options.knobs),
+        given.workdir,
+        given.out,
+        stage=given.stage,
+        ema=given.ema,
+        inputs=[n for n in given.inputs.split(",") if n] or None,
+        platforms=[p for p in given.platforms.split(",") if p],
+        batch=given.batch,
+        options=_options(given.options),
       )
   except UserError as error:
     text = " ".join(str(error).split())

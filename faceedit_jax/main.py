@@ -87,34 +87,37 @@ def run(overrides: Sequence[str]) -> int:
       )
   names = stages.pick_stages(config, _STAGE.value)
   if _MODE.value == "evaluate":
-    names += stages.scoring_stages(config)
-  prepare_data(config, names, data_dir)
+    names += stages.eval_stages(config)
+  # Built before the data are drawn: a mistake in any stage shows at once.
+  made = [
+    stages.make_stage(config, name, _WORKDIR.value, data_dir) for name in names
+  ]
+  prepare_data(made, data_dir)
   train.run(config, _WORKDIR.value, _MODE.value, _STAGE.value, data_dir)
   return 0
 
 
-def prepare_data(config, stages: Sequence[str], data_dir: str) -> None:
+def prepare_data(made: Sequence["stages.Stage"], data_dir: str) -> None:
   """Draws the embedded data set where a stage needs it and it is not there.
 
   The first process draws; the others wait for it.
   """
   import jax  # noqa: PLC0415
 
+  from data_pipelines import prepare, sources  # noqa: PLC0415
   from faceedit_jax.core import distributed  # noqa: PLC0415
 
-  needed = {
-    name: config.stage[name].data
-    for name in stages
-    if config.stage[name].data.get("source") == "synthetic_heads"
+  found = {
+    f"config.stage.{stage.name}.data": stage.data.source
+    for stage in made
+    if isinstance(stage.data.source, sources.SyntheticHeads)
   }
-  if not needed:
+  if not found:
     return
   if jax.process_index() == 0:
-    from data_pipelines import prepare  # noqa: PLC0415
-
-    for name, data in needed.items():
-      with as_user_error(f"config.stage.{name}.data"):
-        prepare.ensure(data, data_dir, config.image_size)
+    for where, source in found.items():
+      with as_user_error(where):
+        prepare.ensure(source, data_dir)
   distributed.barrier("data")
 
 

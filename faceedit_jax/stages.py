@@ -9,27 +9,31 @@ from typing import Any
 
 import jax
 
-from faceedit_jax import recipes
-from faceedit_jax.core import checkpoint, handover
+from data_pipelines import align
+from faceedit_jax import evaluators, input_pipeline, recipes, run_options
+from faceedit_jax.core import checkpoint, editing, partial_restore
 from faceedit_jax.core import config as config_lib
 from faceedit_jax.core import recipe as recipe_lib
 from faceedit_jax.core.errors import (
   CheckpointError,
   UserError,
   WorkdirError,
+  as_user_error,
 )
 
 # Entries of a stage that may change between a run and its resumption: none of
-# them changes what a step computes.
+# them changes what a step computes, and a trained stage may be evaluated in
+# other ways than the config that trained it says.
 _FREE = (
   "steps",
   "log_every",
   "preview_every",
   "preview_count",
   "checkpoint_every",
-  "keep",
-  "keep_every",
+  "max_to_keep",
+  "keep_period",
   "evaluate",
+  "evaluators",
 )
 # Fields of nets that say how they are computed, not what. A trained net may be
 # used, and go on training, with others: on another machine, say.
@@ -43,7 +47,10 @@ class Stage:
   Attributes:
     name: name of the stage.
     recipe: the built recipe.
-    options: the stage's section of the config.
+    evaluators: {name: evaluator} of the trained stage.
+    options: the stage's section of the config, typed.
+    data: its data section, typed.
+    run: the config's top, typed.
     seed: of parameters, noise and data order.
     directory: `<workdir>/<name>`.
     workdir: directory of all stages.
@@ -53,7 +60,10 @@ class Stage:
 
   name: str
   recipe: recipe_lib.Recipe
-  options: Mapping[str, Any]
+  evaluators: Mapping[str, evaluators.Evaluator]
+  options: run_options.StageOptions
+  data: input_pipeline.Data
+  run: run_options.RunOptions
   seed: int
   directory: pathlib.Path
   workdir: pathlib.Path
@@ -66,7 +76,7 @@ class Stage:
 
   @property
   def steps(self) -> int:
-    return int(self.options["steps"])
+    return self.options.steps
 
 
 def pick_stages(config: Mapping[str, Any], only: str | None) -> list[str]:
@@ -75,15 +85,16 @@ def pick_stages(config: Mapping[str, Any], only: str | None) -> list[str]:
   Raises:
     UserError: `only` is not a stage, with the nearest name.
   """
-  names = list(config["stages"])
-  missing = [n for n in names if n not in config["stage"]]
+  run = run_options.read(config)
+  names = list(run.stages)
+  missing = [n for n in names if n not in run.stage]
   if missing:
     raise UserError(
-      f"config.stages lists {missing}, config.stage has {list(config['stage'])}"
+      f"config.stages lists {missing}, config.stage has {list(run.stage)}"
     )
   if not only:
     return names
-  names += [n for n in scoring_stages(config) if n not in names]
+  names += [n for n in eval_stages(config) if n not in names]
   if only not in names:
     near = difflib.get_close_matches(only, names, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
@@ -91,9 +102,14 @@ def pick_stages(config: Mapping[str, Any], only: str | None) -> list[str]:
   return [only]
 
 
-def scoring_stages(config: Mapping[str, Any]) -> list[str]:
-  """The stages of nets that only score; evaluations train them when needed."""
-  return list(config.get("scoring_stages", ()))
+def eval_stages(config: Mapping[str, Any]) -> list[str]:
+  """The stages of nets that only evaluate; --mode=evaluate trains them."""
+  return list(run_options.read(config).eval_stages)
+
+
+def size_of(config: Mapping[str, Any], name: str) -> int:
+  """Side of a stage's pictures: its own `image_size`, or the config's."""
+  return config["stage"][name].get("image_size") or config["image_size"]
 
 
 def make_stage(
@@ -102,7 +118,7 @@ def make_stage(
   workdir: str | pathlib.Path,
   data_dir: str | pathlib.Path | None = None,
 ) -> Stage:
-  """Builds the recipe of a stage and gathers what its run needs.
+  """Builds recipe and evaluators of a stage, gathers what its run needs.
 
   Args:
     config: the whole config.
@@ -116,25 +132,59 @@ def make_stage(
   Raises:
     UserError: one line.
   """
+  run = run_options.read(config)
   options = config["stage"][name].to_dict()
-  image_size = options.pop("image_size", None) or config["image_size"]
-  if options["data"].get("size") is None:
-    options["data"]["size"] = image_size
+  image_size = size_of(config, name)
+  stage_options = run_options.read_stage(options, name)
+  data = input_pipeline.build_data(
+    options["data"],
+    f"config.stage.{name}.data",
+    image_size,
+    options["recipe"].get("attributes"),
+  )
+  options.pop("image_size", None)
   recipe_options = dict(options["recipe"])
   registered = recipe_options.pop("name")
   nets = config["nets"]
-  dtype = config.get("compute_dtype", "float32")
+  dtype = run.compute_dtype
   if dtype == "auto":
     dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+  where = f"config.stage.{name}.recipe"
   recipe = recipes.build(
     registered,
     nets=nets,
-    options=config_lib.from_dict(recipe_options),
+    options=recipe_options,
+    image_size=image_size,
+    dtype=dtype,
+    where=where,
+  )
+  if isinstance(recipe, editing.Editable):
+    with as_user_error(where):
+      align.template(recipe.alignment)  # there is one
+  known = dict(
+    recipe=recipe,
+    nets=nets,
+    data=stage_options.data,
     image_size=image_size,
     dtype=dtype,
   )
-  seed = options.get("seed")
-  seed = int(config.get("seed", 0) if seed is None else seed)
+  for label, section in stage_options.evaluators.items():
+    if section.get("data"):
+      input_pipeline.check_source(
+        section["data"],
+        f"config.stage.{name}.evaluators.{label}.data",
+        image_size,
+      )
+  built = {
+    label: evaluators.build(
+      section,
+      evaluators.Setup(
+        where=f"config.stage.{name}.evaluators.{label}", **known
+      ),
+    )
+    for label, section in stage_options.evaluators.items()
+  }
+  seed = run.seed if stage_options.seed is None else stage_options.seed
   # Nets that other stages train may change without touching this one.
   key = jax.random.key(0)
   used = set(jax.eval_shape(recipe.init, key))
@@ -150,17 +200,21 @@ def make_stage(
     "seed": seed,
     "stage": {k: v for k, v in options.items() if k not in (*_FREE, "seed")},
   }
-  identity["stage"]["data"] = {
-    k: v for k, v in options["data"].items() if k != "num_threads"
+  loader = {
+    k: v for k, v in options["data"]["loader"].items() if k != "num_threads"
   }
+  identity["stage"]["data"] = {**options["data"], "loader": loader}
   return Stage(
     name=name,
     recipe=recipe,
-    options=options,
+    evaluators=built,
+    options=stage_options,
+    data=data,
+    run=run,
     seed=seed,
     directory=pathlib.Path(workdir).absolute() / name,
     workdir=pathlib.Path(workdir).absolute(),
-    data_dir=pathlib.Path(data_dir or config.get("data_dir") or "data"),
+    data_dir=pathlib.Path(data_dir or run.data_dir),
     identity=json.loads(json.dumps(identity)),
   )
 
@@ -173,11 +227,11 @@ def check_files(stage: Stage) -> None:
   """
   recipe = stage.recipe
   if finished_step(stage) is None:
-    handover.check_files(recipe.init_from())
-    handover.check_files(recipe.frozen())
-  for evaluator in recipe.evaluators().values():
-    if stage.options.get("evaluate", True) and hasattr(evaluator, "scoring"):
-      handover.check_files(evaluator.scoring())
+    partial_restore.check_files(recipe.init_from())
+    partial_restore.check_files(recipe.frozen())
+  if stage.options.evaluate:
+    for evaluator in stage.evaluators.values():
+      partial_restore.check_files(evaluator.eval_nets())
 
 
 def finished_step(stage: Stage) -> int | None:
@@ -211,8 +265,8 @@ def check_trained(stage: Stage, step: int | None = None) -> None:
   """Refuses a config that reads a trained stage as what it is not.
 
   Sizes, nets and the recipe's options must be those of the training, but for
-  the recipe's `edit_options`. Options that leave every array's shape as it is
-  (heads of an attention, what a net predicts) would give garbage in silence.
+  the recipe's inference options. Options that leave every array's shape as it
+  is (heads of an attention, what a net predicts) would give garbage in silence.
 
   Args:
     stage: from `make_stage`.
@@ -280,7 +334,7 @@ def _differences(
         if any(name == p or name.startswith(f"{p}.") for p in parts)
         and not any(
           name == f"stage.recipe.{o}" or name.startswith(f"stage.recipe.{o}.")
-          for o in stage.recipe.edit_options
+          for o in editing.inference_options(stage.recipe)
         )
       }
     )

@@ -6,43 +6,39 @@ the recipe and the config.
 """
 
 import contextlib
+import dataclasses
 import functools
 import pathlib
-import signal
-import threading
 import time
 from collections.abc import Mapping
 from typing import Any
 
 import jax
 import numpy as np
-from absl import logging
 from clu import parameter_overview
-from jax.experimental import multihost_utils
 
 import faceedit_jax
-from faceedit_jax import batches as batches_lib
-from faceedit_jax import evaluate
-from faceedit_jax import readings as readings_lib
+from faceedit_jax import evaluate, feature_cache
+from faceedit_jax import input_pipeline as batches_lib
 from faceedit_jax import stages as stages_lib
-from faceedit_jax.core import checkpoint, distributed, handover, sharding
-from faceedit_jax.core import rng as rng_lib
+from faceedit_jax.core import (
+  cached_features,
+  checkpoint,
+  distributed,
+  files,
+  partial_restore,
+  sharding,
+)
 from faceedit_jax.core import state as state_lib
 from faceedit_jax.core import step as step_lib
-from faceedit_jax.core.ahead import CompileAhead
-from faceedit_jax.core.errors import (
-  DivergedError,
-  UserError,
-  WorkdirError,
-  as_user_error,
-)
+from faceedit_jax.core.aot_compile import CompileAhead
+from faceedit_jax.core.errors import UserError, WorkdirError, as_user_error
+from faceedit_jax.core.preemption import StopRequest
 from faceedit_jax.core.progress import Progress
 from faceedit_jax.core.typing import PyTree
 from faceedit_jax.core.writers import Writer
 from faceedit_jax.stages import Stage
-
-_PREVIEW = "preview"  # among the names of what is compiled ahead
-_LOOK_AHEAD = 10_000  # steps; what is first called later is compiled then
+from faceedit_jax.train_loop import Loop
 
 
 def run(
@@ -71,7 +67,7 @@ def run(
   if mode not in ("train", "evaluate"):
     raise UserError(f"--mode={mode}, wanted train or evaluate")
   order = list(config["stages"])
-  with _StopRequest() as stop:
+  with StopRequest() as stop:
     # All of them first: what the last one lacks is said before days of work.
     wanted = [
       stages_lib.make_stage(config, name, workdir, data_dir) for name in names
@@ -79,14 +75,14 @@ def run(
     for built in wanted:
       stages_lib.check_files(built)
     if mode == "evaluate":
-      for name in stages_lib.scoring_stages(config):
+      for name in stages_lib.eval_stages(config):
         built = stages_lib.make_stage(config, name, workdir, data_dir)
-        if not train_stage(built, config, f"{name} (scoring)", stop):
+        if not train_stage(built, f"{name} (for evaluation)", stop):
           return False
     for name, built in zip(names, wanted, strict=True):
       at = f"{order.index(name) + 1}/{len(order)}" if name in order else "extra"
       if mode == "train":
-        if not train_stage(built, config, f"{name} ({at})", stop):
+        if not train_stage(built, f"{name} ({at})", stop):
           return False
         continue
       with stop.at_once():
@@ -97,14 +93,11 @@ def run(
   return True
 
 
-def train_stage(
-  stage: Stage, config: Mapping[str, Any], title: str, stop: "_StopRequest"
-) -> bool:
+def train_stage(stage: Stage, title: str, stop: StopRequest) -> bool:
   """Trains one stage from its newest checkpoint, or from the start.
 
   Args:
     stage: from `stages.make_stage`.
-    config: the whole config, for the mesh and the record of the run.
     title: shown by the progress bar.
 
   Returns:
@@ -120,20 +113,23 @@ def train_stage(
     say(f"{title}: finished at step {done}")
     return True
   with contextlib.ExitStack() as held:
-    return _train(stage, config, title, stop, say, held)
+    return _train(stage, title, stop, say, held)
 
 
-def _train(stage, config, title, stop, say, held) -> bool:
+def _train(stage, title, stop, say, held) -> bool:
   """`train_stage` of a stage that is not finished; `held` holds its folder."""
   options, recipe, first = stage.options, stage.recipe, jax.process_index() == 0
 
   # Mesh and shardings.
-  accumulate = int(options.get("accumulate", 1) or 1)
+  accumulate = options.accumulate
   where = f"config.stage.{stage.name}.data"
   with as_user_error(f"stage {stage.name!r}"):
-    mesh = sharding.make_mesh(config["mesh"])
+    mesh = sharding.make_mesh(dataclasses.asdict(stage.run.mesh))
     sharding.check_batch_divides(
-      options["data"]["batch_size"], mesh, accumulate, f"{where}.batch_size"
+      stage.data.loader.batch_size,
+      mesh,
+      accumulate,
+      f"{where}.loader.batch_size",
     )
     init = functools.partial(step_lib.init_state, recipe)
     abstract = jax.eval_shape(init, jax.random.key(0))
@@ -141,12 +137,12 @@ def _train(stage, config, title, stop, say, held) -> bool:
   place = functools.partial(_place, mesh=mesh)
 
   if first:
-    held.enter_context(checkpoint.claim(stage.directory))
+    held.enter_context(files.claim(stage.directory))
 
   store = checkpoint.Checkpoints(
-    stage.checkpoints, int(options.get("keep") or 3), options.get("keep_every")
+    stage.checkpoints, options.max_to_keep, options.keep_period
   )
-  frozen = handover.load_frozen(recipe, stage.workdir, place)
+  frozen = partial_restore.load_frozen(recipe, stage.workdir, place)
   start = store.latest or 0
 
   # The step, compiled while the state is made and pictures are read.
@@ -161,7 +157,7 @@ def _train(stage, config, title, stop, say, held) -> bool:
     _with_shardings(abstract, shardings),
     frozen,
     batches_lib.abstract_batch(
-      recipe, options["data"], sharding.batch_sharding(mesh)
+      recipe, stage.data, sharding.batch_sharding(mesh)
     ),
   )
   if start < stage.steps:
@@ -176,7 +172,7 @@ def _train(stage, config, title, stop, say, held) -> bool:
     state = jax.jit(
       lambda: init(jax.random.key(stage.seed)),
       out_shardings=shardings,
-      compiler_options=handover.run_once(),
+      compiler_options=partial_restore.run_once(),
     )()
     sources = recipe.init_from()
     if sources:
@@ -186,46 +182,44 @@ def _train(stage, config, title, stop, say, held) -> bool:
           for net in abstract.params
         }
       )
-      loaded = handover.load_nets(sources, nets, stage.workdir)
-      state = handover.start_from(state, loaded, shardings)
+      loaded = partial_restore.load_nets(sources, nets, stage.workdir)
+      state = partial_restore.start_from(state, loaded, shardings)
   if first:
-    checkpoint.write_json(stage.directory / "config.json", stage.identity)
+    files.write_json(stage.directory / "config.json", stage.identity)
     _describe(stage.directory, abstract, frozen, say, title)
 
-  # What frozen nets say of the pictures.
-  readings = {}
-  if recipe.record_nets():
+  # Features that frozen nets compute of the pictures.
+  features = {}
+  if cached_features.prepared_nets(recipe):
     local = distributed.to_local(frozen, mesh)
     if first:
-      readings_lib.check_recorded(stage, local)
-  if recipe.reading_spec():
+      feature_cache.check_prepared(stage, local)
+  if cached_features.feature_spec(recipe):
     local = distributed.to_local(frozen, mesh)
-    done = not first or readings_lib.prepare(
+    done = not first or feature_cache.prepare(
       stage, local, title, lambda: stop.asked
     )
-    distributed.barrier(f"read-{stage.name}")
+    distributed.barrier(f"features-{stage.name}")
     if stop.asked or not done:
-      say(f"{title}: stopped while reading pictures; it goes on there")
+      say(f"{title}: stopped while computing features; rerun to resume")
       return False
-    readings = readings_lib.load(stage)
+    features = feature_cache.load(stage)
 
   # Data and outputs.
-  writer = Writer(
-    stage.directory, config.get("tensorboard", True), start, enabled=first
-  )
+  writer = Writer(stage.directory, stage.run.tensorboard, start, enabled=first)
   if not start:
     writer.write_hparams(stage.identity)
   batches = None
   if start < stage.steps:  # a stage that hands nets on needs no data
     batches = batches_lib.train_batches(
       recipe,
-      options["data"],
+      stage.data,
       stage.data_dir,
       sharding.batch_sharding(mesh),
       stage.seed,
       start,
       where,
-      readings,
+      features,
     )
   bar = Progress(title, start, stage.steps, enabled=first)
   record = functools.partial(
@@ -236,8 +230,8 @@ def _train(stage, config, title, stop, say, held) -> bool:
   )
   try:
     with jax.set_mesh(mesh):
-      loop = _Loop(
-        stage, mesh, state, frozen, batches, step_fn, store, readings, ahead
+      loop = Loop(
+        stage, mesh, state, frozen, batches, step_fn, store, features, ahead
       )
       del state  # the step donates it
       done = loop.run(start, stop, writer, bar, record)
@@ -254,15 +248,15 @@ def _train(stage, config, title, stop, say, held) -> bool:
     say(f"{title}: stopped and saved at step {done}")
     return False
   if first:
-    checkpoint.write_json(
+    files.write_json(
       stage.directory / "finished.json", {"step": done, "time": time.time()}
     )
   distributed.barrier(f"finished-{stage.name}")
   if loop.stopped or stop.asked:
     say(f"{title}: finished and stopped before what comes next")
     return False
-  if options.get("evaluate", True) and recipe.evaluators():
-    ema = handover.main_ema(recipe)
+  if options.evaluate and stage.evaluators:
+    ema = partial_restore.main_ema(recipe)
     variables = distributed.to_local(state_lib.view(state, ema or None), mesh)
     frozen = distributed.to_local(frozen, mesh)
     if first:
@@ -273,166 +267,6 @@ def _train(stage, config, title, stop, say, held) -> bool:
     say(f"{title}: finished; stopped before its evaluation was done")
     return False
   return True
-
-
-class _Loop:
-  """The steps of one stage; holds the state between them."""
-
-  def __init__(
-    self, stage, mesh, state, frozen, batches, step_fn, store, readings, ahead
-  ):
-    self.state, self._readings = state, readings
-    self._stage, self._frozen, self._batches = stage, frozen, batches
-    self._mesh, self._step_fn, self._store = mesh, step_fn, store
-    self._ahead = ahead
-    self._phases = stage.recipe.phases()
-    self._recent: dict[str, jax.Array] = {}  # newest value of every metric
-    self._preview: _Preview | None = None
-    self.stopped = False
-
-  def run(self, start, stop, writer, bar, record) -> int:
-    """Runs until the last step or a request to stop; returns steps done."""
-    options, total = self._stage.options, self._stage.steps
-    log_every = _every(options, "log_every", 100)
-    preview_every = _every(options, "preview_every", 0)
-    save_every = _every(options, "checkpoint_every", 1000)
-    waiting: tuple[int, dict] | None = None
-    done = start
-    if not total:  # nets of others, handed on as they are
-      self._store.save(self.state, record(0))
-    for step in range(start, total):
-      due = step_lib.due_phases(self._phases, step)
-      batch = next(self._batches)
-      self._ahead.wait(due)
-      self.state, metrics, images = self._step_fn(
-        self.state, self._frozen, batch, due=due
-      )
-      done = step + 1
-      if step == start:
-        self._compile_ahead(done, total, batch, preview_every)
-      # A lazy phase is seldom due at a logged step: its last value is kept.
-      self._recent.update(metrics)
-      if waiting is not None:  # fetched one step late: the device is busy again
-        self._log(*waiting, writer, bar)
-        waiting = None
-      last = done == total
-      if last or (log_every and done % log_every == 0) or step == start:
-        waiting = (done, dict(self._recent))
-      self.stopped = stopping = stop.reached(done)
-      saving = last or stopping or (save_every and done % save_every == 0)
-      # A state with a non-finite loss is never saved.
-      if saving and waiting is None:
-        self._fetch(done, self._recent)
-      elif saving:
-        self._log(*waiting, writer, bar)
-        waiting = None
-      if saving:
-        if self._batches.position != done:
-          raise RuntimeError(
-            f"data position {self._batches.position} after {done} steps"
-          )
-        writer.flush()
-        self._store.save(self.state, record(done))
-      if preview_every and (last or done % preview_every == 0):
-        self._write_preview(done, images, writer)
-      bar.update(done)
-      if stopping:
-        break
-    return done
-
-  def _compile_ahead(self, step, last, batch, preview_every) -> None:
-    """Begins with what the steps from here on call, first things first."""
-    stop = min(last, step + _LOOK_AHEAD)
-    wanted = step_lib.due_sets(self._phases, step, stop)
-    if preview_every:
-      self._preview = _Preview(self._stage, self._mesh, self._readings)
-      wanted[_PREVIEW] = min(last, step + preview_every - step % preview_every)
-    for name in sorted(wanted, key=wanted.get):
-      if name == _PREVIEW:
-        self._preview.compile_ahead(self._ahead, self.state, self._frozen)
-      else:
-        self._ahead.add(
-          name, self._step_fn, self.state, self._frozen, batch, due=name
-        )
-
-  def _fetch(self, done: int, metrics: Mapping[str, Any]) -> dict[str, float]:
-    values = {k: float(v) for k, v in jax.device_get(metrics).items()}
-    try:
-      step_lib.finite_check(values, self._phases)
-    except FloatingPointError as e:
-      self._store.wait()  # the newest one may still be on its way to the disk
-      newest = self._store.latest
-      kept = "no checkpoint was made yet"
-      if newest is not None:
-        kept = f"the checkpoint of step {newest} is kept"
-      raise DivergedError(
-        f"stage {self._stage.name!r}, step {done}: {e}; {kept}"
-      ) from e
-    return values
-
-  def _log(self, done, metrics, writer, bar) -> None:
-    values = self._fetch(done, metrics)
-    bar.update(done, values)
-    if bar.steps_per_second:
-      values["steps_per_second"] = bar.steps_per_second
-    writer.write_scalars(done, values)
-
-  def _write_preview(self, done, images, writer) -> None:
-    self._ahead.wait(_PREVIEW)
-    rows = self._preview(self.state, self._frozen)
-    writer.write_images(done, rows)
-    rows = {k: v for k, v in images.items() if v.ndim == 4}
-    if jax.process_count() > 1 and rows:
-      rows = multihost_utils.process_allgather(rows, tiled=True)
-    writer.write_images(done, rows, "train")
-
-
-class _Preview:
-  """A preview of a batch and noise that stay the same for the run."""
-
-  def __init__(
-    self, stage: Stage, mesh: jax.sharding.Mesh, readings: batches_lib.Readings
-  ):
-    count = int(stage.options.get("preview_count") or 8)
-    batch = batches_lib.preview_batch(
-      stage.recipe,
-      stage.options["data"],
-      stage.data_dir,
-      stage.seed,
-      count,
-      readings,
-    )
-    everywhere = sharding.replicated(mesh)
-    self._batch = {
-      k: jax.make_array_from_process_local_data(everywhere, v)
-      for k, v in batch.items()
-    }
-    ema = handover.main_ema(stage.recipe) or None
-
-    def preview(state, frozen, batch):
-      key = rng_lib.key(jax.random.key(stage.seed), 0, "preview")
-      variables = state_lib.view(state, ema)
-      return dict(stage.recipe.preview(variables, frozen, batch, key))
-
-    self._jitted = jax.jit(preview, out_shardings=everywhere)
-
-  def compile_ahead(
-    self, ahead: CompileAhead, state: state_lib.TrainState, frozen: PyTree
-  ) -> None:
-    """Begins to compile it."""
-    ahead.add(_PREVIEW, self._jitted, state, frozen, self._batch)
-
-  def __call__(
-    self, state: state_lib.TrainState, frozen: PyTree
-  ) -> dict[str, jax.Array]:
-    """The pictures, {name: (N, H, W, C)}, on this process's first device."""
-    rows = self._jitted(state, frozen, self._batch)
-    return {k: v.addressable_data(0) for k, v in rows.items()}
-
-
-def _every(options: Mapping[str, Any], name: str, default: int) -> int:
-  value = options.get(name, default)
-  return int(value or 0)
 
 
 def _record(
@@ -488,62 +322,3 @@ def _describe(directory, abstract, frozen, say, title) -> None:
     (directory / "parameters.txt").write_text("\n".join(tables))
   except OSError as e:
     raise WorkdirError(f"cannot write to {directory}: {e.strerror}") from e
-
-
-class _Stopped(Exception):
-  """SIGTERM came while nothing was left to save."""
-
-
-class _StopRequest:
-  """A request to stop (SIGTERM), agreed upon by all processes.
-
-  Held over all stages of a run, so that no moment is without it.
-  """
-
-  def __init__(self):
-    self._asked = threading.Event()
-    self._old = None
-    self._raises = False
-
-  @property
-  def asked(self) -> bool:
-    """Whether this process was asked to stop."""
-    return self._asked.is_set()
-
-  def __enter__(self):
-    # With several processes JAX's own service watches for the signal and
-    # agrees on the step to stop at.
-    alone = jax.process_count() == 1
-    if alone and threading.current_thread() is threading.main_thread():
-      self._old = signal.signal(signal.SIGTERM, self._ask)
-    return self
-
-  def __exit__(self, *error):
-    if self._old is not None:
-      signal.signal(signal.SIGTERM, self._old)
-
-  def _ask(self, *_):
-    self._asked.set()
-    if self._raises:
-      raise _Stopped
-
-  @contextlib.contextmanager
-  def at_once(self):
-    """A request inside ends the block: an evaluation has nothing to save."""
-    self._raises = True
-    try:
-      yield
-    except _Stopped:
-      pass
-    finally:
-      self._raises = False
-
-  def reached(self, step: int) -> bool:
-    """Whether to save and stop after this step."""
-    if jax.process_count() > 1:
-      try:
-        return multihost_utils.reached_preemption_sync_point(step)
-      except RuntimeError as e:
-        logging.log_first_n(logging.WARNING, "no preemption service: %s", 1, e)
-        return False
-    return self._asked.is_set()

@@ -23,7 +23,8 @@ from PIL import Image
 from faceedit_jax import recipes
 from faceedit_jax.core import config as config_lib
 from faceedit_jax.core.config import ConfigDict
-from faceedit_jax.models import deep3d, inception
+from faceedit_jax.models.faces import deep3d
+from faceedit_jax.models.perception import inception
 from faceedit_jax.morphable import model as model_lib
 from faceedit_jax.morphable import procedural
 from tests import video_set
@@ -122,7 +123,7 @@ def make_weights(folder: pathlib.Path, config: ConfigDict) -> None:
   recipe = recipes.build(
     options.pop("name"),
     nets=config.nets,
-    options=config_lib.from_dict(options),
+    options=options,
     image_size=config.image_size,
     dtype="float32",
   )
@@ -163,7 +164,7 @@ def make_detail_files(folder: pathlib.Path, section) -> None:
   )
 
 
-def make_judges(folder: pathlib.Path) -> None:
+def make_eval_nets(folder: pathlib.Path) -> None:
   """Untrained nets of FID and of Deep3DFaceRecon at their full sizes."""
   rng = np.random.default_rng(0)
   for name, net, side in (
@@ -204,7 +205,7 @@ def main() -> int:
   folder = pathlib.Path(sys.argv[1])
   make_flame_files(folder / "weights")
   make_weights(folder / "weights", overridden(folder / "weights"))
-  make_judges(folder / "weights")
+  make_eval_nets(folder / "weights")
   video_set.make_video_set(
     folder / "videos", people=6, clips=2, frames=4, size=64
   )

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from faceedit_jax import stages
+from faceedit_jax.core import batch as batch_lib
 from faceedit_jax.core import config as config_lib
-from faceedit_jax.core import recipe as recipe_lib
 from faceedit_jax.core import step as step_lib
 
 CONFIGS = ("configs/difffae.py", "configs/l2m_gan.py")
@@ -39,7 +39,7 @@ def every_recipe() -> list[tuple[str, str]]:
   found = {}
   for path in CONFIGS:
     config = config_lib.load(path)
-    for stage in (*config.stages, *config.scoring_stages):
+    for stage in (*config.stages, *config.eval_stages):
       name = config.stage[stage].recipe.name
       # The identity net is trained alike in both configs.
       if not any(name == known for _, known in found):
@@ -69,7 +69,7 @@ class StepOf:
       return state.replace(step=jnp.asarray(first, jnp.int32)), frozen
 
     self.state, self.frozen = jax.jit(init, compiler_options=_ONCE)()
-    self.batch = recipe_lib.example_batch(
+    self.batch = batch_lib.example_batch(
       recipe.batch_spec(), built.options["data"]["batch_size"], 0
     )
     self._step = step_lib.make_step(recipe)

@@ -6,8 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from data_pipelines import sources
 from data_pipelines.videos import prepare
-from faceedit_jax import annotate, readings, train
+from faceedit_jax import annotate, feature_cache, train
 from faceedit_jax.core import recipe as recipe_lib
 from faceedit_jax.core.errors import UserError, WorkdirError
 from tests import video_set
@@ -16,7 +17,7 @@ from tests import video_set
 class Recipe:
   """Sees a face in bright frames, whose brightness its net scales."""
 
-  def record_nets(self):
+  def prepared_nets(self):
     return ("gain",)
 
   def frozen(self):
@@ -25,7 +26,7 @@ class Recipe:
       "other": recipe_lib.WeightSource(stage="second"),
     }
 
-  def record(self, frozen, image, points68=None):
+  def prepare_features(self, frozen, image, points68=None):
     level = frozen["gain"]["params"]["w"] * image.mean((1, 2, 3))
     found = {"level": level, "face": image.mean((1, 2, 3)) + 0.95}
     if points68 is not None:
@@ -33,14 +34,19 @@ class Recipe:
     return found
 
 
-def stage(recorded=("level",)):
+def stage(stored=("level",)):
   return types.SimpleNamespace(
     name="last",
     recipe=Recipe(),
-    options={"recipe": {"recorded": recorded}},
+    options=types.SimpleNamespace(recipe={"prepared_features": stored}),
     workdir="work",
     data_dir="data",
   )
+
+
+def data_of(folder):
+  source = sources.ArrayRecord(folder)
+  return types.SimpleNamespace(source=source)
 
 
 def net(gain):
@@ -79,8 +85,8 @@ def test_points_of_the_data_reach_the_recipe():
 
 def test_other_nets_make_another_set(tmp_path):
   made = [
-    annotate.make_annotator(stage(recorded), net(gain), least=least)
-    for recorded, gain, least in (
+    annotate.make_annotator(stage(stored), net(gain), least=least)
+    for stored, gain, least in (
       (("level",), 1.0, 0.0),
       (("level",), 1.5, 0.0),
       (("level", "nose"), 1.0, 0.0),
@@ -111,13 +117,13 @@ def test_a_set_of_other_nets_is_refused(tmp_path):
     split_file=video_set.everybody(tmp_path),
   )
   trained = stage()
-  trained.options["data"] = {"folder": "toy"}
+  trained.data = data_of("toy")
   trained.data_dir = tmp_path
-  readings.check_recorded(trained, net(1.0))
+  feature_cache.check_prepared(trained, net(1.0))
   with pytest.raises(WorkdirError, match="other weights of gain .* annotate"):
-    readings.check_recorded(trained, net(1.5))
-  trained.options["data"] = {"folder": "prepared_by_others"}
-  readings.check_recorded(trained, net(1.5))
+    feature_cache.check_prepared(trained, net(1.5))
+  trained.data = data_of("prepared_by_others")
+  feature_cache.check_prepared(trained, net(1.5))
 
   # An annotator of one's own says nothing of nets.
   def level(frame):
@@ -131,8 +137,8 @@ def test_a_set_of_other_nets_is_refused(tmp_path):
     annotators={"level": level},
     split_file=video_set.everybody(tmp_path),
   )
-  trained.options["data"] = {"folder": "own"}
-  readings.check_recorded(trained, net(1.5))
+  trained.data = data_of("own")
+  feature_cache.check_prepared(trained, net(1.5))
 
 
 def test_stages_that_are_needed_are_trained_first(monkeypatch):
@@ -164,10 +170,10 @@ def test_missing_files_are_said_before_anything_is_trained(
   assert not trained
 
 
-def test_a_config_that_records_nothing_is_one_line():
+def test_a_config_that_prepares_nothing_is_one_line():
   nothing = stage(())
-  nothing.recipe.record_nets = lambda: ()
-  with pytest.raises(UserError, match="recipe.recorded is empty"):
+  nothing.recipe.prepared_nets = lambda: ()
+  with pytest.raises(UserError, match="recipe.prepared_features is empty"):
     annotate.load_nets(nothing, {})
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pathlib
 import pickle
 import subprocess
 import sys
@@ -15,12 +16,12 @@ import pytest
 import safetensors
 import safetensors.numpy
 
-from faceedit_jax import convert
-from faceedit_jax.core import config as config_lib
+from faceedit_jax import convert, net_sizes
 from faceedit_jax.core.errors import UserError
-from faceedit_jax.models.iresnet import IResNet
-from faceedit_jax.models.unet import UNet
+from faceedit_jax.models.diffusion.unet import UNet
+from faceedit_jax.models.faces.iresnet import IResNet
 from faceedit_jax.weights import reader
+from faceedit_jax.weights.checkpoint_formats import FORMATS
 from tests.parity.harness import load_case
 from tests.parity.ldm import autoencoder_options
 
@@ -209,19 +210,65 @@ def test_unet_takes_over_what_it_shares(tmp_path):
   "kind, count",
   [
     ("vq", 27_397_764 + 40_253_955 + 65_536 + 40),
-    ("unet", 865_839_684),
+    ("kl", 83_653_863),
+    ("unet", 859_520_964),
+    ("difffae_unet", 865_839_684),
     ("deca", 25_848_108),
     ("deca_detail_encoder", 25_737_408),
     ("deca_detail_decoder", 1_773_345),
     ("arcface", 43_590_848),
     ("arcface_irse50", 43_797_696),
+    ("l2m_fan", 6_333_603),
+    ("resnet18", 11_176_512),
   ],
 )
 def test_nets_have_the_published_size(kind, count):
-  config = config_lib.load(convert.KINDS[kind].config)
-  net, inputs = convert.KINDS[kind].net(config.nets.to_dict())
+  net, inputs = FORMATS[kind].net()
   shapes = jax.eval_shape(net.init, jax.random.key(0), *inputs)["params"]
   assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == count
+
+
+@pytest.mark.parametrize(
+  "name, config",
+  [
+    *[
+      (name, "configs/difffae.py:voxceleb256")
+      for name in (
+        "vq",
+        "difffae_unet",
+        "deca",
+        "deca_detail_encoder",
+        "deca_detail_decoder",
+        "arcface",
+      )
+    ],
+    *[
+      (f"l2m_{name}", "configs/l2m_gan.py:celeba_hq_smiling")
+      for name in ("generator", "style_encoder", "discriminator", "fan")
+    ],
+    ("arcface", "configs/l2m_gan.py:celeba_hq_smiling"),
+    ("resnet18", "configs/l2m_gan.py:celeba_hq_smiling"),
+    ("stargan2_mapping_network", "configs/l2m_gan.py:stargan_v2"),
+  ],
+)
+def test_configs_of_the_papers_have_the_published_sizes(name, config):
+  made = FORMATS[name]
+  nets = net_sizes.of_command({}, config, [])
+  own = [section for section in made.published if section in nets]
+  assert own == list(made.published)
+  nets = net_sizes.of_command(made.published, config, [])
+  assert made.net(nets) == made.net()
+
+
+def test_sizes_of_a_config_are_taken():
+  """Otherwise the comparison above would compare nothing."""
+  made = FORMATS["l2m_style_encoder"]
+  config = "configs/l2m_gan.py:celeba_hq_multi"
+  nets = net_sizes.of_command(made.published, config, ["image_size=64"])
+  net, inputs = made.net(nets)
+  assert (net.image_size, net.domains) == (64, 10)
+  assert inputs[0].shape == (1, 64, 64, 3)
+  assert made.net() != (net, inputs)
 
 
 @pytest.mark.shared
@@ -258,18 +305,32 @@ def test_keys_of_the_official_nets(shared, tmp_path, stem, kind):
   assert len(report.used) + len(report.dead) == len(state)
 
 
+ROOT = pathlib.Path(convert.__file__).parents[1]
+
+
+def install(folder):
+  """Puts the two packages into a folder, as a wheel does, without configs."""
+  folder.mkdir()
+  for name in ("faceedit_jax", "data_pipelines"):
+    (folder / name).symlink_to(ROOT / name)
+  return str(folder)
+
+
 def test_command(arcface, tmp_path):
+  """In a folder of its own, where no config lies."""
   source, out = tmp_path / "backbone.safetensors", tmp_path / "w/id.safetensors"
   safetensors.numpy.save_file(arcface, source)
   sizes = [
     f"--config.nets.identity.{k}={v}" for k, v in NETS["identity"].items()
   ]
+  site = install(tmp_path / "site")
   command = [sys.executable, "-m", "faceedit_jax.convert", "arcface"]
   run = subprocess.run(
     [*command, str(source), f"--output={out}", *sizes],
     capture_output=True,
     text=True,
-    env={**os.environ, "JAX_PLATFORMS": "cpu"},
+    cwd=tmp_path,
+    env={**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": site},
   )
   assert run.returncode == 0, run.stderr
   assert "used" in run.stdout and list(out.parent.iterdir()) == [out]
@@ -278,6 +339,16 @@ def test_command(arcface, tmp_path):
     assert "params/fc/kernel" in file.keys()
   assert notes["source"] == "backbone.safetensors"
   assert json.loads(notes["report"])["missing"] == []
+
+
+def test_no_config_is_named():
+  files = [*(ROOT / "faceedit_jax" / "weights").glob("*.py")]
+  assert len(files) > 8
+  files += [
+    ROOT / "faceedit_jax" / f"{name}.py"
+    for name in ("convert", "to_diffusers", "net_sizes")
+  ]
+  assert not [f.name for f in files if "configs/" in f.read_text()]
 
 
 @pytest.mark.parametrize(
@@ -302,16 +373,25 @@ def test_errors_of_the_command(arcface, tmp_path, capsys):
   path = tmp_path / "b.safetensors"
   safetensors.numpy.save_file(arcface, path)
   out = f"--output={tmp_path / 'o.safetensors'}"
+  sizes = [
+    f"--config.nets.identity.{k}={v}" for k, v in NETS["identity"].items()
+  ]
   for arguments, message in (
-    (["arcfase", str(path), out], "kind 'arcfase' is unknown"),
-    (["arcface", str(path), "--output=o.npz"], "ending in .safetensors"),
+    (["arcfase", str(path), out], "format 'arcfase' is unknown"),
+    (["arcface", str(path), "--output=o.npz", *sizes], "ending in .safetens"),
     (["vq", str(path), out], "does not fit this net"),
     (["vq", str(path), out, "--config=none.py"], "no config file 'none.py'"),
+    (["vq", str(path), out, *sizes[:1]], "has no key 'nets.identity.stages'"),
+    (
+      ["arcface", str(path), out, "--config.nets.identity.stage=1"],
+      "Did you mean 'nets.identity.stages'?",
+    ),
+    (
+      ["arcface", str(path), out, "--config.image_size=64"],
+      "has no key 'image_size'",
+    ),
   ):
-    sizes = [
-      f"--config.nets.identity.{k}={v}" for k, v in NETS["identity"].items()
-    ]
-    assert convert.main([*arguments, *sizes]) == 2
+    assert convert.main(arguments) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
   assert not (tmp_path / "o.safetensors").exists()

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from faceedit_jax import export
+from faceedit_jax.core import editing
 from faceedit_jax.core.errors import UserError
-from faceedit_jax.core.recipe import Field
 from tests import toy_recipes
 
 
@@ -25,7 +25,7 @@ def latent():
 @pytest.fixture(scope="module")
 def bundle(latent, tmp_path_factory):
   out = tmp_path_factory.mktemp("bundle")
-  return export.export_edit(*latent, out, info={"step": 7})
+  return export.export_edit(*latent, out, image_size=8, info={"step": 7})
 
 
 def _picture(n, seed=0):
@@ -51,6 +51,8 @@ def test_manifest(bundle):
     "shape": ["b", 8, 8, 3],
     "dtype": "float32",
     "range": [-1.0, 1.0],
+    "kind": "photo",
+    "required": True,
   }
   assert manifest["outputs"]["image"]["shape"] == ["b", 8, 8, 3]
   assert manifest["platforms"] == ["cpu", "cuda", "tpu"]
@@ -60,17 +62,23 @@ def test_manifest(bundle):
   assert "frozen/dec/params/ConvTranspose_0/kernel" in weights
 
 
-def test_noise_and_knobs(tmp_path):
-  recipe = toy_recipes.ToyGan()
+def test_noise_and_options(tmp_path):
+
+  class Unread(toy_recipes.ToyGan):
+    edit_inputs = (
+      *toy_recipes.PHOTO,
+      editing.EditInput("never_read", "number", required=True),
+    )
+
+  recipe = Unread()
   variables = recipe.init(jax.random.key(1))
-  spec = {**recipe.batch_spec(), "never_read": Field((2,))}
   out = export.export_edit(
     recipe,
     variables,
     {},
     tmp_path,
-    inputs=spec,
-    knobs={"strength": 0.5},
+    image_size=8,
+    options={"strength": 0.5},
     platforms=("cpu",),
     batch=2,
   )
@@ -124,7 +132,14 @@ def test_refusals(bundle, latent, tmp_path, monkeypatch, capsys):
   with pytest.raises(UserError, match="runs on 'rocm'"):
     export.load_bundle(bundle)
   with pytest.raises(ValueError, match="platforms"):
-    export.export_edit(*latent, tmp_path, platforms=("abacus",))
+    export.export_edit(*latent, tmp_path, image_size=8, platforms=("abacus",))
+  with pytest.raises(UserError, match="did you mean 'image'"):
+    export.export_edit(*latent, tmp_path, image_size=8, inputs=("imag",))
+  with pytest.raises(UserError, match="lack 'image', which edits need"):
+    export.export_edit(*latent, tmp_path, image_size=8, inputs=())
+  pretrained = toy_recipes.ToyAutoencoder()
+  with pytest.raises(UserError, match="net that others stand on"):
+    export.export_edit(pretrained, {}, {}, tmp_path, image_size=8)
   arguments = ["--config=configs/none.py", "--workdir=x", "--out=y"]
   assert export.main(arguments) == 2
   assert capsys.readouterr().err.startswith("error: ")

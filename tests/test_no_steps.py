@@ -7,7 +7,7 @@ import numpy as np
 
 from data_pipelines import records
 from faceedit_jax import stages, train
-from faceedit_jax.core import checkpoint, handover
+from faceedit_jax.core import checkpoint, partial_restore
 from faceedit_jax.core import config as config_lib
 from faceedit_jax.core import step as step_lib
 from tests import toy_config
@@ -36,10 +36,12 @@ def test_a_stage_of_no_steps_hands_on_what_it_started_from(tmp_path, rng):
   first = stages.make_stage(config, "ae", work)
   assert checkpoint.steps_in(first.checkpoints) == [0]
   assert stages.finished_step(first) == 0
-  place = handover.place_on(
+  place = partial_restore.place_on(
     jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
   )
-  found = handover.load_view(first.recipe, first.checkpoints, place, ema="")
+  found = partial_restore.load_view(
+    first.recipe, first.checkpoints, place, ema=""
+  )
   start = step_lib.init_state(first.recipe, jax.random.key(first.seed))
   close = functools.partial(np.testing.assert_allclose, rtol=1e-5)
   for net, tree in start.params.items():

@@ -79,7 +79,7 @@ def test_frames_carry_codes_and_identity(run):
 def test_table_1_has_every_column(run):
   folder, printed = run
   (table,) = folder.glob("run/denoiser/evaluation/*/reenactment/table.json")
-  scores = json.loads(table.read_text())["measured here"]
+  scores = json.loads(table.read_text())["scores"]
   for column in ("FID", "APD", "AED", "ALD", "CSIM"):
     assert np.isfinite(scores[f"edit/{column}"]), column
   # The source as it is shows the same person, and another face.

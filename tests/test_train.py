@@ -1,93 +1,36 @@
-"""The loop: exact resume, stages, signals, several processes, clear errors."""
+"""The loop: exact resume, stages, several processes, clear errors."""
 
 import json
 import os
-import random
 import re
-import signal
 import socket
 import subprocess
 import sys
-import threading
-import time
 
 import jax
 import numpy as np
 import pytest
 
-from data_pipelines import records
-from faceedit_jax import evaluate, stages, train, trained
-from faceedit_jax.core import checkpoint, handover
-from faceedit_jax.core import config as config_lib
+from faceedit_jax import load_trained, stages, train
+from faceedit_jax.core import checkpoint, partial_restore
 from faceedit_jax.core import step as step_lib
 from faceedit_jax.core.errors import CheckpointError, UserError, WorkdirError
-from tests import toy_config
+from tests.toy_runs import (
+  CONFIG,
+  assert_equal,
+  command,
+  config_of,
+  evaluated,
+  state_of,
+  write_pictures,
+)
 
-CONFIG = "tests/toy_config.py"
 FOUR = {"stage__ae__steps": 4, "stage__head__steps": 4}
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-  """24 random pictures of 6 people."""
-  draw = np.random.default_rng(0)
-  path = tmp_path_factory.mktemp("data")
-  records.write_records(
-    path / "toy" / "train",
-    (
-      {
-        "image": draw.integers(0, 256, (8, 8, 3), dtype=np.uint8),
-        "identity": np.int32(i // 4),
-        "frame": np.int32(i % 4),
-      }
-      for i in range(24)
-    ),
-  )
-  return path
-
-
-def config_of(variant="gan", **changes):
-  config = config_lib.from_dict(toy_config.get_config(variant))
-  changes = [f"{k.replace('__', '.')}={v}" for k, v in changes.items()]
-  return config_lib.override(config, changes)
-
-
-def state_of(config, workdir, name="gan", step=None):
-  """The saved state, on one device, as NumPy arrays by path."""
-  stage = stages.make_stage(config, name, workdir)
-  abstract = jax.eval_shape(
-    lambda: step_lib.init_state(stage.recipe, jax.random.key(0))
-  )
-  one = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-  state, _ = checkpoint.restore(
-    stage.checkpoints, handover.place_on(one)(abstract), step
-  )
-  state = state.replace(rng=jax.random.key_data(state.rng))
-  return {
-    jax.tree_util.keystr(k, simple=True, separator="/"): np.asarray(v)
-    for k, v in jax.tree_util.tree_flatten_with_path(state)[0]
-  }
-
-
-def assert_equal(a, b, atol=None):
-  assert set(a) == set(b)
-  for name in a:
-    if atol is None:
-      np.testing.assert_array_equal(a[name], b[name], err_msg=name)
-    else:
-      np.testing.assert_allclose(a[name], b[name], atol=atol, err_msg=name)
-
-
-def command(workdir, data, *arguments, config=f"{CONFIG}:gan"):
-  return [
-    sys.executable,
-    "-m",
-    "faceedit_jax.main",
-    f"--config={config}",
-    f"--workdir={workdir}",
-    f"--data_dir={data}",
-    *arguments,
-  ]
+  return write_pictures(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="module")
@@ -157,8 +100,8 @@ def test_stages_hand_over_and_are_skipped(tmp_path, data, capsys):
   # The second stage saw the average of the first one's nets.
   stage = stages.make_stage(config, "head", tmp_path)
   one = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-  place = handover.place_on(one)
-  frozen = handover.load_frozen(stage.recipe, stage.workdir, place)
+  place = partial_restore.place_on(one)
+  frozen = partial_restore.load_frozen(stage.recipe, stage.workdir, place)
   np.testing.assert_array_equal(
     frozen["enc"]["params"]["Conv_0"]["kernel"],
     before["ema/ema/enc/Conv_0/kernel"],
@@ -181,13 +124,13 @@ def test_a_net_starts_from_an_earlier_stage(tmp_path, data, monkeypatch):
   one = jax.sharding.SingleDeviceSharding(jax.devices()[0])
   init = lambda: step_lib.init_state(stage.recipe, jax.random.key(1))  # noqa: E731
   fresh = jax.jit(init)()
-  nets = handover.place_on(one)(
+  nets = partial_restore.place_on(one)(
     {k: {"params": v} for k, v in jax.eval_shape(init).params.items()}
   )
-  loaded = handover.load_nets(stage.recipe.init_from(), nets, tmp_path)
+  loaded = partial_restore.load_nets(stage.recipe.init_from(), nets, tmp_path)
   decoder = np.asarray(fresh.params["dec"]["ConvTranspose_0"]["kernel"])
   shardings = jax.tree.map(lambda _: one, fresh)
-  state = handover.start_from(fresh, loaded, shardings)
+  state = partial_restore.start_from(fresh, loaded, shardings)
   wanted = before["ema/ema/enc/Conv_0/kernel"]
   for tree in (state.params["enc"], state.ema["ema"]["enc"]):
     np.testing.assert_array_equal(tree["Conv_0"]["kernel"], wanted)
@@ -202,8 +145,10 @@ def test_another_config_is_refused(whole, data):
   with pytest.raises(WorkdirError, match=r"seed: 3 -> 4") as error:
     train.run(config, workdir, data_dir=data)
   assert "\n" not in str(error.value)
-  config = config_of(stage__gan__steps=14, stage__gan__data__batch_size=16)
-  with pytest.raises(WorkdirError, match="data.batch_size: 8 -> 16"):
+  config = config_of(
+    stage__gan__steps=14, stage__gan__data__loader__batch_size=16
+  )
+  with pytest.raises(WorkdirError, match="data.loader.batch_size: 8 -> 16"):
     train.run(config, workdir, data_dir=data)
   config = config_of(stage__gan__steps=14, compute_dtype="bfloat16")
   with pytest.raises(WorkdirError, match="dtype: 'float32' -> 'bfloat16'"):
@@ -216,10 +161,16 @@ def test_another_config_is_refused(whole, data):
 @pytest.mark.parametrize(
   "changes, message",
   [
-    ({"stage__gan__data__batch_size": 12}, "12 is not divisible by 8 devices"),
+    (
+      {"stage__gan__data__loader__batch_size": 12},
+      "12 is not divisible by 8 devices",
+    ),
     ({"mesh__fsdp": 3}, "does not make up 8 devices"),
-    ({"stage__gan__data__sampler": "pairs"}, r"the data has no \['image'\]"),
-    ({"stage__gan__data__folder": "none"}, "none"),
+    (
+      {"stage__gan__data__sampler__kind": "pairs"},
+      r"the data has no \['image'\]",
+    ),
+    ({"stage__gan__data__source__folder": "none"}, "none"),
     ({"stage__gan__recipe__name": "gann"}, "no recipe 'gann'"),
     ({"stage__gan__recipe__name": "tests.toy_recipes:X"}, "cannot import"),
     ({"stages": "('gan','x')"}, r"config.stages lists \['x'\]"),
@@ -254,183 +205,52 @@ def test_a_diverged_state_is_never_saved(tmp_path, data, monkeypatch):
 def test_evaluators_run_after_training_and_on_demand(
   tmp_path, data, monkeypatch, capsys
 ):
-  from tests import toy_recipes
+  from tests import toy_evaluators
 
   asked = []
 
-  class Error:
-    def run(
-      self, recipe, variables, frozen, data_dir, out_dir, log, scoring, quick
-    ):
-      assert scoring is None
-      asked.append(quick)
-      log("scoring")
-      (out_dir / "sheet.txt").write_text(str(data_dir))
-      image = np.zeros((2, 8, 8, 3), np.float32)
-      made = recipe.edit(variables, frozen, {"image": image}, None)["image"]
-      return {"l1": abs(np.asarray(made) - image).mean()}
+  class Noted(toy_evaluators.ReconstructionError):
+    def run(self, ctx):
+      assert ctx.eval_nets == {}
+      asked.append((ctx.quick, self.level))
+      (ctx.out_dir / "sheet.txt").write_text(str(ctx.data_dir))
+      return super().run(ctx)
 
-  monkeypatch.setattr(
-    toy_recipes.ToyAutoencoder, "evaluators", lambda self: {"error": Error()}
-  )
-  config = config_of("latent", stage__ae__steps=2)
+  monkeypatch.setattr(toy_evaluators, "ReconstructionError", Noted)
+  config = evaluated(config_of("latent", stage__ae__steps=2))
   train.run(config, tmp_path, stage="ae", data_dir=data)
   path = tmp_path / "ae/evaluation/00000002"
   first = json.loads((path / "results.json").read_text())
   assert (path / "error/sheet.txt").read_text() == str(data)
   assert "error/l1" in capsys.readouterr().out
   train.run(config, tmp_path, "evaluate", stage="ae", data_dir=data)
-  assert asked == [True, False]
+  assert asked == [(True, 0.0), (False, 0.0)]
   second = json.loads((path / "results.json").read_text())
   assert second["error"]["l1"] == pytest.approx(first["error"]["l1"], rel=1e-6)
   assert second["error"]["l1"] > 0
   with pytest.raises(CheckpointError, match="no checkpoint"):
     train.run(config, tmp_path / "other", "evaluate", stage="ae", data_dir=data)
-  assert evaluate.table({"a": {"x": 1.0, "long": 10.0}}) == (
-    "a/x      1.0000\na/long  10.0000"
+  # What is evaluated is no part of a run's identity.
+  train.run(
+    evaluated(config, level=0.5), tmp_path, "evaluate", "ae", data_dir=data
   )
+  assert asked[-1] == (False, 0.5)
 
 
 def test_pairs_reach_the_recipe(data):
-  from faceedit_jax import batches
+  from faceedit_jax import input_pipeline
 
-  section = {"source": "array_record", "folder": "toy", "sampler": "pairs"}
-  source = batches.open_data(section, data, 0, "train")
+  section = {
+    "source": {"kind": "array_record", "folder": "toy"},
+    "sampler": {"kind": "pairs"},
+    "loader": {"batch_size": 8},
+  }
+  made = input_pipeline.build_data(section, "config.stage.gan.data")
+  source = input_pipeline.open_data(made, data, 0)
   for i in range(4):
     example = source[i]
     assert example["source_identity"] == example["query_identity"]
     assert example["source_frame"] != example["query_frame"]
-  with pytest.raises(UserError, match="sampler is 'pear'"):
-    batches.open_data({**section, "sampler": "pear"}, data, 0, "train")
-
-
-def wait_for(path, process, seconds=60):
-  end = time.monotonic() + seconds
-  while not path.exists():
-    assert process.poll() is None, process.communicate()
-    assert time.monotonic() < end, f"no {path}"
-    time.sleep(0.01)
-
-
-def test_killed_at_a_random_step(tmp_path, data, whole, root):
-  # Slowed down so that the kill falls between the first save and the end.
-  arguments = ("--config.stage.gan.steps=12",)
-  body = SLOW.format(seconds=0.15)
-  process = subprocess.Popen(
-    [sys.executable, "-c", body, *command(tmp_path, data, *arguments)[3:]],
-    cwd=root,
-  )
-  wait_for(tmp_path / "gan/checkpoints/2", process)
-  time.sleep(random.random())
-  process.kill()
-  assert process.wait() == -signal.SIGKILL
-  steps = checkpoint.steps_in(tmp_path / "gan/checkpoints")
-  assert steps and steps[-1] < 12
-  config = config_of(stage__gan__steps=12)
-  assert train.run(config, tmp_path, data_dir=data)
-  assert_equal(state_of(config, tmp_path), whole[1])
-
-
-SLOW = """
-import sys, time
-from faceedit_jax.core import step as step_lib
-due = step_lib.due_phases
-def slow(*a):
-  time.sleep({seconds})
-  return due(*a)
-step_lib.due_phases = slow
-from faceedit_jax import main
-main.main()
-"""
-
-
-def test_sigterm_saves_and_exits_with_zero(tmp_path, data, whole, root):
-  process = subprocess.Popen(
-    [
-      sys.executable,
-      "-c",
-      SLOW.format(seconds=0.2),
-      *command(tmp_path, data, "--config.stage.gan.steps=12")[3:],
-      "--config.stage.gan.checkpoint_every=100",
-    ],
-    cwd=root,
-    stdout=subprocess.PIPE,
-    text=True,
-  )
-  wait_for(tmp_path / "gan/previews/00000003_preview.png", process)
-  process.terminate()
-  out, _ = process.communicate(timeout=60)
-  assert process.returncode == 0
-  (step,) = checkpoint.steps_in(tmp_path / "gan/checkpoints")
-  assert 3 <= step < 12 and f"stopped and saved at step {step}" in out
-  config = config_of(stage__gan__steps=12)
-  assert train.run(config, tmp_path, data_dir=data)
-  assert_equal(state_of(config, tmp_path), whole[1])
-
-
-def test_sigterm_during_an_evaluation_ends_it(tmp_path, data, monkeypatch):
-  from tests import toy_recipes
-
-  began = []
-
-  class Endless:
-    def run(self, **_):
-      began.append(time.monotonic())
-      os.kill(os.getpid(), signal.SIGTERM)
-      time.sleep(30)
-
-  monkeypatch.setattr(
-    toy_recipes.ToyAutoencoder, "evaluators", lambda self: {"slow": Endless()}
-  )
-  old = signal.getsignal(signal.SIGTERM)
-  config = config_of("latent", stage__ae__steps=2)
-  assert not train.run(config, tmp_path, data_dir=data)
-  assert (tmp_path / "ae/finished.json").exists()
-  assert not (tmp_path / "head").exists()  # nor did the next stage begin
-  assert not train.run(config, tmp_path, "evaluate", stage="ae", data_dir=data)
-  assert time.monotonic() - began[-1] < 20 and len(began) == 2
-  assert signal.getsignal(signal.SIGTERM) is old
-
-
-def test_sigterm_in_the_last_step_starts_no_other_stage(
-  tmp_path, data, monkeypatch
-):
-  check = train.step_lib.finite_check
-
-  def ask(*args):  # first called in step 2, for the values of step 1
-    os.kill(os.getpid(), signal.SIGTERM)
-    return check(*args)
-
-  monkeypatch.setattr(train.step_lib, "finite_check", ask)
-  config = config_of("latent", stage__ae__steps=2, stage__head__steps=2)
-  assert not train.run(config, tmp_path, data_dir=data)
-  assert (tmp_path / "ae/finished.json").exists()
-  assert not (tmp_path / "head").exists()
-
-
-def test_step_and_preview_are_compiled_once_beside_other_work(
-  tmp_path, data, monkeypatch
-):
-  found = []
-
-  def heard(event, _, fun_name="", **__):
-    if event == "/jax/core/compile/backend_compile_duration":
-      found.append((fun_name, threading.current_thread().name))
-
-  jax.monitoring.register_event_duration_secs_listener(heard)
-  try:
-    config = config_of("gan", stage__gan__steps=3, stage__gan__preview_every=2)
-    assert train.run(config, tmp_path, data_dir=data)
-    again = config_of("gan", stage__gan__steps=4, stage__gan__preview_every=2)
-    assert train.run(again, tmp_path, data_dir=data)
-  finally:
-    jax.monitoring.unregister_event_duration_listener(heard)
-  steps = [thread for name, thread in found if name == "jit(step)"]
-  previews = [thread for name, thread in found if name == "jit(preview)"]
-  # Of both runs; the two phases are due together and one by one.
-  assert len(steps) in (2, 3, 4)
-  assert len(previews) == 2
-  assert {t.split("_")[0] for t in steps + previews} == {"compile-ahead"}
 
 
 def test_what_shapes_do_not_show_is_compared(tmp_path, data):
@@ -440,9 +260,9 @@ def test_what_shapes_do_not_show_is_compared(tmp_path, data):
   with other.unlocked():
     other.stage["ae"].recipe["prediction"] = "eps"
   with pytest.raises(UserError, match="other settings: .*prediction: added"):
-    trained.load(tmp_path, other)
-  assert trained.load(tmp_path, config).info["step"] == 2
-  assert trained.load(tmp_path).info["stage"] == "ae"
+    load_trained.load(tmp_path, other)
+  assert load_trained.load(tmp_path, config).info["step"] == 2
+  assert load_trained.load(tmp_path).info["stage"] == "ae"
 
 
 def test_nets_that_went_on_training_are_refused(tmp_path, data):
@@ -455,7 +275,7 @@ def test_nets_that_went_on_training_are_refused(tmp_path, data):
     train.run(more, tmp_path, data_dir=data)
   assert "\n" not in str(error.value)
   with pytest.raises(WorkdirError, match=message):
-    trained.load(tmp_path, config)
+    load_trained.load(tmp_path, config)
 
 
 def test_two_processes_are_one(tmp_path, data, whole_stages, root):
@@ -526,8 +346,8 @@ def test_a_second_run_waits_for_the_first(tmp_path, data, root):
       sys.executable,
       "-c",
       "import sys, time\n"
-      "from faceedit_jax.core import checkpoint\n"
-      "with checkpoint.claim(sys.argv[1]):\n"
+      "from faceedit_jax.core import files\n"
+      "with files.claim(sys.argv[1]):\n"
       "  print('held', flush=True)\n"
       "  time.sleep(600)",
       str(tmp_path / "gan"),

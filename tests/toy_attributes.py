@@ -4,9 +4,9 @@ import dataclasses
 
 import jax.numpy as jnp
 
-from faceedit_jax.core import recipe as recipe_lib
-from faceedit_jax.recipes import attribute_words
-from tests import toy_editor
+from faceedit_jax.core import editing
+from faceedit_jax.recipes.l2m_gan import words as attribute_words
+from tests.editing import toy_editor
 
 # What each attribute adds to a picture in [-1, 1] at strength 1.
 COLOURS = {
@@ -21,15 +21,11 @@ class ToyAttributes(toy_editor.ToyEditor):
   """Adds and takes colours away, in order, each from the clipped last one."""
 
   attributes: tuple[str, ...] = tuple(COLOURS)
-  sliders = ("strength", "strengths")
-
-  @property
-  def queries(self):
-    return ("attribute_from",)
-
-  def edit_spec(self):
-    size = toy_editor.SIZE
-    return {"source": recipe_lib.Field((size, size, 3), "float32", (-1.0, 1.0))}
+  traced_options = ("strength", "strengths")
+  edit_inputs = (
+    editing.EditInput("source", "photo", required=True),
+    editing.EditInput("attribute_from", "photo"),
+  )
 
   def edit(
     self,

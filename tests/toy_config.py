@@ -27,19 +27,17 @@ def stage(name):
   recipes = {"ae": "ToyAutoencoder", "head": "ToyLatent", "gan": "ToyGan"}
   return {
     "recipe": {"name": f"tests.toy_recipes:{recipes[name]}"}
-    | ({"read_once": False} if name == "head" else {}),
+    | ({"cache_features": False} if name == "head" else {}),
     "data": {
-      "source": "array_record",
-      "folder": "toy",
-      "sampler": "single",
-      "batch_size": 8,
-      "num_threads": 2,
+      "source": {"kind": "array_record", "folder": "toy"},
+      "sampler": {"kind": "single"},
+      "loader": {"batch_size": 8, "num_threads": 2},
     },
     "steps": 6,
     "accumulate": 1,
     "log_every": 2,
     "preview_every": 3,
     "checkpoint_every": 2,
-    "keep": 2,
+    "max_to_keep": 2,
     "evaluate": True,
   }

@@ -12,11 +12,14 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
-from faceedit_jax.core import optim
+from faceedit_jax.core import editing, optim
 from faceedit_jax.core import recipe as recipe_lib
-from faceedit_jax.core.recipe import Aux, Ema, Field, Group, Phase, WeightSource
+from faceedit_jax.core.batch import Field
+from faceedit_jax.core.recipe import Aux, Ema, Group, Phase, WeightSource
 
 NOISE = 4
+# Of the toys that edit: one photo, read as it lies in the batch.
+PHOTO = (editing.EditInput("image", "photo", required=True),)
 
 
 class ToyGenerator(nn.Module):
@@ -45,6 +48,24 @@ class ToyCritic(nn.Module):
 
 
 @dataclasses.dataclass(frozen=True)
+class ToyGanOptions:
+  lr: float = 1e-3
+
+
+@dataclasses.dataclass(frozen=True)
+class ToyAutoencoderOptions:
+  """It has none."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ToyLatentOptions:
+  """`stage` names the autoencoder's stage."""
+
+  stage: str = "ae"
+  cache_features: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
 class ToyGan(recipe_lib.Recipe):
   """Phases `d`, `d_r1` (every 4), `g`, and `g_mean` (from step 2 on)."""
 
@@ -53,11 +74,18 @@ class ToyGan(recipe_lib.Recipe):
   every: int = 4
   start: int = 2
 
+  Options = ToyGanOptions
+  edit_inputs = PHOTO
+  inference_options = ()
+  traced_options = ()
+  alignment = "synthetic_heads"
+  keeps_frame = True
+
   @classmethod
   def from_config(cls, nets, options, image_size, dtype):
     """Builds the recipe; it has no options for its nets."""
     del nets, dtype
-    return cls(size=image_size, lr=options.get("lr", 1e-3))
+    return cls(size=image_size, lr=options.lr)
 
   @property
   def generator(self):
@@ -140,10 +168,10 @@ class ToyGan(recipe_lib.Recipe):
     made = self.edit(variables, frozen, {"image": batch["image"]}, rng)
     return {"fake": made["image"][:n]}
 
-  def edit(self, variables, frozen, inputs, rng, **knobs):
+  def edit(self, variables, frozen, inputs, rng, **options):
     del frozen
     z = jax.random.normal(rng, (inputs["image"].shape[0], NOISE))
-    z = z * knobs.get("strength", 1.0)
+    z = z * options.get("strength", 1.0)
     return {"image": self.generator.apply(variables["gen"], z)}
 
 
@@ -175,6 +203,8 @@ class ToyAutoencoder(recipe_lib.Recipe):
     default_factory=lambda: optim.make_tx(lr=1e-2)
   )
 
+  Options = ToyAutoencoderOptions
+
   @classmethod
   def from_config(cls, nets, options, image_size, dtype):
     """Builds the recipe; `nets.enc.channels` is the latent's width."""
@@ -198,17 +228,16 @@ class ToyAutoencoder(recipe_lib.Recipe):
 
   def recon_loss(self, params, ctx):
     variables = {net: {"params": tree} for net, tree in params.items()}
-    image = self.edit(variables, {}, ctx.batch, None)["image"]
+    image = self.reconstruct(variables, ctx.batch["image"])
     loss = ((image - ctx.batch["image"]) ** 2).mean()
     return loss, Aux(metrics={"rmse": jnp.sqrt(loss)}, images={"recon": image})
 
   def preview(self, variables, frozen, batch, rng):
-    return {"recon": self.edit(variables, frozen, batch, rng)["image"]}
+    return {"recon": self.reconstruct(variables, batch["image"])}
 
-  def edit(self, variables, frozen, inputs, rng, **knobs):
-    del frozen, rng, knobs
-    latent = ToyEncoder(self.channels).apply(variables["enc"], inputs["image"])
-    return {"image": ToyDecoder().apply(variables["dec"], latent)}
+  def reconstruct(self, variables, image):
+    latent = ToyEncoder(self.channels).apply(variables["enc"], image)
+    return ToyDecoder().apply(variables["dec"], latent)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -218,29 +247,36 @@ class ToyLatent(recipe_lib.Recipe):
   size: int = 8
   channels: int = 4
   stage: str = "ae"
-  read_once: bool = False
+  cache_features: bool = False
+
+  Options = ToyLatentOptions
+  edit_inputs = PHOTO
+  inference_options = ()
+  traced_options = ()
+  alignment = "synthetic_heads"
+  keeps_frame = True
 
   @classmethod
   def from_config(cls, nets, options, image_size, dtype):
-    """Builds the recipe; `options.stage` names the autoencoder's stage."""
+    """Builds the recipe on the autoencoder of `options.stage`."""
     del dtype
     return cls(
       size=image_size,
       channels=nets.enc.channels,
-      stage=options.get("stage", "ae"),
-      read_once=options.get("read_once", False),
+      stage=options.stage,
+      cache_features=options.cache_features,
     )
 
   def batch_spec(self):
     image = Field((self.size, self.size, 3), range=(-1.0, 1.0))
-    return {"image": image, **self.reading_spec()}
+    return {"image": image, **self.feature_spec()}
 
-  def reading_spec(self):
+  def feature_spec(self):
     side = self.size // 2
     spec = {"latent": Field((side, side, self.channels))}
-    return spec if self.read_once else {}
+    return spec if self.cache_features else {}
 
-  def read(self, frozen, image):
+  def compute_features(self, frozen, image):
     return {"latent": ToyEncoder(self.channels).apply(frozen["enc"], image)}
 
   @property
@@ -272,16 +308,16 @@ class ToyLatent(recipe_lib.Recipe):
     return {"ema": Ema(("head",), optim.ema_warmup(0.999))}
 
   def denoise_loss(self, params, ctx):
-    if self.read_once:
+    if self.cache_features:
       latent = ctx.batch["latent"]
     else:
-      latent = self.read(ctx.frozen, ctx.batch["image"])["latent"]
+      latent = self.compute_features(ctx.frozen, ctx.batch["image"])["latent"]
     noise = jax.random.normal(ctx.key("noise"), latent.shape)
     guess = self.head.apply({"params": params["head"]}, latent + noise)
     return ((guess - latent) ** 2).mean(), Aux()
 
-  def edit(self, variables, frozen, inputs, rng, **knobs):
-    del rng, knobs
+  def edit(self, variables, frozen, inputs, rng, **options):
+    del rng, options
     latent = ToyEncoder(self.channels).apply(frozen["enc"], inputs["image"])
     latent = self.head.apply(variables["head"], latent)
     return {"image": ToyDecoder().apply(frozen["dec"], latent)}

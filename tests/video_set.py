@@ -6,7 +6,7 @@ import pathlib
 import numpy as np
 
 from data_pipelines import images, records
-from data_pipelines.synthetic_heads import generate
+from data_pipelines.synthetic_heads import worlds
 from data_pipelines.videos import prepare, settings, splits
 
 KEYS = 4  # frames between two drawn expressions
@@ -18,7 +18,7 @@ def make_video_set(
   clips=2,
   frames=6,
   size=32,
-  world=generate.WORLD,
+  world=worlds.WORLD,
   seed=0,
   folders=1,
 ):
@@ -30,7 +30,7 @@ def make_video_set(
     clips: of each person.
     frames: of each clip.
     size: side in pixels; even.
-    world: see `generate.load_world`.
+    world: see `worlds.load_world`.
     seed: of the world.
     folders: so many clips (the first ones) are folders of PNG files.
 
@@ -54,9 +54,9 @@ def make_video_set(
   return sorted(paths)
 
 
-def draw_clip(person, clip, frames, size, world=generate.WORLD, seed=0):
+def draw_clip(person, clip, frames, size, world=worlds.WORLD, seed=0):
   """uint8 pictures of one person moving from expression to expression."""
-  world = generate.load_world(world)
+  world = worlds.load_world(world)
   identity = world.sample_identity(seed, person)
   keys = [
     world.sample_frame(seed, person, 1000 * clip + i)

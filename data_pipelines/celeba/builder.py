@@ -2,7 +2,7 @@
 
 For users of `tfds build` and `tfds.load`; importing this file imports
 TensorFlow, and nothing else of the library does. Reading what it wrote needs
-none: `open_source({"source": "tfds:celeba_hq/256_hisd"}, ...)`.
+none: `sources.Tfds("celeba_hq/256_hisd")`.
 """
 
 import dataclasses

@@ -8,11 +8,10 @@ import pathlib
 from collections.abc import Iterator
 from typing import Any
 
-from data_pipelines.celeba import files
+from data_pipelines.celeba import files, splits
 from data_pipelines.synthetic_heads import generate
 
 KIND = "celeba_hq"
-SPLIT = "all"
 _PER_SHARD = 256
 
 
@@ -97,7 +96,7 @@ def prepare(
     RecordError: a different set lies there, or it cannot be written.
   """
   return generate.run_shards(
-    pathlib.Path(output) / SPLIT,
+    pathlib.Path(output) / splits.WHOLE,
     settings.shards,
     settings.pictures,
     settings,
@@ -141,4 +140,4 @@ def run(options: argparse.Namespace) -> None:
     options.input, options.size, options.labels, options.partition
   )
   metadata = prepare(options.output, settings, options.processes)
-  print(f"{options.output}/{SPLIT}: {metadata['examples']} examples")
+  print(f"{options.output}/{splits.WHOLE}: {metadata['examples']} examples")

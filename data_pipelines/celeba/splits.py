@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+WHOLE = "all"  # folder of a set that is split when it is opened
 FIRST, PARTS = "hisd", "celeba"
 FIRST_TESTED = 3_000
 TEST_PER_CLASS = 1_412

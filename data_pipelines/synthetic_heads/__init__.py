@@ -16,7 +16,6 @@ _HOME = {
   "Frame": "factors",
   "Identity": "factors",
   "VERSION": "factors",
-  "albedo_basis": "albedo_model",
   "attribute_counterfactual": "attribute_edits",
   "attributes": "labels",
   "can_edit": "attribute_edits",

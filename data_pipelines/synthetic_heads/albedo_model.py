@@ -1,15 +1,13 @@
-"""The linear albedo basis of the synthetic heads, in the style of DECA's.
+"""Makes the albedo basis of the synthetic heads, and reads people in it.
 
 Skin, lips, brows, stubble and lipstick of many sampled people are baked onto
 the head's texture; their principal components are the directions of the
-morphable model's albedo. The result is kept in `albedo_basis.npz` beside this
-file, because components are only comparable between machines when they are
-not computed anew. `python -m data_pipelines.synthetic_heads.albedo_model`
-rebuilds it (about half a minute).
+morphable model's albedo, see `faceedit_jax.morphable.albedo_basis`.
+`python -m data_pipelines.synthetic_heads.albedo_model` rebuilds them (about
+half a minute).
 """
 
 import functools
-import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -17,8 +15,8 @@ import numpy as np
 
 from data_pipelines.synthetic_heads import albedo, geometry
 from data_pipelines.synthetic_heads.identity import sample_identity
+from faceedit_jax.morphable import albedo_basis
 
-FILE = pathlib.Path(__file__).with_name("albedo_basis.npz")
 _FACTORS = ("skin", "lips", "brows", "eyes", "beard", "hair")
 _SEED = 20_000  # of the people behind the basis; no data set uses it
 
@@ -83,41 +81,10 @@ def compute_albedo_basis(
   return mean.reshape(shape), basis.reshape(components, *shape)
 
 
-def save_albedo_basis(mean, basis, path=FILE) -> None:
-  """Writes the basis in 8 bits per texel and direction."""
-  peak = np.abs(basis).max((1, 2, 3))
-  steps = np.round(basis / peak[:, None, None, None] * 127).astype(np.int8)
-  np.savez_compressed(
-    path,
-    mean=mean.astype(np.float16),
-    steps=steps,
-    peak=peak.astype(np.float32),
-  )
-
-
-@functools.cache
-def albedo_basis() -> tuple[np.ndarray, np.ndarray]:
-  """Mean (128, 128, 3) and basis (50, 128, 128, 3) in linear colour.
-
-  Raises:
-    FileNotFoundError: if the file was not installed with the package.
-  """
-  if not FILE.exists():
-    raise FileNotFoundError(
-      f"{FILE} is missing; rebuild it with "
-      "`python -m data_pipelines.synthetic_heads.albedo_model`"
-    )
-  with np.load(FILE) as f:
-    basis = (
-      f["steps"].astype(np.float32) * (f["peak"] / 127)[:, None, None, None]
-    )
-    return f["mean"].astype(np.float32), basis
-
-
 @functools.cache
 def _projector() -> tuple[np.ndarray, np.ndarray]:
   """Mean, and the matrix that gives the best coefficients of a texture."""
-  mean, basis = albedo_basis()
+  mean, basis = albedo_basis.load_albedo_basis()
   flat = basis.reshape(len(basis), -1)
   gram = flat @ flat.T
   return mean, np.linalg.solve(gram, flat).astype(np.float32)
@@ -147,8 +114,8 @@ def world_model():
   from faceedit_jax.morphable.model import with_albedo
   from faceedit_jax.morphable.procedural import procedural_model
 
-  return with_albedo(procedural_model(), *albedo_basis())
+  return with_albedo(procedural_model(), *albedo_basis.load_albedo_basis())
 
 
 if __name__ == "__main__":
-  save_albedo_basis(*compute_albedo_basis())
+  albedo_basis.save_albedo_basis(*compute_albedo_basis())

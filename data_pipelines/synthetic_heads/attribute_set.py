@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from data_pipelines.synthetic_heads import generate as generate_lib
+from data_pipelines.synthetic_heads import worlds
 
 SPLIT = "attributes"
 DRAWS = 8
@@ -33,7 +34,7 @@ class AttributeSettings:
     count: number of examples.
     size: side of the pictures in pixels.
     seed: of the world.
-    world: see `generate.load_world`.
+    world: see `worlds.load_world`.
     draws: truths of each example.
   """
 
@@ -41,7 +42,7 @@ class AttributeSettings:
   count: int
   size: int
   seed: int = 0
-  world: str = generate_lib.WORLD
+  world: str = worlds.WORLD
   draws: int = DRAWS
 
   def __post_init__(self):
@@ -50,7 +51,7 @@ class AttributeSettings:
         f"edits {self.count}, size {self.size}, draws {self.draws}; wanted at "
         "least one example, 8 pixels and one draw"
       )
-    known = generate_lib.load_world(self.world).EDITED_ATTRIBUTES
+    known = worlds.load_world(self.world).EDITED_ATTRIBUTES
     unknown = [name for name in self.attributes if name not in known]
     if unknown or not self.attributes:
       raise ValueError(
@@ -76,7 +77,7 @@ class AttributeSettings:
 
 def _person(settings: AttributeSettings, name: str, index: int) -> Any:
   """The first of an example's candidates who can show the attribute."""
-  world = generate_lib.load_world(settings.world)
+  world = worlds.load_world(settings.world)
   first = generate_lib.FIRST_IDENTITY[SPLIT] + _CANDIDATES * index
   for person in range(first, first + _CANDIDATES):
     # Balanced, so that both values of each attribute are edited.
@@ -104,7 +105,7 @@ def make_example(settings: AttributeSettings, index: int) -> dict[str, Any]:
     `settings.attributes`) and `target` (its value in the truth) int32, and
     `truth0_image`, `truth1_image`, ... (s, s, 3) uint8.
   """
-  world = generate_lib.load_world(settings.world)
+  world = worlds.load_world(settings.world)
   place = index % len(settings.attributes)
   name = settings.attributes[place]
   identity = _person(settings, name, index)
@@ -155,7 +156,7 @@ def generate_attributes(
   seed: int = 0,
   processes: int | generate_lib.Workers | None = None,
   progress: bool = True,
-  world: str = generate_lib.WORLD,
+  world: str = worlds.WORLD,
 ) -> dict[str, Any]:
   """Draws the set into `out_dir/attributes`.
 
@@ -167,7 +168,7 @@ def generate_attributes(
     seed: of the world.
     processes: as in `generate.run_shards`.
     progress: show a progress bar.
-    world: see `generate.load_world`.
+    world: see `worlds.load_world`.
 
   Returns:
     The split's metadata; an existing complete split is left alone.
@@ -182,7 +183,7 @@ def generate_attributes(
     settings.shards,
     count,
     settings,
-    settings.metadata(generate_lib.load_world(world).VERSION),
+    settings.metadata(worlds.load_world(world).VERSION),
     shard_examples,
     processes,
     progress,

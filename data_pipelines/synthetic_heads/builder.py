@@ -2,7 +2,7 @@
 
 For users of `tfds build` and `tfds.load`; importing this file imports
 TensorFlow, and nothing else of the library does. Reading what it wrote needs
-none: `open_source({"source": "tfds:synthetic_heads"}, ...)`.
+none: `sources.Tfds("synthetic_heads")`.
 """
 
 import dataclasses
@@ -10,7 +10,7 @@ import dataclasses
 import numpy as np
 import tensorflow_datasets as tfds
 
-from data_pipelines.synthetic_heads import generate
+from data_pipelines.synthetic_heads import generate, worlds
 
 _SHAPES = {
   "shape": (None,),
@@ -34,14 +34,14 @@ class SyntheticHeadsConfig(tfds.core.BuilderConfig):
     identities: people for training; validation and test get a sixteenth each.
     frames: pictures of each person.
     seed: of the world.
-    world: see `generate.load_world`.
+    world: see `worlds.load_world`.
   """
 
   size: int = 64
   identities: int = 1024
   frames: int = 8
   seed: int = 0
-  world: str = generate.WORLD
+  world: str = worlds.WORLD
 
 
 class SyntheticHeads(tfds.core.GeneratorBasedBuilder):
@@ -79,7 +79,7 @@ class SyntheticHeads(tfds.core.GeneratorBasedBuilder):
       description=__doc__,
       metadata=tfds.core.MetadataDict(
         attribute_names=list(
-          generate.load_world(self.builder_config.world).ATTRIBUTE_NAMES
+          worlds.load_world(self.builder_config.world).ATTRIBUTE_NAMES
         )
       ),
     )

@@ -8,7 +8,6 @@ import concurrent.futures
 import concurrent.futures.process
 import contextlib
 import dataclasses
-import importlib
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -22,6 +21,7 @@ from typing import Any
 import tqdm
 
 from data_pipelines import records
+from data_pipelines.synthetic_heads import worlds
 
 # Identity indices of the splits; disjoint as long as none has a million.
 FIRST_IDENTITY = {
@@ -32,8 +32,6 @@ FIRST_IDENTITY = {
   "swaps": 4_000_000,
   "attributes": 5_000_000,
 }
-
-WORLD = "data_pipelines.synthetic_heads"
 
 _SHARD_EXAMPLES = 512
 _WORKER_ENVIRONMENT = {
@@ -47,25 +45,6 @@ _WORKER_ENVIRONMENT = {
 }
 
 
-def load_world(name: str = WORLD) -> Any:
-  """The world that is drawn, as one object.
-
-  Args:
-    name: the procedural heads, or any importable module with the same names.
-
-  Returns:
-    An object with VERSION, `sample_identity(seed, index, balance)`,
-    `sample_frame(seed, identity, frame, balance)`, `counterfactual(identity,
-    frame, pose_from=, ...)` -> (identity, frame),
-    `render_frames(identity, frames, size)` -> list of examples;
-    ATTRIBUTE_NAMES, `attributes(identity, frame)` -> {name: bool}; and, for
-    the split `attributes`, EDITED_ATTRIBUTES, `can_edit(identity, name)`,
-    `has_forms(name, value)` and `attribute_counterfactual(identity, frame,
-    name, value, draw)` -> (identity, frame).
-  """
-  return importlib.import_module(name)
-
-
 @dataclasses.dataclass(frozen=True)
 class Settings:
   """What a split depends on; kept in its metadata and compared on reuse.
@@ -77,7 +56,7 @@ class Settings:
     size: side of the pictures in pixels.
     seed: of the world.
     balance: CelebA attribute names to be brought near one half.
-    world: see `load_world`.
+    world: see `worlds.load_world`.
   """
 
   split: str
@@ -86,7 +65,7 @@ class Settings:
   size: int
   seed: int = 0
   balance: tuple[str, ...] = ()
-  world: str = WORLD
+  world: str = worlds.WORLD
 
   def __post_init__(self):
     first, last = self.identities
@@ -129,7 +108,7 @@ class Settings:
 
 def shard_examples(settings: Settings, index: int) -> Iterator[dict[str, Any]]:
   """Draws the examples of one shard, person by person."""
-  world = load_world(settings.world)
+  world = worlds.load_world(settings.world)
   for person in settings.shard_identities(index):
     identity = world.sample_identity(settings.seed, person, settings.balance)
     frames = [
@@ -339,7 +318,7 @@ def generate(
   balance: Sequence[str] = (),
   processes: "int | Workers | None" = None,
   progress: bool = True,
-  world: str = WORLD,
+  world: str = worlds.WORLD,
 ) -> dict[str, Any]:
   """Draws one split of synthetic heads into `out_dir/split`.
 
@@ -354,7 +333,7 @@ def generate(
     balance: CelebA attribute names to be brought near one half.
     processes: as in `run_shards`.
     progress: show a progress bar.
-    world: see `load_world`.
+    world: see `worlds.load_world`.
 
   Returns:
     The split's metadata; an existing complete split is left alone.
@@ -386,7 +365,7 @@ def generate(
     settings.shards,
     settings.examples,
     settings,
-    settings.metadata(load_world(world).VERSION),
+    settings.metadata(worlds.load_world(world).VERSION),
     shard_examples,
     processes,
     progress,

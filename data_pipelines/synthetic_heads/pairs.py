@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from data_pipelines.synthetic_heads import generate as generate_lib
+from data_pipelines.synthetic_heads import worlds
 
 PAIRS = 256
 SWAPS = 64
@@ -31,14 +32,14 @@ class PairSettings:
       split's own range.
     size: side of the pictures in pixels.
     seed: of the world.
-    world: see `generate.load_world`.
+    world: see `worlds.load_world`.
   """
 
   split: str
   count: int
   size: int
   seed: int = 0
-  world: str = generate_lib.WORLD
+  world: str = worlds.WORLD
 
   def __post_init__(self):
     if self.split not in ("pairs", "swaps") or self.count < 1 or self.size < 8:
@@ -73,7 +74,7 @@ def make_example(settings: PairSettings, index: int) -> dict[str, Any]:
     `truth_`; for swaps also behind `hair_truth_`, `clothes_truth_` and
     `background_truth_`; and `pair`, the index.
   """
-  world = generate_lib.load_world(settings.world)
+  world = worlds.load_world(settings.world)
   first = generate_lib.FIRST_IDENTITY[settings.split] + 2 * index
   people = [world.sample_identity(settings.seed, first + i, ()) for i in (0, 1)]
   frames = [world.sample_frame(settings.seed, first + i, 0, ()) for i in (0, 1)]
@@ -125,7 +126,7 @@ def generate_pairs(
   seed: int = 0,
   processes: int | generate_lib.Workers | None = None,
   progress: bool = True,
-  world: str = generate_lib.WORLD,
+  world: str = worlds.WORLD,
 ) -> dict[str, Any]:
   """Draws an evaluation set into `out_dir/split`.
 
@@ -137,7 +138,7 @@ def generate_pairs(
     seed: of the world.
     processes: as in `generate.run_shards`.
     progress: show a progress bar.
-    world: see `generate.load_world`.
+    world: see `worlds.load_world`.
 
   Returns:
     The split's metadata; an existing complete split is left alone.
@@ -154,7 +155,7 @@ def generate_pairs(
     settings.shards,
     count,
     settings,
-    settings.metadata(generate_lib.load_world(world).VERSION),
+    settings.metadata(worlds.load_world(world).VERSION),
     shard_examples,
     processes,
     progress,

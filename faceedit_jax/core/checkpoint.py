@@ -4,12 +4,9 @@ Layout: `<stage>/checkpoints/<step>/` is one Orbax checkpoint with the item
 `state`; data position, config and library version travel as JSON beside it.
 """
 
-import contextlib
 import dataclasses
-import fcntl
 import functools
 import hashlib
-import json
 import os
 import pathlib
 import shutil
@@ -23,6 +20,7 @@ import jax.numpy as jnp
 from absl import logging
 from orbax.checkpoint import v1 as ocp
 
+from faceedit_jax.core import files
 from faceedit_jax.core.errors import CheckpointError, WorkdirError
 from faceedit_jax.core.typing import PyTree
 
@@ -84,73 +82,6 @@ def steps_in(directory: str | os.PathLike) -> list[int]:
   return sorted(int(n) for n in names if (root / n / _ITEM).is_dir())
 
 
-def check_writable(directory: str | os.PathLike, need_bytes: int = 0) -> None:
-  """Creates a directory and proves that it can be written to.
-
-  Args:
-    directory: the directory, created with its parents.
-    need_bytes: free space wanted there.
-
-  Raises:
-    WorkdirError: one line saying why it cannot be used.
-  """
-  root = pathlib.Path(directory)
-  probe = root / f".probe-{os.getpid()}"
-  try:
-    root.mkdir(parents=True, exist_ok=True)
-    probe.write_bytes(b"0" * 512)
-    probe.unlink()
-    free = shutil.disk_usage(root).free
-  except OSError as e:
-    raise WorkdirError(
-      f"cannot write to {root}: {e.strerror or e}; choose another --workdir"
-    ) from e
-  if free < need_bytes:
-    raise WorkdirError(
-      f"{root} has {free / 1e6:.0f} MB free, a checkpoint needs "
-      f"{need_bytes / 1e6:.0f} MB; free some space or choose another --workdir"
-    )
-
-
-@contextlib.contextmanager
-def claim(directory: str | os.PathLike):
-  """Holds a directory, so that no second run writes to it meanwhile.
-
-  The system lets go of it when the process ends, however it ends. File systems
-  without locks are used unguarded.
-
-  Raises:
-    WorkdirError: another process holds it, or it cannot be made.
-  """
-  check_writable(directory)
-  held = os.open(directory, os.O_RDONLY)
-  try:
-    try:
-      fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as e:
-      raise WorkdirError(
-        f"{directory} is being written by another run; wait for its end, stop "
-        "it, or choose another --workdir"
-      ) from e
-    except OSError as e:
-      logging.info("%s cannot be locked: %s", directory, e)
-    yield
-  finally:
-    os.close(held)
-
-
-def write_json(path: str | os.PathLike, value: Any) -> None:
-  """Writes JSON so that a reader sees the old file or the new one, whole."""
-  path = pathlib.Path(path)
-  part = path.with_name(f"{path.name}.part")
-  try:
-    part.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n")
-    os.replace(part, path)
-  except OSError as e:
-    part.unlink(missing_ok=True)
-    raise WorkdirError(f"cannot write {path}: {e.strerror or e}") from e
-
-
 class Checkpoints:
   """The sequence of checkpoints of one stage.
 
@@ -162,29 +93,31 @@ class Checkpoints:
   def __init__(
     self,
     directory: str | os.PathLike,
-    keep: int = 3,
-    keep_every: int | None = None,
+    max_to_keep: int = 3,
+    keep_period: int | None = None,
   ):
     """Opens, or creates, the directory for writing.
 
     Args:
       directory: `<workdir>/<stage>/checkpoints`.
-      keep: newest checkpoints kept.
-      keep_every: also keep every multiple of this many steps for good.
+      max_to_keep: newest checkpoints kept.
+      keep_period: also keep every multiple of this many steps for good.
 
     Raises:
       WorkdirError: when the directory cannot be written to.
     """
-    if keep < 1:
-      raise WorkdirError(f"keep={keep} checkpoints, wanted at least 1")
+    if max_to_keep < 1:
+      raise WorkdirError(
+        f"max_to_keep={max_to_keep} checkpoints, wanted at least 1"
+      )
     self.directory = pathlib.Path(directory).absolute()
     if jax.process_index() == 0:
-      check_writable(self.directory)
+      files.check_writable(self.directory)
       _remove_halves(self.directory)
     policies = ocp.training.preservation_policies
-    kept = [policies.LatestN(keep)]
-    if keep_every:
-      kept.append(policies.EveryNSteps(keep_every))
+    kept = [policies.LatestN(max_to_keep)]
+    if keep_period:
+      kept.append(policies.EveryNSteps(keep_period))
     with _one_line(self.directory):
       self._orbax = ocp.training.Checkpointer(
         self.directory,
@@ -214,7 +147,7 @@ class Checkpoints:
     """
     self.wait()
     if jax.process_index() == 0:
-      check_writable(self.directory, _local_bytes(state))
+      files.check_writable(self.directory, _local_bytes(state))
     with _one_line(self.directory):
       self._pending = self._orbax.save_checkpointables_async(
         record.step,
@@ -303,63 +236,38 @@ def stored_shapes(
   return flat_shapes(tree)
 
 
-def restore_net(
+def restore_parts(
   directory: str | os.PathLike,
-  net: str,
-  abstract: PyTree,
-  ema: str = "",
+  parts: Mapping[tuple[str, ...], PyTree],
   step: int | None = None,
-) -> PyTree:
-  """Restores one net out of a stage's checkpoint; nothing else is read.
+) -> dict[tuple[str, ...], PyTree]:
+  """Restores parts of a state; nothing else is read.
 
   Args:
-    directory: a `checkpoints` directory of the earlier stage.
-    net: name of the net in that stage.
-    abstract: its variables {"params": tree, collection: tree, ...} as
-      `ShapeDtypeStruct`s, with the shardings wanted.
-    ema: name of the average to take the parameters from. A net that this
-      average does not cover, and a stage that keeps no average at all, give
-      the raw parameters. Empty: the raw parameters.
+    directory: a `checkpoints` directory.
+    parts: {path: abstract tree}, say {("params", "unet"): tree}, the leaves as
+      `ShapeDtypeStruct`s with the shardings wanted.
     step: which checkpoint; the newest when None.
 
   Returns:
-    The variables, with the current stats of that checkpoint.
+    {path: tree}.
 
   Raises:
-    CheckpointError: one line when net or average are not there, or the net
-      has another structure.
+    CheckpointError: one line when a part has another structure.
   """
   path = _path(directory, step)
-  stored = stored_shapes(directory, int(path.name))
-  nets = _names(stored, "params")
-  if net not in nets:
-    raise CheckpointError(f"{path} has no net {net!r}; it has {nets}")
-  averages = _names(stored, "ema")
-  if ema and averages and ema not in averages:
-    raise CheckpointError(f"{path} has no average {ema!r}; it has {averages}")
-  wanted = {}
-  for name, tree in abstract.items():
-    if name != "params":
-      where = ("stats", net, name)
-    elif ema and net in _names(stored, f"ema/{ema}"):
-      where = ("ema", ema, net)
-    else:
-      where = ("params", net)
-    if jax.tree.leaves(tree):
-      _check(path, "/".join(where), flat_shapes(tree))
-      wanted[name] = (where, tree)
   nested = {}
-  for where, tree in wanted.values():
+  for where, tree in parts.items():
+    _check(path, "/".join(where), flat_shapes(tree))
     node = nested
     for key in where[:-1]:
       node = node.setdefault(key, {})
     node[where[-1]] = tree
   with _loading(path, partial=True):
     found = ocp.load_checkpointables(path, {_ITEM: nested})[_ITEM]
-  variables = dict(abstract)
-  for name, (where, _) in wanted.items():
-    variables[name] = functools.reduce(lambda n, k: n[k], where, found)
-  return variables
+  return {
+    where: functools.reduce(lambda n, k: n[k], where, found) for where in parts
+  }
 
 
 def _remove_halves(directory: pathlib.Path, quiet: float = 0.0) -> None:
@@ -382,14 +290,6 @@ def _remove_halves(directory: pathlib.Path, quiet: float = 0.0) -> None:
     if now >= end:
       return
     time.sleep(0.05)
-
-
-def _names(stored: Mapping[str, Any], prefix: str) -> list[str]:
-  """Names one level below a prefix of "/"-joined paths."""
-  head = f"{prefix}/"
-  return sorted(
-    {k[len(head) :].split("/")[0] for k in stored if k.startswith(head)}
-  )
 
 
 def _path(directory: str | os.PathLike, step: int | None) -> pathlib.Path:

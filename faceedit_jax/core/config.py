@@ -9,12 +9,14 @@ import dataclasses
 import difflib
 import importlib.util
 import inspect
+import math
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
 
+from faceedit_jax.core import options
 from faceedit_jax.core.errors import UserError
 
 
@@ -39,10 +41,9 @@ def load(source: str) -> ConfigDict:
   name, _, variant = source.partition(":")
   path = pathlib.Path(name)
   if not path.is_file():
-    near = sorted(str(p) for p in path.parent.glob("[!_]*.py"))
-    raise ConfigError(
-      f"no config file {name!r}; {path.parent} has {near or 'none'} (--config)"
-    )
+    raise ConfigError(_no_file(path))
+  if path.suffix != ".py":
+    raise ConfigError(f"{name} is no Python file, wanted NAME.py (--config)")
   spec = importlib.util.spec_from_file_location(
     f"faceedit_jax_config_{path.stem}", path
   )
@@ -68,6 +69,18 @@ def load(source: str) -> ConfigDict:
   return from_dict(config)
 
 
+def _no_file(path: pathlib.Path) -> str:
+  """Where a config file that is not there may be meant."""
+  # A name below the project's own folder, said from another one.
+  ours = pathlib.Path(__file__).parents[2] / path
+  if ours.is_file():
+    near = f"there is {ours}"
+  else:
+    near = sorted(str(p) for p in path.parent.glob("[!_]*.py"))
+    near = f"{path.parent} has {', '.join(near) or 'none'}"
+  return f"no config file {str(path)!r}; {near} (--config)"
+
+
 def _unknown_variant(name: str, variant: str, variants: Iterable[str]) -> str:
   known = [v for v in variants if v]
   listed = f"; it has {', '.join(known)}" if known else ""
@@ -79,9 +92,6 @@ def _unknown_variant(name: str, variant: str, variants: Iterable[str]) -> str:
 def _did_you_mean(name: str, known: Iterable[str]) -> str:
   near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
   return f". Did you mean {near[0]!r}?" if near else ""
-
-
-_NO_FIELDS = ("kind", "weights")
 
 
 def from_dict(values: Mapping[str, Any]) -> ConfigDict:
@@ -109,19 +119,10 @@ def _plain(value: Any, path: str) -> Any:
   )
 
 
-def module_fields(section: Mapping[str, Any]) -> dict[str, Any]:
-  """A section of `nets` without what is no field of its module.
-
-  Args:
-    section: of a config; beside fields it may say `kind` (which of several
-      nets it is) and `weights` (the file that it comes from).
-  """
-  return {k: v for k, v in dict(section).items() if k not in _NO_FIELDS}
-
-
 def net_fields(config: ConfigDict) -> dict[str, dict[str, Any]]:
   """{net: fields of its module} of a config's `nets`."""
-  return {k: module_fields(v) for k, v in config.nets.to_dict().items()}
+  nets = config.nets.to_dict()
+  return {net: options.net_fields(section) for net, section in nets.items()}
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -185,7 +186,9 @@ def override(config: ConfigDict, assignments: Iterable[str]) -> ConfigDict:
   Args:
     config: the config to start from.
     assignments: "dotted.key=value" texts; values are read as Python literals,
-      and as text where the config holds text.
+      and as text where the config holds text. A list may also be given as
+      bare words, `a,b` or `[a,b]`. The members of a list must be what the old
+      ones are.
 
   Returns:
     The new, locked config.
@@ -219,20 +222,86 @@ def _parse(key: str, text: str, old: Any) -> Any:
   """The text as a value of the type of `old`."""
   if isinstance(old, str):
     return text
-  try:
-    value = ast.literal_eval({"true": "True", "false": "False"}.get(text, text))
-  except (ValueError, SyntaxError):
-    value = text
-  value = _plain(value, key)
-  if isinstance(old, float) and type(value) is int:
-    value = float(value)
-  if isinstance(old, tuple) and not isinstance(value, tuple):
-    value = tuple(text.split(",")) if isinstance(value, str) else (value,)
+  value = _plain(_literal(text), key)
   # A None in the config stands for a value of any type, and anything that may
   # be given may be taken back.
-  if old is not None and value is not None and type(value) is not type(old):
+  if old is None or value is None:
+    return value
+  if isinstance(old, tuple) and not isinstance(value, tuple):
+    value = _listed(text) if isinstance(value, str) else (value,)
+  fitted = _fit(value, text, old)
+  if fitted is None:
     raise ConfigError(
-      f"config key {key!r} got {text!r}, wanted a {type(old).__name__} like "
-      f"{old!r}"
+      f"config key {key!r} got {text!r}, wanted {_wanted(old)} like {old!r}"
     )
-  return value
+  return fitted
+
+
+def _literal(text: str) -> Any:
+  """A Python literal, or else the text itself."""
+  try:
+    return ast.literal_eval({"true": "True", "false": "False"}.get(text, text))
+  except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+    return text
+
+
+def _listed(text: str) -> tuple[str, ...]:
+  """The members of a list of bare words: "a,b", "[a, b]" or nothing."""
+  if text[:1] + text[-1:] in ("[]", "()"):
+    text = text[1:-1]
+  return tuple(word.strip() for word in text.split(",") if word.strip())
+
+
+def _fit(value: Any, text: str, old: Any) -> Any:
+  """`value` as what `old` is, or None where it is something else.
+
+  Args:
+    value: the text, read.
+    text: as it was given.
+    old: a number, a bool or a tuple; the members of a tuple say what its new
+      members must be, and an empty one takes any.
+  """
+  if isinstance(old, tuple):
+    if not isinstance(value, tuple) or (old and text.strip() == ""):
+      return None
+    if not old:
+      return value
+    if all(isinstance(member, str) for member in old):
+      if all(isinstance(member, str) for member in value):
+        return value
+      # 7 is a fine name.
+      bare = all(isinstance(member, int | float) for member in value)
+      return _listed(text) if bare else None
+    members = tuple(_fit_member(member, old) for member in value)
+    return None if any(member is None for member in members) else members
+  if isinstance(old, float) and type(value) is int:
+    value = float(value)
+  if isinstance(value, float) and not math.isfinite(value):
+    return None
+  return value if type(value) is type(old) else None
+
+
+def _fit_member(value: Any, old: tuple) -> Any:
+  """A member of a tuple as what one of the old members is, or None."""
+  exact = [member for member in old if type(member) is type(value)]
+  for member in (*exact, *old):
+    if isinstance(member, str):
+      fitted = value if isinstance(value, str) else None
+    else:
+      fitted = _fit(value, repr(value), member)
+    if fitted is not None:
+      return fitted
+  return None
+
+
+def _wanted(old: Any) -> str:
+  """What a value of the type of `old` is called."""
+  if not isinstance(old, tuple):
+    return options.describe(type(old))
+  kinds = sorted(
+    {
+      "a list" if isinstance(member, tuple) else options.describe(type(member))
+      for member in old
+    }
+  )
+  return f"a list, each entry {' or '.join(kinds)}," if kinds else "a list"

@@ -1,13 +1,15 @@
 """Optimisers, learning-rate schedules and averaging rates from plain values."""
 
+import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from faceedit_jax.core import muon
+from faceedit_jax.core import options as options_lib
 from faceedit_jax.core.typing import Array, Float, Int, typechecked
 
 KINDS = ("adam", "adamw", "adam_l2", "muon")
@@ -128,6 +130,34 @@ def make_tx(
   return optax.chain(*links)
 
 
+@dataclasses.dataclass(frozen=True)
+class OptimizerOptions:
+  """An optimiser's section of a config; fields are `make_tx`'s arguments."""
+
+  kind: Literal["adam", "adamw", "adam_l2", "muon"] = "adam"
+  lr: float = 1e-4
+  schedule: Literal["constant", "cosine"] = "constant"
+  warmup_steps: int = 0
+  total_steps: int = 0
+  final: float = 0.0
+  b1: float = 0.9
+  b2: float = 0.999
+  eps: float = 1e-8
+  weight_decay: float = 0.0
+  clip: float = 0.0
+
+  def make(self) -> optax.GradientTransformation:
+    """The optimiser, see `make_tx`."""
+    return make_tx(**dataclasses.asdict(self))
+
+  def changed(
+    self, changes: Mapping[str, Any], where: str
+  ) -> "OptimizerOptions":
+    """These options with some replaced; an unknown one is a UserError."""
+    values = {**dataclasses.asdict(self), **changes}
+    return options_lib.build(OptimizerOptions, values, where)
+
+
 def _parts(params):
   """What takes which step of kind "muon"."""
   return jax.tree_util.tree_map_with_path(
@@ -164,36 +194,33 @@ def lazy(options: Mapping[str, Any], every: int) -> dict[str, Any]:
   }
 
 
-def make_ramp(
-  value: float | Mapping[str, Any],
-) -> float | Callable[[Any], Any]:
-  """A loss weight, from a number or a ramp.
+@dataclasses.dataclass(frozen=True)
+class Ramp:
+  """A loss weight that changes linearly; called with a step, () float32.
 
-  Args:
-    value: a number, or {"start", "end", "steps"} and optionally "begin": from
-      `start` linearly to `end` within `steps` steps from step `begin` on.
-
-  Returns:
-    The number, or step -> () float32.
-
-  Raises:
-    ValueError: another kind of value, or a ramp that lacks something.
+  Attributes:
+    start: weight until step `begin`.
+    end: weight from `steps` steps later on.
+    steps: length of the change in steps.
+    begin: step at which it begins.
   """
-  if isinstance(value, int | float):
-    return float(value)
-  wanted = {"start", "end", "steps"}
-  if not isinstance(value, Mapping) or not (
-    wanted <= set(value) <= wanted | {"begin"}
-  ):
-    raise ValueError(
-      f"loss weight {value!r}; wanted a number, or a ramp "
-      "dict(start=, end=, steps=, begin=0)"
-    )
-  if value["steps"] < 1:
-    raise ValueError(f"loss weight {dict(value)}: steps must be 1 or more")
-  return optax.linear_schedule(
-    value["start"], value["end"], value["steps"], value.get("begin", 0)
-  )
+
+  start: float
+  end: float
+  steps: int
+  begin: int = 0
+
+  def __post_init__(self):
+    if self.steps < 1:
+      raise ValueError(f"steps is {self.steps}, wanted 1 or more")
+
+  def __call__(self, step: Any) -> Any:
+    ramp = optax.linear_schedule(self.start, self.end, self.steps, self.begin)
+    return ramp(step)
+
+
+# A loss weight; `core.recipe.at` gives its value at a step.
+Weight = float | Ramp
 
 
 @typechecked

@@ -1,4 +1,4 @@
-"""What a method tells the trainer: its nets, optimisers, phases and edit.
+"""What a method tells the trainer: its nets, optimisers and phases.
 
 A recipe is a value. It builds no state of its own, and everything that changes
 while training is in the state or a function of the step.
@@ -6,130 +6,15 @@ while training is in the state or a function of the step.
 
 import abc
 import dataclasses
-import pathlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, ClassVar
 
-import jax
-import jax.numpy as jnp
-import numpy as np
 import optax
 from flax import struct
 
 from faceedit_jax.core import rng as rng_lib
+from faceedit_jax.core.batch import BatchSpec
 from faceedit_jax.core.typing import Array, Params, PyTree, Variables
-
-# Rounding in resizing and normalising may leave a range by this much.
-_RANGE_SLACK = 1e-3
-
-
-@dataclasses.dataclass(frozen=True)
-class Field:
-  """One array of a batch.
-
-  Attributes:
-    shape: shape without the batch axis.
-    dtype: name of its dtype.
-    range: inclusive (lowest, highest) value, or None for any.
-  """
-
-  shape: tuple[int, ...]
-  dtype: str = "float32"
-  range: tuple[float, float] | None = None
-
-
-BatchSpec = Mapping[str, Field]
-
-
-def check_batch(
-  spec: BatchSpec, batch: Mapping[str, Any], where: str
-) -> dict[str, Any]:
-  """Checks that a batch is what the recipe asked for.
-
-  Args:
-    spec: the recipe's fields.
-    batch: {name: array (b, *shape)}; NumPy arrays have their range checked too.
-    where: where the batch comes from, for the error ("stage.ldm.data").
-
-  Returns:
-    The batch without the arrays that the recipe does not read.
-
-  Raises:
-    ValueError: a field is missing, has another shape, dtype or range, or the
-      fields disagree about the batch size.
-  """
-  missing = [name for name in spec if name not in batch]
-  if missing:
-    raise ValueError(
-      f"{where}: batch lacks {', '.join(missing)}; it has "
-      f"{', '.join(sorted(batch))} (Recipe.batch_spec)"
-    )
-  size = None
-  for name, field in spec.items():
-    value = batch[name]
-    shape, dtype = tuple(np.shape(value)), jnp.dtype(value.dtype)
-    if shape[1:] != tuple(field.shape) or not shape:
-      wanted = ", ".join(["b", *map(str, field.shape)])
-      raise ValueError(f"{where}: {name} has shape {shape}, wanted ({wanted})")
-    if dtype != jnp.dtype(field.dtype):
-      raise ValueError(f"{where}: {name} is {dtype}, wanted {field.dtype}")
-    size = shape[0] if size is None else size
-    if shape[0] != size:
-      raise ValueError(
-        f"{where}: {name} holds {shape[0]} examples, {next(iter(spec))} holds "
-        f"{size}"
-      )
-    _check_range(field, value, f"{where}: {name}")
-  return {name: batch[name] for name in spec}
-
-
-def _check_range(field: Field, value: Any, what: str) -> None:
-  """Raises if a NumPy array leaves its range or holds a NaN."""
-  if field.range is None or not isinstance(value, np.ndarray) or not value.size:
-    return
-  low, high = field.range
-  least, most = float(value.min()), float(value.max())
-  # Written so that NaN fails too.
-  if not (least >= low - _RANGE_SLACK and most <= high + _RANGE_SLACK):
-    raise ValueError(
-      f"{what} spans [{least:.4g}, {most:.4g}], wanted [{low:g}, {high:g}]"
-    )
-
-
-def abstract_batch(spec: BatchSpec, n: int) -> dict[str, jax.ShapeDtypeStruct]:
-  """Shapes and dtypes of a batch of `n`, for tracing without data."""
-  return {
-    name: jax.ShapeDtypeStruct((n, *field.shape), jnp.dtype(field.dtype))
-    for name, field in spec.items()
-  }
-
-
-def example_batch(spec: BatchSpec, n: int, seed: int) -> dict[str, np.ndarray]:
-  """A random batch of `n` within the fields' ranges, for tests and compiling.
-
-  Args:
-    spec: the recipe's fields.
-    n: batch size.
-    seed: the same seed gives the same arrays.
-
-  Returns:
-    {name: array (n, *shape)}. Floats without a range are normal, whole numbers
-    without a range are 0 or 1 (uint8: 0 to 255).
-  """
-  batch = {}
-  for name, field in spec.items():
-    draw = np.random.default_rng([seed, rng_lib.name_hash(name)])
-    shape, dtype = (n, *field.shape), jnp.dtype(field.dtype)
-    if jnp.issubdtype(dtype, jnp.floating):
-      if field.range is None:
-        value = draw.standard_normal(shape)
-      else:
-        value = draw.uniform(*field.range, shape)
-    else:
-      low, high = field.range or (0, 255 if dtype == np.uint8 else 1)
-      value = draw.integers(int(low), int(high), shape, endpoint=True)
-    batch[name] = np.asarray(value).astype(dtype)
-  return batch
 
 
 @struct.dataclass
@@ -266,50 +151,19 @@ class WeightSource:
       )
 
 
-class Evaluator(Protocol):
-  """Scores `recipe.edit` or a net of the recipe.
-
-  One that needs nets of its own for scoring also has `scoring()`, {net:
-  WeightSource}, and `init_scoring(rng)`, {net: variables} for their structure.
-  """
-
-  def run(
-    self,
-    recipe: "Recipe",
-    variables: Mapping[str, Variables],
-    frozen: Mapping[str, Variables],
-    data_dir: pathlib.Path,
-    out_dir: pathlib.Path,
-    log: Callable[[str], None],
-    scoring: Mapping[str, Variables] | None,
-    quick: bool,
-  ) -> Mapping[str, float]:
-    """Writes picture sheets and JSON to `out_dir`; returns {metric: value}.
-
-    `scoring` is None where the scoring nets are not trained yet; `quick` asks
-    for a short look, as at the end of training.
-    """
-    ...
-
-
 class Recipe(abc.ABC):
   """One method, or one of the nets that methods stand on.
 
   Concrete recipes are frozen dataclasses with a class method
   `from_config(nets, options, image_size, dtype)`, which is the last reader of
-  the config.
+  the config; its `options` are an instance of `Options`. One that edits is
+  `core.editing.Editable` as well.
 
   Attributes:
-    edit_options: options of the config that only `edit` and the evaluation
-      read; a trained stage may be used, and go on training, with others.
-    sliders: settings of `edit` that are numbers, or lists of them, and may be
-      traced: another value needs no new compilation.
-    alignment: how faces lie in its pictures, one of `align.TEMPLATES`.
+    Options: frozen dataclass of the stage's section `recipe`, without `name`.
   """
 
-  edit_options = ()
-  sliders = ()
-  alignment = "synthetic_heads"
+  Options: ClassVar[type]
 
   @abc.abstractmethod
   def init(self, rng: Array) -> Mapping[str, Variables]:
@@ -351,47 +205,6 @@ class Recipe(abc.ABC):
     """{net: where it starts from} of trained nets with a pretrained start."""
     return {}
 
-  def reading_spec(self) -> BatchSpec:
-    """Arrays that frozen nets tell of each picture, computed once per run.
-
-    Where it is not empty, the trainer gives every picture of the data to
-    `read` before the first step, and the examples that reach `batch_spec`
-    have these fields beside `image`.
-    """
-    return {}
-
-  def read(
-    self, frozen: Mapping[str, Variables], image: Array
-  ) -> Mapping[str, Array]:
-    """The fields of `reading_spec` for pictures (b, h, w, 3) in [-1, 1]."""
-    del frozen, image
-    return {}
-
-  def record(
-    self,
-    frozen: Mapping[str, Variables],
-    image: Array,
-    points68: Array | None = None,
-  ) -> Mapping[str, Array]:
-    """What a prepared data set stores beside each of its pictures.
-
-    Args:
-      frozen: those of the frozen nets that `record_nets` names.
-      image: (b, h, w, 3) in [-1, 1].
-      points68: 68 landmarks (b, 68, 2) in unit coordinates, where the data
-        have them.
-
-    Returns:
-      {field: (b, ...)}; "face" (b,), where there is one, is the logit of
-      "there is a face".
-    """
-    del frozen, image, points68
-    return {}
-
-  def record_nets(self) -> Sequence[str]:
-    """Names of the frozen nets that `record` reads; none records nothing."""
-    return ()
-
   def preview(
     self,
     variables: Mapping[str, Variables],
@@ -401,32 +214,6 @@ class Recipe(abc.ABC):
   ) -> Mapping[str, Array]:
     """{name: pictures (n, h, w, 3) in [-1, 1]} to look at while training."""
     del variables, frozen, batch, rng
-    return {}
-
-  def edit(
-    self,
-    variables: Mapping[str, Variables],
-    frozen: Mapping[str, Variables],
-    inputs: Mapping[str, Array],
-    rng: Array,
-    **knobs: Any,
-  ) -> Mapping[str, Array]:
-    """The inference path: {"image": (b, h, w, 3) in [-1, 1], ...}.
-
-    An output "strip" (b, h, n w, 3) is n pictures side by side, one for each
-    value of a setting that lists several, such as strengths.
-
-    Raises:
-      TypeError: this recipe trains a net that others stand on.
-    """
-    del variables, frozen, inputs, rng, knobs
-    raise TypeError(
-      f"{type(self).__name__} edits no pictures: it trains a net for later "
-      "stages. Edit with the last stage of the config (--stage)"
-    )
-
-  def evaluators(self) -> Mapping[str, Evaluator]:
-    """{name: Evaluator}, run after training and by --mode=evaluate."""
     return {}
 
 

@@ -48,6 +48,11 @@ def picture_of(value: np.ndarray) -> np.ndarray | None:
   return np.clip(np.round(colours), 0, 255).astype(np.uint8)
 
 
+def paint_labels(labels: np.ndarray) -> np.ndarray:
+  """Classes uint8 (h, w) as colours, uint8 (h, w, 3)."""
+  return _PALETTE[labels % len(_PALETTE)].astype(np.uint8)
+
+
 def labelled(
   pictures: Mapping[str, np.ndarray] | Iterable[tuple[str, np.ndarray]],
 ) -> np.ndarray:

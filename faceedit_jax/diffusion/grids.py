@@ -4,19 +4,21 @@ A grid is computed once while tracing; the samplers only scan over its rows.
 """
 
 import dataclasses
+from typing import Literal, get_args
 
 import numpy as np
 
 from faceedit_jax.diffusion.schedules import Schedule
 
-DDIM_SPACINGS = (
+Spacing = Literal[
   "ldm",
   "leading",
   "trailing",
   "linspace",
   "quadratic",
   "respaced",
-)
+]
+DDIM_SPACINGS = get_args(Spacing)
 CONTINUOUS_SPACINGS = ("time_uniform", "log_snr", "time_quadratic")
 DPM_SPACINGS = (
   *CONTINUOUS_SPACINGS,

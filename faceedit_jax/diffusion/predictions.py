@@ -5,9 +5,12 @@ the noisy input, broadcastable to it. `v = a * eps - s * x0` (progressive
 distillation, appendix D).
 """
 
+from typing import Literal, get_args
+
 from faceedit_jax.core.typing import Array
 
-KINDS = ("eps", "x0", "v")
+Kind = Literal["eps", "x0", "v"]
+KINDS = get_args(Kind)
 
 
 def _check(kind: str) -> None:

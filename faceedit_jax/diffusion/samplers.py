@@ -7,6 +7,7 @@ host-side table of coefficients, and no example looks at another one.
 
 import dataclasses
 from collections.abc import Callable
+from typing import Literal, get_args
 
 import flax.struct
 import jax
@@ -340,8 +341,11 @@ def dpm_solver_pp(
   return _scan(step, (x, x, none, none), rows, trace)
 
 
+Name = Literal["ddim", "ddpm", "dpm_solver_pp"]
+
+
 def sample(
-  name: str,
+  name: Name,
   denoise: Denoise,
   x: Array,
   schedule: Schedule,
@@ -358,6 +362,4 @@ def sample(
     if rng is None:
       raise ValueError("ddpm draws noise at every step: pass rng=")
     return ddpm(denoise, x, schedule, rng, steps, **options)
-  raise ValueError(
-    f"sampler {name!r} is not one of 'ddim', 'ddpm', 'dpm_solver_pp'"
-  )
+  raise ValueError(f"sampler {name!r} is not one of {get_args(Name)}")

@@ -7,19 +7,21 @@ them before anything is traced, so no precision is lost to float32 products.
 
 import dataclasses
 import functools
+from typing import Literal, get_args
 
 import jax.numpy as jnp
 import numpy as np
 
 from faceedit_jax.core.typing import Array, Float, typechecked
 
-KINDS = (
+Kind = Literal[
   "linear",
   "scaled_linear",
   "true_linear",
   "sqrt",
   "cosine",
-)
+]
+KINDS = get_args(Kind)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -28,10 +28,12 @@ def orthogonality(
 def factor_orthogonality(
   unrelated: Float[Array, "b d"],
   related: Float[Array, "b d"],
-  moved: Float[Array, "b d"],
+  transformed: Float[Array, "b d"],
 ) -> Float[Array, "b"]:
   """The unrelated code against the related one, before and after the edit."""
-  return orthogonality(unrelated, related) + orthogonality(unrelated, moved)
+  return orthogonality(unrelated, related) + orthogonality(
+    unrelated, transformed
+  )
 
 
 def diversity(a: Array, b: Array) -> Float[Array, "b"]:

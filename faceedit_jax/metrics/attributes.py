@@ -26,7 +26,7 @@ def correctness(
   """Whether each picture is read as having (lacking) an attribute, 1 or 0.
 
   Args:
-    logits: of the scoring classifier.
+    logits: of the classifier.
     attribute: which of them.
     wanted: the value that was to be reached.
   """

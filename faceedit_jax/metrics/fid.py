@@ -22,8 +22,8 @@ from PIL import Image
 
 from faceedit_jax.core.typing import UInt8, Variables, typechecked
 from faceedit_jax.metrics import frechet
-from faceedit_jax.models.feature_resnet import imagenet_units
-from faceedit_jax.models.inception import Inception
+from faceedit_jax.models.perception.feature_resnet import imagenet_units
+from faceedit_jax.models.perception.inception import Inception
 from faceedit_jax.nn.layers import resize
 
 SIZE = 299  # side that the network reads, in pixels

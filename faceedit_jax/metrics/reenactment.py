@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from faceedit_jax.core.typing import Array, Float, typechecked
-from faceedit_jax.models import deep3d
+from faceedit_jax.models.faces import deep3d
 from faceedit_jax.morphable.rotations import rotation_matrix
 
 # What stands beside the numbers.

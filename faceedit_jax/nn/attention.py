@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax import struct
 
 from faceedit_jax.core.typing import Array, Float, Image, Tokens, typechecked
 from faceedit_jax.nn.blocked_attention import blocked_attention
@@ -138,12 +139,26 @@ class Attention(nn.Module):
     return dense(x.shape[-1], dtype=self.dtype, name="to_out")(out), maps
 
 
+@struct.dataclass
+class CrossAttention:
+  """What the cross-attention of one transformer block gave.
+
+  Attributes:
+    output: (b, n, d), what is added to the tokens; None unless asked for.
+    maps: (b, heads, n, k) probabilities in float32; None unless asked for.
+  """
+
+  output: Array | None
+  maps: Array | None
+
+
 class TransformerBlock(nn.Module):
   """Self-attention, cross-attention and a gated feed-forward layer.
 
   Attributes:
     heads: number of heads.
     head_dim: features of one head.
+    with_output: whether the output of the cross-attention is returned.
     with_maps: whether the cross-attention maps are returned.
     dtype: compute dtype.
     kernel: see `attend`.
@@ -151,6 +166,7 @@ class TransformerBlock(nn.Module):
 
   heads: int
   head_dim: int
+  with_output: bool = False
   with_maps: bool = False
   dtype: Any = jnp.float32
   kernel: str = "auto"
@@ -159,8 +175,8 @@ class TransformerBlock(nn.Module):
   @typechecked
   def __call__(
     self, x: Tokens, context: Float[Array, "b k e"] | None = None
-  ) -> tuple[Tokens, Float[Array, "b heads n k"] | None]:
-    """Returns the new tokens and the maps of the cross-attention, or None.
+  ) -> tuple[Tokens, CrossAttention]:
+    """Returns the new tokens and what was asked of the cross-attention.
 
     Without a context the second attention is a self-attention as well.
     """
@@ -175,6 +191,7 @@ class TransformerBlock(nn.Module):
     h = LayerNorm(name="norm2")(x)
     cross = Attention(name="attn2", with_maps=self.with_maps, **shared)
     h, maps = cross(h, h if context is None else context)
+    found = CrossAttention(h if self.with_output else None, maps)
     x = x + h
     h = LayerNorm(name="norm3")(x)
     h = dense(8 * x.shape[-1], dtype=self.dtype, name="ff_in")(h)
@@ -182,7 +199,7 @@ class TransformerBlock(nn.Module):
     # The exact GELU by erf: JAX's goes by erfc, which is slower on CPUs.
     gate = gate * (0.5 + 0.5 * jax.lax.erf(gate * 2**-0.5))
     h = h * gate
-    return x + dense(x.shape[-1], dtype=self.dtype, name="ff_out")(h), maps
+    return x + dense(x.shape[-1], dtype=self.dtype, name="ff_out")(h), found
 
 
 class SpatialTransformer(nn.Module):
@@ -193,6 +210,7 @@ class SpatialTransformer(nn.Module):
     head_dim: features of one head.
     depth: number of blocks.
     groups: groups of the first norm.
+    with_output: whether cross-attention outputs are returned.
     with_maps: whether cross-attention maps are returned.
     dtype: compute dtype.
     kernel: see `attend`.
@@ -204,6 +222,7 @@ class SpatialTransformer(nn.Module):
   head_dim: int
   depth: int = 1
   groups: int = 32
+  with_output: bool = False
   with_maps: bool = False
   dtype: Any = jnp.float32
   kernel: str = "auto"
@@ -212,33 +231,33 @@ class SpatialTransformer(nn.Module):
   @typechecked
   def __call__(
     self, x: Image, context: Float[Array, "b k e"] | None = None
-  ) -> tuple[Image, list[Float[Array, "b heads n k"]]]:
+  ) -> tuple[Image, list[CrossAttention]]:
     """Attends from the pixels of `x` (b, h, w, c) to `context` (b, k, e).
 
     Returns:
-      (b, h, w, c) and one map (b, heads, h*w, k) per block, in float32; an
-      empty list unless `with_maps`.
+      (b, h, w, c), and for each block what was asked of its cross-attention
+      of the n = h * w pixels.
     """
     inner = self.heads * self.head_dim
     h = GroupNorm(self.groups, 1e-6, name="norm")(x)
     h = conv(inner, 1, dtype=self.dtype, name="proj_in")(h)
     h = h.reshape(x.shape[0], -1, inner)
-    maps = []
+    found = []
     for i in range(self.depth):
       block = TransformerBlock(
         self.heads,
         self.head_dim,
+        self.with_output,
         self.with_maps,
         self.dtype,
         self.kernel,
         name=f"block_{i}",
       )
-      h, probabilities = block(h, context)
-      if probabilities is not None:
-        maps.append(probabilities)
+      h, cross = block(h, context)
+      found.append(cross)
     h = h.reshape(*x.shape[:3], inner)
     out = conv(x.shape[-1], 1, init=zeros, dtype=self.dtype, name="proj_out")
-    return x + out(h), maps
+    return x + out(h), found
 
 
 class PixelAttention(nn.Module):

@@ -1,11 +1,12 @@
 """The registry of recipes: a new method is one file and one line here."""
 
-import difflib
-import importlib
+from collections.abc import Mapping
 from typing import Any
 
+from faceedit_jax.core import options as options_lib
 from faceedit_jax.core import recipe as recipe_lib
-from faceedit_jax.core.errors import UserError, as_user_error
+from faceedit_jax.core import registry
+from faceedit_jax.core.errors import as_user_error
 
 # {name in configs: "module:Class"}; imported when first asked for.
 REGISTRY: dict[str, str] = {
@@ -16,8 +17,8 @@ REGISTRY: dict[str, str] = {
   "region_encoder": (
     "faceedit_jax.recipes.pretrain.region_encoder:RegionEncoderRecipe"
   ),
-  "difffae": "faceedit_jax.recipes.difffae:DiffFAERecipe",
-  "l2m_gan": "faceedit_jax.recipes.l2m_gan:L2MGANRecipe",
+  "difffae": "faceedit_jax.recipes.difffae.recipe:DiffFAERecipe",
+  "l2m_gan": "faceedit_jax.recipes.l2m_gan.recipe:L2MGANRecipe",
 }
 
 
@@ -33,38 +34,36 @@ def load(name: str) -> type[recipe_lib.Recipe]:
   Raises:
     UserError: one line with the nearest names.
   """
-  path = name if ":" in name else REGISTRY.get(name)
-  if path is None:
-    near = difflib.get_close_matches(name, REGISTRY, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else f": {sorted(REGISTRY)}"
-    raise UserError(f"no recipe {name!r} in faceedit_jax.recipes{hint}")
-  module, _, attribute = path.partition(":")
-  try:
-    return getattr(importlib.import_module(module), attribute)
-  except (ModuleNotFoundError, AttributeError) as e:
-    if isinstance(e, ModuleNotFoundError) and e.name != module:
-      raise  # the recipe's own import is broken: show where
-    raise UserError(f"recipe {name!r}: cannot import {path}: {e}") from e
+  return registry.load(name, REGISTRY, "recipe")
 
 
 def build(
-  name: str, *, nets: Any, options: Any, image_size: int, dtype: Any
+  name: str,
+  *,
+  nets: Any,
+  options: Mapping[str, Any],
+  image_size: int,
+  dtype: Any,
+  where: str = "recipe",
 ) -> recipe_lib.Recipe:
   """Builds a recipe; the last reader of the config.
 
   Args:
     name: name in the registry.
     nets: {net: architecture} of the config.
-    options: the stage's own options, without the name.
+    options: the stage's section `recipe` as a plain mapping, without the name.
     image_size: pixels.
     dtype: compute dtype of the nets.
+    where: the section's place in the config, for errors.
 
   Returns:
     The recipe.
 
   Raises:
-    UserError: one line for an unknown name or a bad option.
+    UserError: one line for an unknown name, or for an option that is unknown,
+      missing or of another type.
   """
   cls = load(name)
-  with as_user_error(f"recipe {name!r}"):
-    return cls.from_config(nets, options, image_size, dtype)
+  made = options_lib.build(cls.Options, options, where)
+  with as_user_error(where):
+    return cls.from_config(nets, made, image_size, dtype)

@@ -4,6 +4,19 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from faceedit_jax.models.faces.estimator import DetailDecoder, Estimator
+from faceedit_jax.models.faces.iresnet import IResNet
+from faceedit_jax.models.faces.irse import IRSE
+from faceedit_jax.weights.format import (
+  CheckpointFormat,
+  Net,
+  Sizes,
+  array,
+  fields_of,
+  fixed,
+  picture,
+  sizes,
+)
 from faceedit_jax.weights.keymap import Target, from_rules
 
 _IRESNET = from_rules(
@@ -122,3 +135,88 @@ _DETAIL = from_rules(
 def deca_detail_decoder(key: str) -> Target | None:
   """Key map of `DetailDecoder` (DECA's `D_detail`)."""
   return _DETAIL(key)
+
+
+def _iresnet(nets: Sizes) -> Net:
+  options = fields_of(nets["identity"])
+  side = options.pop("input_size")
+  return IResNet(**options), (picture(side),)
+
+
+def _deca(nets: Sizes) -> Net:
+  # Gaze, points and the face logit are ours: DECA has no such heads.
+  section = fields_of(nets["estimator"], "heads")
+  net = Estimator(**section | {"outputs": dict(section["outputs"])})
+  return net, (picture(net.input_size),)
+
+
+def _deca_detail(nets: Sizes) -> Net:
+  outputs = {"detail": nets["detail"]["size"]}
+  return _deca({"estimator": {**nets["estimator"], "outputs": outputs}})
+
+
+def _detail_decoder(nets: Sizes) -> Net:
+  # The section has the encoder's code and the files beside.
+  widths = {k: v for k, v in nets["detail"].items() if k == "widths"}
+  expression = nets["estimator"]["outputs"]["expression"]
+  size = 3 + expression + nets["detail"]["size"]  # jaw, expression, detail
+  return DetailDecoder(**widths), (array(1, size),)
+
+
+def _irse(nets: Sizes) -> Net:
+  del nets  # there is one size
+  return IRSE(), (picture(112),)
+
+
+_DECA_SIZES = sizes(
+  Estimator,
+  "heads",
+  outputs={
+    "shape": 100,
+    "albedo": 50,
+    "expression": 50,
+    "pose": 6,
+    "camera": 3,
+    "light": 27,
+  },
+)
+_DETAIL_SIZES = {"size": 128, "widths": DetailDecoder.widths}
+FORMATS: Mapping[str, CheckpointFormat] = {
+  "deca": CheckpointFormat(
+    "coarse encoder in deca_model.tar (nets.estimator)",
+    {"estimator": _DECA_SIZES},
+    _deca,
+    fixed(deca_encoder),
+    ("E_flame", ""),
+  ),
+  "deca_detail_encoder": CheckpointFormat(
+    "detail encoder in deca_model.tar (nets.estimator, nets.detail)",
+    {"estimator": _DECA_SIZES, "detail": _DETAIL_SIZES},
+    _deca_detail,
+    fixed(deca_encoder),
+    ("E_detail", ""),
+  ),
+  "deca_detail_decoder": CheckpointFormat(
+    "detail decoder in deca_model.tar (nets.estimator, nets.detail)",
+    {"estimator": _DECA_SIZES, "detail": _DETAIL_SIZES},
+    _detail_decoder,
+    fixed(deca_detail_decoder),
+    ("D_detail", ""),
+  ),
+  "arcface": CheckpointFormat(
+    "iresnet50 backbone of arcface_torch (nets.identity; iresnet100: "
+    "--config.nets.identity.stages=3,13,30,3)",
+    {"identity": {**sizes(IResNet), "input_size": 112}},
+    _iresnet,
+    fixed(iresnet),
+    ("state_dict_backbone", "backbone.", "model.", ""),
+    hint=iresnet_hint,
+  ),
+  "arcface_irse50": CheckpointFormat(
+    "IR-SE-50 backbone of TreB1eN and pSp (models/faces/irse.py); trained on "
+    "BGR",
+    {},
+    _irse,
+    fixed(irse),
+  ),
+}

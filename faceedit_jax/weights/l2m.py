@@ -10,12 +10,25 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from faceedit_jax.models.domain_discriminator import DomainDiscriminator
-from faceedit_jax.models.feature_resnet import FeatureResNet
-from faceedit_jax.models.mapping_network import MappingNetwork
-from faceedit_jax.models.style_encoder import StyleEncoder
-from faceedit_jax.models.translation_generator import TranslationGenerator
+import jax.numpy as jnp
+
+from faceedit_jax.models.faces.fan import FAN
+from faceedit_jax.models.gan.domain_discriminator import DomainDiscriminator
+from faceedit_jax.models.gan.domain_mapping_network import MappingNetwork
+from faceedit_jax.models.gan.style_encoder import StyleEncoder
+from faceedit_jax.models.gan.translation_generator import TranslationGenerator
+from faceedit_jax.models.perception.feature_resnet import FeatureResNet
 from faceedit_jax.nn.style import Trunk
+from faceedit_jax.weights.format import (
+  CheckpointFormat,
+  Net,
+  Sizes,
+  array,
+  fields_of,
+  fixed,
+  picture,
+  sizes,
+)
 from faceedit_jax.weights.keymap import KeyMap, Target, from_rules
 
 Rules = list[tuple[str, str, str]]
@@ -177,8 +190,9 @@ def generator_hint(state: Mapping[str, Any]) -> str:
         "generator", {"image_size": 1 << bits, "w_hpf": w_hpf} | said
       )
   return (
-    _said("generator", said) + f" with --config.image_size={8 << halvings}, or "
-    "twice that and --config.nets.generator.w_hpf=0"
+    _said("generator", said)
+    + f" with --config.nets.generator.image_size={8 << halvings}, or twice "
+    "that and --config.nets.generator.w_hpf=0"
   )
 
 
@@ -226,13 +240,108 @@ def _widest(state: Mapping[str, Any]) -> int:
   return max(v.shape[0] for v in state.values() if getattr(v, "ndim", 0) == 4)
 
 
-def _said(section: str, sizes: Mapping[str, int]) -> str:
-  # Said once for all nets, the number of domains by the list of attributes.
-  own = dict(sizes)
-  domains, side = own.pop("domains", None), own.pop("image_size", None)
-  flags = [f"--config.image_size={side}"] if side else []
-  flags += [f"--config.nets.{section}.{k}={v}" for k, v in own.items()]
-  said = "the file's net is " + " ".join(flags)
-  if domains:
-    said += f" of {domains} domains, two for each of recipe.attributes"
-  return said
+def _said(section: str, said: Mapping[str, int]) -> str:
+  flags = [f"--config.nets.{section}.{k}={v}" for k, v in said.items()]
+  return "the file's net is " + " ".join(flags)
+
+
+_DOMAIN = array(1, dtype=jnp.int32)
+
+
+def _generator(nets: Sizes) -> Net:
+  section = nets["generator"]
+  kind = section.get("kind", "stargan_v2")
+  if kind != "stargan_v2":
+    raise ValueError(
+      f"nets.generator.kind is {kind!r}; published files hold 'stargan_v2', "
+      "leave --config out or choose one with that kind"
+    )
+  net = TranslationGenerator(**fields_of(section))
+  # The generator takes styles of any length; the encoder's section has it.
+  style = nets["style_encoder"].get("style_dim", StyleEncoder.style_dim)
+  return net, (picture(net.image_size), array(1, style))
+
+
+def _style_encoder(nets: Sizes) -> Net:
+  net = StyleEncoder(**fields_of(nets["style_encoder"]))
+  return net, (picture(net.image_size), _DOMAIN)
+
+
+def _discriminator(nets: Sizes) -> Net:
+  net = DomainDiscriminator(**fields_of(nets["discriminator"]))
+  return net, (picture(net.image_size),)
+
+
+_LATENT = 16  # numbers of noise that StarGAN v2 maps to a style
+
+
+def _mapping_network(nets: Sizes) -> Net:
+  options = fields_of(nets["mapping_network"])
+  latent = array(1, options.pop("latent_dim", _LATENT))
+  return MappingNetwork(**options), (latent, _DOMAIN)
+
+
+def _fan(nets: Sizes) -> Net:
+  net = FAN(**fields_of(nets["fan"]))
+  return net, (picture(net.input_size),)
+
+
+def _resnet18(nets: Sizes) -> Net:
+  net = FeatureResNet(**fields_of(nets["features"]))
+  return net, (picture(64),)
+
+
+FORMATS: Mapping[str, CheckpointFormat] = {
+  "l2m_generator": CheckpointFormat(
+    "generator in *_nets_ema.ckpt of L2M-GAN or StarGAN v2 (nets.generator, "
+    "and nets.style_encoder.style_dim)",
+    {
+      "generator": sizes(TranslationGenerator),
+      "style_encoder": {"style_dim": StyleEncoder.style_dim},
+    },
+    _generator,
+    generator,
+    ("generator", ""),
+    hint=generator_hint,
+  ),
+  "l2m_style_encoder": CheckpointFormat(
+    "style encoder in *_nets_ema.ckpt of L2M-GAN, or of StarGAN v2 with "
+    "--config.nets.style_encoder.factor_layers=0 (nets.style_encoder)",
+    {"style_encoder": sizes(StyleEncoder)},
+    _style_encoder,
+    style_encoder,
+    ("style_encoder", ""),
+    hint=style_encoder_hint,
+  ),
+  "l2m_discriminator": CheckpointFormat(
+    "discriminator in *_nets.ckpt of the same (nets.discriminator)",
+    {"discriminator": sizes(DomainDiscriminator)},
+    _discriminator,
+    discriminator,
+    ("discriminator", ""),
+    hint=discriminator_hint,
+  ),
+  "l2m_fan": CheckpointFormat(
+    "face alignment network in *_nets_ema.ckpt of the same, or wing.ckpt "
+    "(nets.fan)",
+    {"fan": sizes(FAN)},
+    _fan,
+    fixed(fan),
+    ("fan", ""),
+  ),
+  "stargan2_mapping_network": CheckpointFormat(
+    "mapping network in *_nets_ema.ckpt of StarGAN v2 (nets.mapping_network)",
+    {"mapping_network": {**sizes(MappingNetwork), "latent_dim": _LATENT}},
+    _mapping_network,
+    mapping_network,
+    ("mapping_network", ""),
+  ),
+  "resnet18": CheckpointFormat(
+    "ResNet-18 of torchvision, or `vgg` in L2M-GAN's file (nets.features; its "
+    "last layer is left out unless --config.nets.features.classes=1000)",
+    {"features": sizes(FeatureResNet)},
+    _resnet18,
+    resnet18,
+    ("vgg", "resnet18", ""),
+  ),
+}

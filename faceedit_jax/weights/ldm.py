@@ -1,5 +1,23 @@
 """Key maps of the latent-diffusion networks (CompVis/latent-diffusion)."""
 
+import dataclasses
+from collections.abc import Mapping
+
+import jax.numpy as jnp
+
+from faceedit_jax.models.diffusion.autoencoder import KLModel, VQModel
+from faceedit_jax.models.diffusion.unet import UNet
+from faceedit_jax.weights import diffusers_models
+from faceedit_jax.weights.format import (
+  CheckpointFormat,
+  Net,
+  Sizes,
+  array,
+  fields_of,
+  fixed,
+  picture,
+  sizes,
+)
 from faceedit_jax.weights.keymap import KeyMap, Target, from_rules
 
 _BLOCK = (
@@ -146,3 +164,86 @@ def unet(attention: str = "transformer") -> KeyMap:
     return mapped(key)
 
   return keymap
+
+
+# What only the codebook reads.
+_CODEBOOK = ("codes", "beta", "legacy", "spread")
+
+
+def _vq(nets: Sizes) -> Net:
+  net = VQModel(**fields_of(nets["autoencoder"]))
+  return net, (picture(8 * 2 ** len(net.mult)),)
+
+
+def _kl(nets: Sizes) -> Net:
+  net = KLModel(**fields_of(nets["autoencoder"], *_CODEBOOK))
+  return net, (picture(8 * 2 ** len(net.mult)),)
+
+
+# How a U-Net is computed: files are converted on any machine.
+_COMPUTED = ("remat", "attention_kernel")
+
+
+def _unet(nets: Sizes) -> Net:
+  net = UNet(**fields_of(nets["unet"], *_COMPUTED))
+  side = 2 ** len(net.mult)
+  inputs = (
+    array(1, side, side, net.in_channels),
+    array(1),
+    array(1, 1, net.context_dim),
+    array(1, net.condition_dim),
+  )
+  if net.classes is not None:
+    inputs += (array(1, dtype=jnp.int32),)
+  return net, inputs
+
+
+_FIRST_STAGE = ("first_stage_model.", "")
+_STABLE_DIFFUSION = CheckpointFormat(
+  "U-Net of Stable Diffusion 1 or latent diffusion, or diffusers' "
+  "UNet2DConditionModel (nets.unet): further input channels start at zero, "
+  "AdaIN untrained, and so do projections of a context of another size",
+  {"unet": sizes(UNet, *_COMPUTED, in_channels=4, context_dim=768)},
+  _unet,
+  fixed(unet()),
+  ("model.diffusion_model.", ""),
+  fresh=(r"params/.*/adain/.*",),
+  widened=(r"params/conv_in/kernel",),
+  renewed=(r"params/.*/attn2/to_[kv]/kernel",),
+  diffusers=diffusers_models.unet,
+)
+FORMATS: Mapping[str, CheckpointFormat] = {
+  "vq": CheckpointFormat(
+    "VQ-f8 first stage of latent diffusion, or diffusers' VQModel "
+    "(nets.autoencoder)",
+    {"autoencoder": sizes(VQModel)},
+    _vq,
+    fixed(autoencoder),
+    _FIRST_STAGE,
+    diffusers=diffusers_models.vq,
+  ),
+  "kl": CheckpointFormat(
+    "KL-f8 first stage of Stable Diffusion or latent diffusion, or "
+    "diffusers' AutoencoderKL (nets.autoencoder)",
+    {"autoencoder": sizes(KLModel)},
+    _kl,
+    fixed(autoencoder),
+    _FIRST_STAGE,
+    diffusers=diffusers_models.kl,
+  ),
+  "unet": _STABLE_DIFFUSION,
+  "difffae_unet": dataclasses.replace(
+    _STABLE_DIFFUSION,
+    what="the same for the U-Net of DiffFAE to start from (nets.unet)",
+    published={
+      "unet": sizes(
+        UNet,
+        *_COMPUTED,
+        in_channels=8,
+        context_dim=192,
+        condition_dim=512,
+        adain="residual",
+      )
+    },
+  ),
+}

@@ -1,10 +1,20 @@
-"""Key maps of the nets that judge pictures, and of the patch discriminator."""
+"""Key maps of nets that compare pictures, and of the patch discriminator."""
 
 import re
 from collections.abc import Mapping
 from typing import Any
 
+from faceedit_jax.models.faces import deep3d as deep3d_lib
+from faceedit_jax.models.perception.inception import Inception
+from faceedit_jax.models.perception.lpips import LPIPS
 from faceedit_jax.weights import faces
+from faceedit_jax.weights.format import (
+  CheckpointFormat,
+  Net,
+  Sizes,
+  fixed,
+  picture,
+)
 from faceedit_jax.weights.keymap import Target, from_rules, target
 
 
@@ -81,3 +91,57 @@ def deep3d(key: str) -> Target | None:
   if key.startswith("backbone."):
     return faces.deca_encoder("encoder." + key.removeprefix("backbone."))
   raise KeyError(f"key map: no rule for {key!r}")
+
+
+def _inception(nets: Sizes) -> Net:
+  del nets  # as the others here, it has one size
+  return Inception(), (picture(299),)
+
+
+def _inception_torchvision(nets: Sizes) -> Net:
+  del nets
+  return Inception(classes=1000, tensorflow=False), (picture(299),)
+
+
+def _deep3d(nets: Sizes) -> Net:
+  del nets
+  return deep3d_lib.Deep3D(), (picture(deep3d_lib.SIZE),)
+
+
+def _lpips(trunk: str, layers: str) -> CheckpointFormat:
+  return CheckpointFormat(
+    f"LPIPS with {layers}: all of the module, or torchvision's "
+    f"{layers.lower()} and the linear weights, two FILEs",
+    {},
+    lambda nets: (LPIPS(trunk), (picture(64), picture(64))),
+    fixed(lpips),
+    # A first stage brings along the LPIPS that it was trained with.
+    ("first_stage_model.loss.perceptual_loss.", "loss.perceptual_loss.", ""),
+    hint=lpips_hint,
+  )
+
+
+FORMATS: Mapping[str, CheckpointFormat] = {
+  "lpips_vgg": _lpips("vgg", "VGG16"),
+  "lpips_alex": _lpips("alex", "AlexNet"),
+  "inception": CheckpointFormat(
+    "Inception of pytorch-fid (pt_inception-2015-12-05-6726825d.pth)",
+    {},
+    _inception,
+    fixed(inception),
+  ),
+  "inception_torchvision": CheckpointFormat(
+    "Inception of torchvision (inception_v3_google-0cc3c7bd.pth), which the "
+    "FID of StarGAN v2 reads",
+    {},
+    _inception_torchvision,
+    fixed(inception_torchvision),
+  ),
+  "deep3d": CheckpointFormat(
+    "coefficient net of Deep3DFaceRecon_pytorch (epoch_20.pth)",
+    {},
+    _deep3d,
+    fixed(deep3d),
+    ("net_recon", ""),
+  ),
+}

@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from data_pipelines import sources
-from faceedit_jax import trained
+from faceedit_jax import load_trained
 from faceedit_jax.core import config as config_lib
+from faceedit_jax.faces import face_reader
 from faceedit_jax.losses import parameters
-from faceedit_jax.recipes import face_reader
 
 BATCH = 32
 
@@ -45,18 +45,15 @@ def main() -> None:
   parser.add_argument("--pictures", type=int, default=256)
   args = parser.parse_args()
   config = config_lib.load(args.config) if args.config else None
-  stage = trained.load(args.workdir, config, args.stage)
+  stage = load_trained.load(args.workdir, config, args.stage)
   net = stage.variables["estimator"]
 
   @jax.jit
   def read(net, image):
     return face_reader.read_codes(stage.recipe.net, net, image)
 
-  data = sources.open_source(
-    {"source": "synthetic_heads", "folder": args.folder},
-    args.data_dir,
-    args.split,
-  )
+  source = sources.SyntheticHeads(args.folder)
+  data = source.open(args.data_dir, args.split)
   count = min(args.pictures, len(data))
   got, true = [], []
   for first in range(0, count, BATCH):

@@ -14,8 +14,8 @@ import numpy as np
 import tqdm
 
 from data_pipelines import images
-from faceedit_jax import editor
 from faceedit_jax.core.errors import UserError
+from faceedit_jax.editing import Editor
 
 
 def main() -> None:
@@ -26,7 +26,7 @@ def main() -> None:
   parser.add_argument("--landmarks", required=True)
   args = parser.parse_args()
   folder = pathlib.Path(args.folder)
-  finder = editor.Editor.from_workdir(args.workdir)
+  finder = Editor.from_workdir(args.workdir)
   with np.load(args.landmarks) as table:
     files = [f for f in images.list_images(folder) if f.stem in table]
     truth = {folder / f: np.asarray(table[f.stem], np.float64) for f in files}

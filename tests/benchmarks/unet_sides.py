@@ -12,12 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from faceedit_jax import to_diffusers
+from faceedit_jax.core import batch as batch_lib
 from faceedit_jax.core import optim
 from faceedit_jax.core import recipe as recipe_lib
 from faceedit_jax.core import step as step_lib
 from faceedit_jax.diffusion import samplers, schedules
-from faceedit_jax.models.unet import UNet
-from faceedit_jax.weights import diffusers_names, rivals
+from faceedit_jax.models.diffusion.unet import UNet
+from faceedit_jax.weights import diffusers_models, diffusers_names
 
 SIZES = {
   # For tests.
@@ -96,7 +97,7 @@ class Denoising(recipe_lib.Recipe):
 
   def batch_spec(self):
     return {
-      name: recipe_lib.Field(array.shape[1:])
+      name: batch_lib.Field(array.shape[1:])
       for name, array in self.batch.items()
     }
 
@@ -105,7 +106,7 @@ class Denoising(recipe_lib.Recipe):
     net = {"params": params["unet"]}
     predicted = self.net.apply(
       net, batch["noisy"], batch["time"], batch["context"]
-    )
+    ).prediction
     loss = jnp.square(predicted - batch["noise"]).mean()
     return loss, recipe_lib.Aux()
 
@@ -144,7 +145,8 @@ class Ours:
     @jax.jit
     def sample(params, noise, context):
       def predict(x, time):
-        return net.apply({"params": params}, x, time, context)
+        output = net.apply({"params": params}, x, time, context)
+        return output.prediction
 
       return samplers.ddim(
         predict, noise, schedule, options.steps, spacing="leading"
@@ -156,9 +158,12 @@ class Ours:
   def _write(self, net: UNet, folder: pathlib.Path) -> None:
     """The weights, for the other side to start from."""
     params = {"params": self.state.params["unet"]}
-    rows = diffusers_names.table(rivals.unet.naming(net), params)
+    rows = diffusers_names.table(diffusers_models.unet.naming(net), params)
     flat = flax.traverse_util.flatten_dict(jax.device_get(params), sep="/")
-    config = {"_class_name": rivals.unet.cls, **rivals.unet.options(net)}
+    config = {
+      "_class_name": diffusers_models.unet.cls,
+      **diffusers_models.unet.options(net),
+    }
     to_diffusers.write(diffusers_names.rename(flat, rows), config, folder)
 
   def train(self) -> float:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from faceedit_jax.core import checkpoint, handover, sharding
+from faceedit_jax.core import checkpoint, files, partial_restore, sharding
 from faceedit_jax.core import step as step_lib
 from faceedit_jax.core.checkpoint import Record
 from faceedit_jax.core.errors import CheckpointError, WorkdirError
@@ -56,7 +56,7 @@ def state():
 @pytest.fixture(scope="module")
 def saved(state, tmp_path_factory):
   directory = tmp_path_factory.mktemp("saved") / "checkpoints"
-  store = checkpoint.Checkpoints(directory, keep=2)
+  store = checkpoint.Checkpoints(directory, max_to_keep=2)
   for step in (1, 2, 3):
     store.save(state.replace(step=jnp.int32(step)), record(step))
   store.close()
@@ -84,7 +84,7 @@ def test_save_survives_donation_of_the_state(tmp_path, state):
     donate_argnums=0,
   )
   now = jax.tree.map(jnp.copy, state)
-  store = checkpoint.Checkpoints(tmp_path, keep=5)
+  store = checkpoint.Checkpoints(tmp_path, max_to_keep=5)
   for step in range(4):
     store.save(now, record(step))
     now = bump(now)
@@ -92,7 +92,7 @@ def test_save_survives_donation_of_the_state(tmp_path, state):
   first = np.asarray(state.params["gen"]["Dense_0"]["kernel"])
   abstract = place(view_net(state, "gen"))
   for step in range(4):
-    got = checkpoint.restore_net(tmp_path, "gen", abstract, step=step)
+    got = partial_restore.restore_net(tmp_path, "gen", abstract, step=step)
     wanted = first
     for _ in range(step):
       wanted = wanted + np.float32(1)
@@ -105,7 +105,7 @@ def view_net(state, net):
 
 def place(tree):
   one = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-  return handover.place_on(one)(jax.eval_shape(lambda: tree))
+  return partial_restore.place_on(one)(jax.eval_shape(lambda: tree))
 
 
 def test_one_net_from_an_average_and_from_the_parameters(tmp_path, state):
@@ -115,17 +115,17 @@ def test_one_net_from_an_average_and_from_the_parameters(tmp_path, state):
   store.save(state, record(1))
   store.close()
   gen, disc = (place(view_net(state, net)) for net in ("gen", "disc"))
-  got = checkpoint.restore_net(tmp_path, "gen", gen, ema="ema")
+  got = partial_restore.restore_net(tmp_path, "gen", gen, ema="ema")
   assert_same(got, {**view_net(state, "gen"), "params": averaged})
-  got = checkpoint.restore_net(tmp_path, "gen", gen)
+  got = partial_restore.restore_net(tmp_path, "gen", gen)
   assert_same(got, view_net(state, "gen"))
   # The average does not cover the critic: its raw parameters.
-  got = checkpoint.restore_net(tmp_path, "disc", disc, ema="ema")
+  got = partial_restore.restore_net(tmp_path, "disc", disc, ema="ema")
   assert_same(got, view_net(state, "disc"))
   with pytest.raises(CheckpointError, match=r"no net 'gne'.*\['disc', 'gen'\]"):
-    checkpoint.restore_net(tmp_path, "gne", gen)
+    partial_restore.restore_net(tmp_path, "gne", gen)
   with pytest.raises(CheckpointError, match=r"no average 'em'.*\['ema'\]"):
-    checkpoint.restore_net(tmp_path, "gen", gen, ema="em")
+    partial_restore.restore_net(tmp_path, "gen", gen, ema="em")
 
 
 def test_another_structure_is_named_in_one_line(saved, mesh):
@@ -138,7 +138,7 @@ def test_another_structure_is_named_in_one_line(saved, mesh):
   assert "\n" not in text and "float32[48]" in text and "float32[192]" in text
   renamed = {"params": {"Dense_9": jax.ShapeDtypeStruct((2,), jnp.float32)}}
   with pytest.raises(CheckpointError, match="lacks Dense_9.*Dense_0") as error:
-    checkpoint.restore_net(saved, "gen", renamed)
+    partial_restore.restore_net(saved, "gen", renamed)
   assert "\n" not in str(error.value)
 
 
@@ -189,9 +189,9 @@ def test_unusable_directories(tmp_path, monkeypatch, state):
 
 def test_json_is_replaced_whole(tmp_path):
   path = tmp_path / "x.json"
-  checkpoint.write_json(path, {"a": 1})
+  files.write_json(path, {"a": 1})
   with pytest.raises(TypeError):
-    checkpoint.write_json(path, {"a": object()})
+    files.write_json(path, {"a": object()})
   assert json.loads(path.read_text()) == {"a": 1}
 
 
@@ -219,15 +219,15 @@ def test_safetensors_and_unknown_sources(tmp_path, state):
   path = tmp_path / "disc.safetensors"
   save_file(flat, path)
   source = WeightSource(path=str(path))
-  assert_same(handover.load_net("disc", source, abstract, tmp_path), net)
+  assert_same(partial_restore.load_net("disc", source, abstract, tmp_path), net)
   flat.pop("params/Dense_0/bias")
   save_file(flat, path)
   with pytest.raises(CheckpointError, match="1 missing.*Dense_0/bias"):
-    handover.load_net("disc", source, abstract, tmp_path)
+    partial_restore.load_net("disc", source, abstract, tmp_path)
   for source, message in (
     (WeightSource(stage="ae"), "--stage=ae"),
     (WeightSource(), "neither a stage nor a path"),
     (WeightSource(path=str(tmp_path)), "neither a .safetensors file nor"),
   ):
     with pytest.raises(CheckpointError, match=message):
-      handover.load_net("disc", source, abstract, tmp_path)
+      partial_restore.load_net("disc", source, abstract, tmp_path)

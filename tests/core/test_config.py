@@ -16,6 +16,7 @@ def get_config(variant="small"):
     "steps": {"small": 100, "large": 900}[variant],
     "stages": ["a", "b"],
     "stage": {"a": {"steps": 100, "lr": 1e-3, "clip": None, "on": True}},
+    "mult": (1, 2), "scale": (0.5, 1.0), "levels": (), "grid": ((1, 2), (3, 4)),
   })
 """
 
@@ -42,6 +43,18 @@ def test_load_errors_are_one_line(path):
   ) as error:
     config_lib.load(f"{path}:lrge")
   assert "\n" not in str(error.value)
+
+
+def test_a_file_of_the_project_is_found_from_elsewhere(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  with pytest.raises(
+    config_lib.ConfigError,
+    match=r"no config file 'configs/difffae.py'; there is /.*/configs/difffae",
+  ):
+    config_lib.load("configs/difffae.py")
+  (tmp_path / "a.txt").write_text("x = 1")
+  with pytest.raises(config_lib.ConfigError, match="a.txt is no Python file"):
+    config_lib.load("a.txt")
 
 
 def test_variant_unknown_to_a_file_without_list(path, tmp_path):
@@ -90,13 +103,54 @@ def test_override(path):
 
 
 @pytest.mark.parametrize(
+  "text, value",
+  [
+    ("mult=1,4,4", (1, 4, 4)),
+    ("mult=[1, 4]", (1, 4)),
+    ("mult=3", (3,)),
+    ("mult=()", ()),
+    ("scale=1,2.5", (1.0, 2.5)),
+    ("levels=1,2", (1, 2)),
+    ("levels=a,b", ("a", "b")),
+    ("levels=", ()),
+    ("grid=((1,2,3),)", ((1, 2, 3),)),
+    ("stages=[a, b]", ("a", "b")),
+    ("stages=('a','b c')", ("a", "b c")),
+    ("stages=7,8", ("7", "8")),
+    ("stages=()", ()),
+  ],
+)
+def test_lists_on_the_command_line(path, text, value):
+  new = config_lib.override(config_lib.load(path), [text])
+  found = new[text.partition("=")[0]]
+  assert (found, [type(v) for v in found]) == (value, [type(v) for v in value])
+
+
+@pytest.mark.parametrize(
   "text, message",
   [
     ("stage.a.stepz=3", "no key 'stage.a.stepz'. Did you mean 'stage.a.steps'"),
     ("stage.a=3", "'stage.a' is a section"),
-    ("stage.a.steps=many", "got 'many', wanted a int like 100"),
-    ("stage.a.on=1", "wanted a bool"),
+    ("stage.a.steps=many", "got 'many', wanted a whole number like 100"),
+    ("stage.a.on=1", "wanted True or False"),
     ("stage.a.steps", "wanted key=value"),
+    ("stage.a.steps=1e3", "got '1e3', wanted a whole number like 100"),
+    ("stage.a.steps=True", "wanted a whole number like 100"),
+    ("stage.a.lr=True", "wanted a number like 0.001"),
+    ("stage.a.lr=1e999", "got '1e999', wanted a number like 0.001"),
+    ("stage.a.lr=nan", "wanted a number like 0.001"),
+    ("stage.a.lr={'start': 1}", "wanted a number like 0.001"),
+    ("stage.a.clip={1}", "'stage.a.clip'|holds a set"),
+    ("mult=1 2 4", r"got '1 2 4', wanted a list, each entry a whole number"),
+    ("mult=1,2,x", r"got '1,2,x', wanted a list, each entry a whole number"),
+    ("mult=", r"got '', wanted a list, each entry a whole number"),
+    ("mult=1,2.5", "wanted a list, each entry a whole number"),
+    ("mult=1,None", "wanted a list, each entry a whole number"),
+    ("mult=(1,(2,))", "wanted a list, each entry a whole number"),
+    ("scale=0.5,a", "wanted a list, each entry a number"),
+    ("grid=((1,2),('a',4))", "wanted a list, each entry a list"),
+    ("stages=('a',7)", "wanted a list, each entry a text"),
+    ("stages=", "got '', wanted a list, each entry a text"),
   ],
 )
 def test_override_errors(path, text, message):

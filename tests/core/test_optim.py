@@ -6,7 +6,8 @@ import numpy as np
 import optax
 import pytest
 
-from faceedit_jax.core import optim
+from faceedit_jax.core import optim, options
+from faceedit_jax.core.errors import UserError
 
 
 def updates(tx, params, grads):
@@ -72,7 +73,7 @@ def test_schedules():
 
 
 @pytest.mark.parametrize(
-  "options, message",
+  "arguments, message",
   [
     ({"kind": "sgdd"}, "'sgdd' is unknown"),
     ({"schedule": "cosin"}, "'cosin' is unknown"),
@@ -81,9 +82,9 @@ def test_schedules():
     ({"lr": lambda n: 0.1, "warmup_steps": 5}, "lr is a function"),
   ],
 )
-def test_errors(options, message):
+def test_errors(arguments, message):
   with pytest.raises(ValueError, match=message):
-    optim.make_tx(**options)
+    optim.make_tx(**arguments)
 
 
 def test_lazy_corrects_rate_and_memories():
@@ -105,15 +106,19 @@ def test_ema_warmup():
 
 
 def test_a_ramp_goes_from_start_to_end():
-  ramp = optim.make_ramp(dict(start=2.0, end=4.0, steps=10, begin=5))
+  ramp = optim.Ramp(start=2.0, end=4.0, steps=10, begin=5)
   at = [float(ramp(step)) for step in (0, 5, 10, 15, 99)]
   assert at == pytest.approx([2, 2, 3, 4, 4])
-  assert optim.make_ramp(3) == 3.0
 
 
 @pytest.mark.parametrize(
-  "value", ["1", dict(start=1.0, end=0.0), dict(start=1, end=0, steps=0)]
+  "value, message",
+  [
+    ("1", "config.weight is '1', wanted a number or a section with start"),
+    (dict(start=1.0, end=0.0), "config.weight lacks the key 'steps'"),
+    (dict(start=1, end=0, steps=0), "config.weight: steps is 0, wanted 1"),
+  ],
 )
-def test_a_weight_that_is_no_ramp_is_refused(value):
-  with pytest.raises(ValueError, match="loss weight"):
-    optim.make_ramp(value)
+def test_a_weight_that_is_no_ramp_is_refused(value, message):
+  with pytest.raises(UserError, match=message):
+    options.convert(value, optim.Weight, "config.weight")

@@ -9,7 +9,7 @@ import pytest
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
-from faceedit_jax.core import recipe as recipe_lib
+from faceedit_jax.core import batch as batch_lib
 from faceedit_jax.core import sharding
 from faceedit_jax.core import step as step_lib
 from tests import toy_recipes
@@ -91,7 +91,7 @@ def test_state_is_split_alike_in_params_optimiser_and_average():
 
 def test_step_on_eight_devices_equals_one_device():
   recipe = toy_recipes.ToyAutoencoder()
-  batch = recipe_lib.example_batch(recipe.batch_spec(), 16, seed=0)
+  batch = batch_lib.example_batch(recipe.batch_spec(), 16, seed=0)
   init = functools.partial(step_lib.init_state, recipe)
   rng = jax.random.key(0)
   results = []

@@ -10,10 +10,12 @@ import optax
 import pytest
 from flax.core import freeze
 
+from faceedit_jax.core import batch as batch_lib
 from faceedit_jax.core import recipe as recipe_lib
 from faceedit_jax.core import state as state_lib
 from faceedit_jax.core import step as step_lib
-from faceedit_jax.core.recipe import Aux, Ema, Field, Group, Phase
+from faceedit_jax.core.batch import Field
+from faceedit_jax.core.recipe import Aux, Ema, Group, Phase
 from tests import toy_recipes
 
 
@@ -121,7 +123,7 @@ def test_due_phases():
 def test_accumulation_equals_the_full_batch(accumulate):
   # Plain descent, because Adam's first update is the gradient's sign.
   recipe = toy_recipes.ToyAutoencoder(tx=optax.sgd(1.0))
-  batch = recipe_lib.example_batch(recipe.batch_spec(), 8, seed=0)
+  batch = batch_lib.example_batch(recipe.batch_spec(), 8, seed=0)
   whole, whole_metrics, _ = run(recipe, batch, ("recon",))
   parts, metrics, images = run(recipe, batch, ("recon",), accumulate)
   jax.tree.map(
@@ -138,7 +140,7 @@ def test_accumulation_equals_the_full_batch(accumulate):
 
 def test_accumulation_passes_stats_on_and_takes_the_first_images():
   recipe = toy_recipes.ToyGan()
-  batch = recipe_lib.example_batch(recipe.batch_spec(), 8, seed=0)
+  batch = batch_lib.example_batch(recipe.batch_spec(), 8, seed=0)
   due = ("d", "d_r1", "g")
   one, _, _ = run(recipe, {"image": batch["image"][:4]}, due)
   two, _, images = run(recipe, batch, due, accumulate=2)
@@ -174,7 +176,7 @@ def test_gan_trains_with_donated_state_and_two_executables_before_start():
   step = jax.jit(
     step_lib.make_step(recipe), static_argnames="due", donate_argnums=0
   )
-  batch = recipe_lib.example_batch(recipe.batch_spec(), 4, seed=0)
+  batch = batch_lib.example_batch(recipe.batch_spec(), 4, seed=0)
   phases, first = recipe.phases(), jax.tree.map(np.asarray, state.params)
   for i in range(6):
     due = step_lib.due_phases(phases, i)
@@ -201,7 +203,7 @@ def test_undonated_init_can_be_donated():
 def test_frozen_nets_are_arguments_and_stay():
   recipe = toy_recipes.ToyLatent()
   frozen = recipe.init_frozen(jax.random.key(3))
-  batch = recipe_lib.example_batch(recipe.batch_spec(), 4, seed=0)
+  batch = batch_lib.example_batch(recipe.batch_spec(), 4, seed=0)
   state, metrics, _ = run(recipe, batch, ("denoise",), frozen=frozen)
   assert set(state.params) == {"head"}
   zeros = jax.tree.map(jnp.zeros_like, frozen)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from data_pipelines import attributes, records
+from data_pipelines import attributes, records, samplers
 
 NAMES = ("Bald", "Smiling", "Young")
 
@@ -32,7 +32,7 @@ def values(example, name="image"):
 
 
 def test_both_sides_of_every_attribute_come_alike_often(source):
-  drawn = attributes.DomainSource(source, ("Smiling", "Young"), seed=1)
+  drawn = samplers.DomainSource(source, ("Smiling", "Young"), seed=1)
   examples = [drawn[i] for i in range(400)]
   domains = np.array([int(e["domain"]) for e in examples])
   targets = np.array([int(e["target"]) for e in examples])
@@ -40,7 +40,7 @@ def test_both_sides_of_every_attribute_come_alike_often(source):
   assert (domains // 2 == np.arange(400) % 2).all()
   for found in (domains, targets):
     assert (np.abs(np.bincount(found, minlength=4) / 400 - 0.25) < 0.05).all()
-  # Half of them are asked to stay.
+  # Half of the targets are the picture's own domain.
   assert abs((domains == targets).mean() - 0.5) < 0.08
   for example in examples[:60]:
     name = ("Smiling", "Young")[int(example["domain"]) // 2]
@@ -48,7 +48,7 @@ def test_both_sides_of_every_attribute_come_alike_often(source):
 
 
 def test_references_show_the_target_domain(source):
-  drawn = attributes.DomainSource(source, ("Young",), seed=1, references=2)
+  drawn = samplers.DomainSource(source, ("Young",), seed=1, references=2)
   for i in range(30):
     example = drawn[i]
     for name in ("reference_image", "second_reference_image"):
@@ -57,7 +57,7 @@ def test_references_show_the_target_domain(source):
 
 def test_a_draw_depends_on_seed_and_number_alone(source):
   a, b, c = (
-    attributes.DomainSource(source, ("Young",), seed=s) for s in (1, 1, 2)
+    samplers.DomainSource(source, ("Young",), seed=s) for s in (1, 1, 2)
   )
   orders = [[int(s[i]["image"][0, 0, 0]) for i in range(20)] for s in (a, c)]
   assert (
@@ -69,16 +69,16 @@ def test_a_draw_depends_on_seed_and_number_alone(source):
 
 def test_what_is_missing_is_named(source):
   with pytest.raises(ValueError, match="did you mean 'Smiling'"):
-    attributes.DomainSource(source, ("Smilling",))
+    samplers.DomainSource(source, ("Smilling",))
   with pytest.raises(ValueError, match="none of 30 pictures is with 'Bald'"):
-    attributes.DomainSource(source, ("Bald",))
+    samplers.DomainSource(source, ("Bald",))
   with pytest.raises(ValueError, match="is empty"):
-    attributes.DomainSource(source, ())
+    samplers.DomainSource(source, ())
   with pytest.raises(ValueError, match="has no attributes"):
     attributes.names_of([])
 
 
 def test_columns_are_narrowed_in_the_order_asked_for(source):
-  narrow = attributes.AttributeColumns(source, ("Young", "Smiling"))
+  narrow = samplers.AttributeColumns(source, ("Young", "Smiling"))
   assert narrow[1]["attributes"].tolist() == [1, 1]
   assert narrow[4]["attributes"].tolist() == [0, 0]

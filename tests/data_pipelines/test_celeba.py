@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_pipelines import prepare, records, sources
+from data_pipelines import prepare, records, samplers, sources
 from data_pipelines.celeba import files, splits
 from data_pipelines.celeba import prepare as celeba
 from data_pipelines.synthetic_heads import labels
@@ -34,8 +34,7 @@ def prepared(tmp_path_factory):
 
 
 def _open(prepared, split, **spec):
-  spec = {"source": "array_record", "folder": "out", **spec}
-  return sources.open_source(spec, prepared[0], split)
+  return sources.ArrayRecord("out", **spec).open(prepared[0], split)
 
 
 def test_records_hold_what_the_folder_says(prepared):
@@ -70,7 +69,7 @@ def test_attributes_split_evenly(prepared, split_by):
   assert sorted(sum(pictures, [])) == list(range(COUNT))
   assert test[1]["picture"] == pictures[1][1]
   assert test.attribute_names == NAMES
-  limited = _open(prepared, "train", limit=2, **options)
+  limited = samplers.TakeSource(train, 2)
   assert limited.attribute_table().shape == (2, 40)
   np.testing.assert_array_equal(
     limited.attribute_table([1]), table[pictures[0][1:2]]
@@ -194,7 +193,7 @@ def _with_pictures(init):
 _READ = """
 import sys
 from data_pipelines import sources
-source = sources.open_source("tfds:celeba_hq/tiny", sys.argv[1], "test")
+source = sources.Tfds("celeba_hq/tiny").open(sys.argv[1], "test")
 print(len(source), source.attribute_names[31], source[0]["labels"].shape)
 print(*sorted(source.attribute_table()[:, 31]), "tensorflow" in sys.modules)
 """
@@ -230,7 +229,7 @@ def test_the_builder_writes_what_is_read_without_tensorflow(tmp_path):
   first, second = done.stdout.strip().splitlines()[-2:]
   assert first == "4 Smiling (16, 16)"
   assert second == "0 0 1 1 False"
-  train = sources.open_source("tfds:celeba_hq/tiny", tmp_path / "out", "train")
+  train = sources.Tfds("celeba_hq/tiny").open(tmp_path / "out", "train")
   assert len(train) == COUNT - 4
   for i in range(len(train)):
     example = train[i]

@@ -27,11 +27,11 @@ def folders(tmp_path):
   return tmp_path
 
 
-SPEC = {"source": "domain_folder", "folder": "faces", "size": 16}
+FACES = sources.DomainFolder(size=16, folder="faces")
 
 
 def test_the_second_folder_has_the_attribute(folders):
-  source = sources.open_source(SPEC, folders, "train")
+  source = FACES.open(folders, "train")
   assert len(source) == 5 and source.attribute_names == ("smile",)
   assert source.attribute_table().tolist() == [[0], [0], [0], [1], [1]]
   assert source.attribute_table([3, 0]).tolist() == [[1], [0]]
@@ -42,29 +42,27 @@ def test_the_second_folder_has_the_attribute(folders):
     assert example["attributes"].dtype == np.int8
     assert abs(int(example["image"].mean()) - (40, 200)[has]) < 3
     assert example["file"].startswith(("sad/", "smile/")[has])
-  limited = sources.open_source({**SPEC, "limit": 4}, folders, "train")
+  limited = samplers.TakeSource(source, 4)
   assert limited.attribute_names == ("smile",)
   assert limited.attribute_table().tolist() == [[0], [0], [0], [1]]
 
 
 def test_splits_without_a_folder_of_their_own(folders):
   for split in ("validation", "test"):
-    assert len(sources.open_source(SPEC, folders, split)) == 2
+    assert len(FACES.open(folders, split)) == 2
   (folders / "faces" / "test" / "a").mkdir(parents=True)
   (folders / "faces" / "test" / "b").mkdir()
   with pytest.raises(ValueError, match="test/a: no pictures"):
-    sources.open_source(SPEC, folders, "test")
-  assert len(sources.open_source(SPEC, folders, "validation")) == 2
+    FACES.open(folders, "test")
+  assert len(FACES.open(folders, "validation")) == 2
 
 
 def test_folders_that_are_no_two_domains(folders):
   (folders / "faces" / "train" / "glum").mkdir()
   with pytest.raises(ValueError, match=r"3 domains \(glum, sad, smile\), want"):
-    sources.open_source(SPEC, folders, "train")
+    FACES.open(folders, "train")
   with pytest.raises(ValueError, match="no folder for the split 'pairs'"):
-    sources.open_source(SPEC, folders, "pairs")
-  with pytest.raises(sources.SourceError, match="needs `size`"):
-    sources.open_source({"source": "domain_folder"}, folders)
+    FACES.open(folders, "pairs")
 
 
 def test_drawn_and_stored_heads_agree_on_attributes(tmp_path):

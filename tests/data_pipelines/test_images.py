@@ -131,3 +131,38 @@ def test_list_images(tmp_path):
   (tmp_path / "empty").mkdir()
   with pytest.raises(images.ImageError, match="no picture found"):
     images.list_images(tmp_path / "empty")
+
+
+def test_classes_of_label_maps(tmp_path):
+  classes = (np.arange(20 * 20).reshape(20, 20) % 200).astype(np.uint8)
+  gray = Image.fromarray(classes)
+  gray.save(tmp_path / "gray.png")
+  palette = gray.copy()
+  palette.putpalette([200, 10, 30] * 256)
+  assert palette.mode == "P"
+  palette.save(tmp_path / "palette.png")
+  palette.save(tmp_path / "clear.png", transparency=3)
+  Image.fromarray(classes.astype(np.uint16)).save(tmp_path / "wide.png")
+  Image.fromarray(np.repeat(classes[..., None], 3, -1)).save(
+    tmp_path / "three.png"
+  )
+  for name in ("gray", "palette", "clear", "wide", "three"):
+    found = images.read_labels(tmp_path / f"{name}.png")
+    np.testing.assert_array_equal(found, classes, err_msg=name)
+
+
+def test_pictures_that_hold_no_classes(tmp_path):
+  Image.fromarray(_gradient()).save(tmp_path / "colours.png")
+  gray = Image.fromarray(_gradient()[..., 0])
+  gray.save(tmp_path / "gray.jpg")
+  gray.convert("RGBA").save(tmp_path / "alpha.png")
+  Image.fromarray(np.full((20, 20), 300, np.uint16)).save(tmp_path / "wide.png")
+  for name, message in {
+    "colours.png": "holds colours .mode RGB.",
+    "alpha.png": "holds colours .mode RGBA.",
+    "gray.jpg": "is JPEG, which changes classes",
+    "wide.png": "holds class 300, wanted 0 to 255",
+    "none.png": "no such file",
+  }.items():
+    with pytest.raises(images.ImageError, match=f"{name}: {message}"):
+      images.read_labels(tmp_path / name)

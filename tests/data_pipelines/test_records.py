@@ -1,6 +1,7 @@
 """Sets on disk: exact round trips, atomic shards, resuming."""
 
 import json
+import os
 import pickle
 import subprocess
 import sys
@@ -171,7 +172,7 @@ def test_read_only_place(tmp_path, monkeypatch):
   def refuse(*args, **kwargs):
     raise PermissionError(13, "Permission denied")
 
-  monkeypatch.setattr(records.os, "replace", refuse)
+  monkeypatch.setattr(os, "replace", refuse)
   with pytest.raises(records.RecordError, match="Permission denied") as caught:
     records.begin(tmp_path / "set", 1, {})
   assert "\n" not in str(caught.value)

@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 
-from data_pipelines import align, transforms, windows
+from data_pipelines import align, transforms
+from data_pipelines.transforms import crops
+from faceedit_jax.core import options as options_lib
+
+
+def _made(section, *args, **more):
+  options = options_lib.build(transforms.Options, section, "transforms")
+  return transforms.make(options, *args, **more)
 
 
 def _project(camera, point):
@@ -58,17 +65,17 @@ def test_float_and_back():
   )
 
 
-def test_whole_window_changes_nothing():
+def test_whole_crop_changes_nothing():
   example, _ = _example()
-  out = transforms.window(example, (0, 0, 1))
+  out = transforms.crop(example, (0, 0, 1))
   for name, value in example.items():
     assert np.array_equal(out[name], value), name
 
 
-def test_window_moves_points_camera_and_labels():
+def test_crop_moves_points_camera_and_labels():
   example, metres = _example()
   box = (0.1, 0.2, 0.7)
-  out = transforms.window(example, box)
+  out = transforms.crop(example, box)
   assert (_brightness_at(out["image"], out["landmarks5"]) > 200).all()
   seen = np.stack([_project(out["camera"], p) for p in metres])
   assert np.allclose(seen, out["landmarks5"], atol=1e-5)
@@ -81,13 +88,13 @@ def test_window_moves_points_camera_and_labels():
 
 
 @pytest.mark.parametrize("box", [(0.1, 0.2, 0.7), (-0.3, -0.1, 1.4)])
-def test_window_agrees_with_a_warp(box):
+def test_crop_agrees_with_a_warp(box):
   """Inside, and beyond the rim, where the edge is repeated."""
   size = 64
   rows, columns = np.mgrid[:size, :size] / size
   waves = [np.sin(5 * rows + i) * np.cos(4 * columns) for i in range(3)]
   image = ((np.stack(waves, -1) + 1) * 127).astype(np.uint8)
-  out = transforms.window({"image": image}, box)["image"]
+  out = transforms.crop({"image": image}, box)["image"]
   x0, y0, side = box
   matrix = np.array([[1, 0, -x0 * size], [0, 1, -y0 * size]]) / side
   expected = align.warp(image, matrix, size).astype(int)
@@ -98,8 +105,8 @@ def test_window_agrees_with_a_warp(box):
 def test_maps_that_no_batch_holds_are_dropped():
   example, _ = _example()
   options = {"faceless": {"probability": 1.0}, "jitter": {}}
-  every = transforms.from_config(options)
-  few = transforms.from_config(options, read=("image", "landmarks5"))
+  every = _made(options)
+  few = _made(options, read=("image", "landmarks5"))
   whole = every(example, np.random.default_rng(0))
   part = few(example, np.random.default_rng(0))
   assert "regions" in whole and "regions" not in part
@@ -110,7 +117,7 @@ def test_maps_that_no_batch_holds_are_dropped():
 def test_a_map_under_another_name_is_kept():
   example, _ = _example()
   options = {"fields": {"seen": "image", "areas": "regions"}}
-  transform = transforms.from_config(options, read=("seen", "areas"))
+  transform = _made(options, read=("seen", "areas"))
   out = transform(example, np.random.default_rng(0))
   assert np.array_equal(out["areas"], example["regions"])
 
@@ -126,7 +133,7 @@ def test_random_crop_is_random_and_repeatable():
   assert (_brightness_at(a["image"], a["landmarks5"]) > 200).all()
 
 
-def test_faceless_windows_hold_no_face():
+def test_faceless_crops_hold_no_face():
   example, _ = _example()
   for seed in range(10):
     out = transforms.Faceless(1.0)(example, np.random.default_rng(seed))
@@ -175,9 +182,9 @@ def test_resize():
   assert out["eg3d_camera"].shape == (25,)
 
 
-def test_from_config_and_fields():
+def test_options_and_fields():
   example, _ = _example()
-  transform = transforms.from_config(
+  transform = _made(
     {
       "random_crop": {"low": 0.9, "high": 1.0},
       "faceless": {},
@@ -191,12 +198,10 @@ def test_from_config_and_fields():
   assert out["picture"].dtype == np.float32
   assert -1 <= out["picture"].min() <= out["picture"].max() <= 1
   assert out["identity"].dtype == np.int32
-  crop = transforms.from_config({"face_crop": {}}, 24, ["image"])
+  crop = _made({"face_crop": {}}, 24, ["image"])
   assert crop(example, np.random.default_rng(0))["image"].shape == (24, 24, 3)
   with pytest.raises(KeyError, match="no field"):
-    transforms.from_config({"fields": ["depth"]})(
-      example, np.random.default_rng(0)
-    )
+    _made({"fields": ["depth"]})(example, np.random.default_rng(0))
 
 
 def test_pairs_are_cropped_apart():
@@ -254,7 +259,7 @@ def test_a_mirrored_face_is_a_face():
 
 
 def test_68_points_are_mirrored_to_their_counterparts():
-  order = list(windows.POINTS["landmarks68"])
+  order = list(crops.POINTS["landmarks68"])
   for middle in (8, 27, 28, 29, 30, 33, 51, 57, 62, 66):
     assert order[middle] == middle
   assert [order[i] for i in (0, 17, 21, 36, 39, 48, 60)] == [
@@ -306,7 +311,7 @@ def test_resized_crops_stretch_points_and_labels_with_the_picture():
 
 def test_flips_and_crops_by_config():
   data = {"resized_crop": {"scale": (0.8, 0.9)}, "flip": 0.5}
-  made = transforms.from_config(data, 64, ["image", "attributes"])
+  made = _made(data, 64, ["image", "attributes"])
   flips = [t for t in made.transforms if isinstance(t, transforms.Flip)]
   assert flips == [transforms.Flip(0.5)]
   face = _face()
@@ -319,6 +324,4 @@ def test_flips_and_crops_by_config():
       flipped[k] += not same
   assert all(18 < n < 42 for n in flipped) and flipped[0] != flipped[1]
   with pytest.raises(KeyError, match="no field .'pose'"):
-    transforms.from_config({"flip": 1}, 64, ["image", "pose"])(
-      face, np.random.default_rng(0)
-    )
+    _made({"flip": 1}, 64, ["image", "pose"])(face, np.random.default_rng(0))

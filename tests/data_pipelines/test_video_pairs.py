@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from data_pipelines import loader, records, samplers, sources
-from faceedit_jax import batches
+from faceedit_jax import input_pipeline
 
 # Person 7: videos 0 (5 frames) and 1 (1); person 3: video 4 (2); person 9:
 # videos 2 (3) and 3 (40). In a mixed order.
@@ -126,8 +126,8 @@ def data_dir(tmp_path_factory):
 
 
 def _open(data_dir, folder="videos", **options):
-  spec = {"source": "array_record", "folder": folder, "paired": True}
-  return sources.open_source({**spec, **options}, data_dir)
+  source = sources.ArrayRecord(folder).open(data_dir)
+  return samplers.PairSource(source, **options)
 
 
 def test_sources_pair_by_video(data_dir, monkeypatch):
@@ -147,22 +147,20 @@ def test_sources_pair_by_video(data_dir, monkeypatch):
       tuple(int(example[n]) for n in ("identity", "video", "frame"))
     )
     assert (example["image"] == place).all()
-  across = _open(data_dir, pair_across=True, pair_seed=4, pairs_per_identity=5)
+  across = _open(data_dir, across=True, seed=4, per_identity=5)
   assert len(across) == 15
   assert all(
     across[i]["identity"] != across[i]["pair_identity"] for i in range(15)
   )
-  both = _open(data_dir, pair_within="identity")
+  both = _open(data_dir, within="identity")
   assert any(both[i]["video"] != both[i]["pair_video"] for i in range(50))
-  frames = [int(_open(data_dir, pair_seed=4)[i]["frame"]) for i in range(30)]
-  assert frames == [
-    int(_open(data_dir, pair_seed=4)[i]["frame"]) for i in range(30)
-  ]
+  frames = [int(_open(data_dir, seed=4)[i]["frame"]) for i in range(30)]
+  assert frames == [int(_open(data_dir, seed=4)[i]["frame"]) for i in range(30)]
   assert frames != [int(source[i]["frame"]) for i in range(30)]
 
 
 def test_sets_without_videos_pair_as_before(data_dir):
-  source = _open(data_dir, "pictures", pair_seed=2)
+  source = _open(data_dir, "pictures", seed=2)
   before = samplers.IdentityPairs([p for p, _, _ in FRAMES], 2)
   assert not source.endless and len(source) == len(before)
   for i in range(40):
@@ -170,40 +168,44 @@ def test_sets_without_videos_pair_as_before(data_dir):
     example = source[i]
     assert (example["image"] == first).all()
     assert (example["pair_image"] == second).all()
-  same = _open(data_dir, "pictures", pair_seed=2, pair_within="identity")
+  same = _open(data_dir, "pictures", seed=2, within="identity")
   assert all((same[i]["image"] == source[i]["image"]).all() for i in range(40))
-  across = _open(data_dir, "pictures", pair_across=True)
+  across = _open(data_dir, "pictures", across=True)
   assert all(
     across[i]["identity"] != across[i]["pair_identity"] for i in range(9)
   )
 
 
+def _stage_data(data_dir, folder="videos", **options):
+  section = dict(
+    source=dict(kind="array_record", folder=folder),
+    sampler=dict(kind="pairs", **options),
+    loader=dict(batch_size=6),
+  )
+  data = input_pipeline.build_data(section, "config.stage.x.data")
+  return input_pipeline.open_data(data, data_dir, 3)
+
+
 def test_wrong_settings_are_one_line(data_dir):
   for folder, options, message in (
-    ("pictures", {"pair_within": "video"}, "no column `video`; wanted a set"),
-    ("pictures", {"pair_within": "clip"}, "'clip', wanted one of video, ident"),
-    (
-      "videos",
-      {"pair_within": "clip"},
-      "'clip', wanted one of video, identity",
-    ),
-    ("videos", {"pairs_per_identity": 0}, "pairs_per_identity is 0, wanted 1"),
+    ("pictures", {"within": "video"}, "no column `video`; wanted a set"),
+    ("pictures", {"within": "clip"}, "'clip', wanted 'video' or 'identity'"),
+    ("videos", {"within": "clip"}, "'clip', wanted 'video' or 'identity'"),
+    ("videos", {"per_identity": 0}, "per_identity is 0, wanted 1"),
   ):
     with pytest.raises(ValueError, match=message):
-      _open(data_dir, folder, **options)
+      _stage_data(data_dir, folder, **options)
 
 
 def test_stages_read_the_same_settings(data_dir):
-  data = {"source": "array_record", "folder": "videos", "sampler": "pairs"}
-  source = batches.open_data(data, data_dir, 3, "train")
-  wanted = _open(data_dir, pair_seed=3)
+  source = _stage_data(data_dir)
+  wanted = _open(data_dir, seed=3)
   for i in (0, 299, 300, 1000):
     example, other = source[i], wanted[i]
     assert example["source_frame"] == other["frame"]
     assert example["query_frame"] == other["pair_frame"]
-  data.update(pair_across=True, pair_seed=9, pairs_per_identity=2)
-  source = batches.open_data(data, data_dir, 3, "train")
-  wanted = _open(data_dir, pair_across=True, pair_seed=9)
+  source = _stage_data(data_dir, across=True, seed=9, per_identity=2)
+  wanted = _open(data_dir, across=True, seed=9)
   assert len(source) == 6 and source.endless
   assert source[4]["query_frame"] == wanted[4]["pair_frame"]
   assert source[4]["source_identity"] != source[4]["query_identity"]
@@ -227,13 +229,9 @@ def _numbers(source, steps, start=0, hosts=1, shuffle=True):
 
 
 def test_every_epoch_has_new_pairs(data_dir):
-  source = _open(data_dir, pairs_per_identity=20)  # ten batches
+  source = _open(data_dir, per_identity=20)  # ten batches
   drawn = _numbers(source, 30)
-  wanted = samplers.PairSource(
-    sources.open_source(
-      {"source": "array_record", "folder": "videos"}, data_dir
-    )
-  )
+  wanted = samplers.PairSource(sources.ArrayRecord("videos").open(data_dir))
   for epoch in range(3):
     part = drawn[60 * epoch : 60 * (epoch + 1)]
     examples = [wanted[60 * epoch + i] for i in range(60)]

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from faceedit_jax.metrics import fid, frechet
-from faceedit_jax.models.inception import Inception
+from faceedit_jax.models.perception.inception import Inception
 from tests.models.counts import array, shapes
 
 NET = Inception(width=2, classes=2)

@@ -7,7 +7,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from faceedit_jax.metrics import identity, image, reenactment
-from faceedit_jax.models.lpips import LPIPS
+from faceedit_jax.models.perception.lpips import LPIPS
 from tests.models.counts import randomised
 
 ROWS = 8

@@ -5,7 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from faceedit_jax.models.autoencoder import KLModel, VectorQuantizer, VQModel
+from faceedit_jax.models.diffusion.autoencoder import (
+  KLModel,
+  VectorQuantizer,
+  VQModel,
+)
 from tests.models.counts import array, randomised, shapes, size
 
 TINY = {

@@ -5,19 +5,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from faceedit_jax.models.estimator import (
+from faceedit_jax.models.faces.estimator import (
   DECA_OUTPUTS,
   DetailDecoder,
   Estimator,
   decompose,
 )
-from faceedit_jax.models.iresnet import (
+from faceedit_jax.models.faces.iresnet import (
   IResNet,
   iresnet50,
   iresnet100,
   normalize,
 )
-from faceedit_jax.models.irse import (
+from faceedit_jax.models.faces.irse import (
   IRSE,
   STAGES,
   IRSEBlock,

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from faceedit_jax.models.fan import FAN, with_coordinates
-from faceedit_jax.models.landmark_masks import enlarged, face_masks, peaks
+from faceedit_jax.models.faces.fan import FAN, with_coordinates
+from faceedit_jax.models.faces.landmark_masks import enlarged, face_masks, peaks
 from tests.models.counts import array, parameters, randomised
 
 MASKS = jax.jit(face_masks)

@@ -12,8 +12,9 @@ from PIL import Image
 
 from faceedit_jax import convert
 from faceedit_jax.core.errors import UserError
-from faceedit_jax.models import deep3d, feature_resnet, inception
-from faceedit_jax.models.resnet import ResNet
+from faceedit_jax.models.faces import deep3d
+from faceedit_jax.models.perception import feature_resnet, inception
+from faceedit_jax.models.perception.resnet import ResNet
 from faceedit_jax.nn.layers import resize
 from faceedit_jax.weights import keymap, l2m, perception
 from tests.models import hashed_weights

@@ -7,13 +7,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from faceedit_jax.models.broadcast_decoder import BroadcastDecoder
-from faceedit_jax.models.region_encoder import (
+from faceedit_jax.models.slots.broadcast_decoder import BroadcastDecoder
+from faceedit_jax.models.slots.region_encoder import (
   RegionEncoder,
   position_grid,
 )
-from faceedit_jax.models.slot_attention import SlotAttention
-from faceedit_jax.models.slot_autoencoder import SlotAutoencoder, SlotEncoder
+from faceedit_jax.models.slots.slot_attention import SlotAttention
+from faceedit_jax.models.slots.slot_autoencoder import (
+  SlotAutoencoder,
+  SlotEncoder,
+)
 from tests.models.counts import array, randomised, shapes, size
 
 TINY = {

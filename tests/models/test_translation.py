@@ -5,15 +5,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from faceedit_jax.models.domain_discriminator import DomainDiscriminator
-from faceedit_jax.models.feature_resnet import FeatureResNet, imagenet_units
-from faceedit_jax.models.mapping_network import MappingNetwork
-from faceedit_jax.models.style_encoder import StyleCodes, StyleEncoder
-from faceedit_jax.models.translation_generator import (
+from faceedit_jax.models.gan.domain_discriminator import DomainDiscriminator
+from faceedit_jax.models.gan.domain_mapping_network import MappingNetwork
+from faceedit_jax.models.gan.style_encoder import StyleCodes, StyleEncoder
+from faceedit_jax.models.gan.translation_generator import (
   TranslationGenerator,
   high_pass,
 )
-from faceedit_jax.models.translation_unet import TranslationUNet
+from faceedit_jax.models.gan.translation_unet import TranslationUNet
+from faceedit_jax.models.perception.feature_resnet import (
+  FeatureResNet,
+  imagenet_units,
+)
 from faceedit_jax.nn.style import pick
 from tests.models.counts import array, parameters, randomised, shapes
 
@@ -116,8 +119,8 @@ def test_any_image_size(size, w_hpf, halvings):
   assert {f"encode_{i}" for i in range(halvings + 2)} <= names
   assert f"encode_{halvings + 2}" not in names
   assert jax.eval_shape(net.apply, variables, x, style).shape == x.shape
-  judge = DomainDiscriminator(size, 4, 8, domains=6)
-  assert jax.eval_shape(judge.apply, shapes(judge, x), x).shape == (2, 6)
+  critic = DomainDiscriminator(size, 4, 8, domains=6)
+  assert jax.eval_shape(critic.apply, shapes(critic, x), x).shape == (2, 6)
 
 
 def test_generator_errors(rng):
@@ -154,15 +157,15 @@ def test_codes(rng):
   )
   np.testing.assert_allclose(codes.edited(0.0), codes.style, atol=1e-5)
   np.testing.assert_allclose(
-    codes.edited(), codes.unrelated + codes.moved, atol=1e-5
+    codes.edited(), codes.unrelated + codes.transformed, atol=1e-5
   )
   # Beyond the target, each picture by its own strength.
   strength = jnp.array([[0.0], [1.0], [2.0]])
-  step = codes.moved - codes.related
+  step = codes.transformed - codes.related
   np.testing.assert_allclose(
     codes.edited(strength)[2], codes.style[2] + 2 * step[2], atol=1e-5
   )
-  # The target changes what is moved alone, and only its own transformer does.
+  # The target changes what is transformed alone, by its own transformer.
   own = run(variables, x, y)
   for name in ("style", "unrelated", "related"):
     np.testing.assert_allclose(
@@ -172,8 +175,8 @@ def test_codes(rng):
   params["transformer_0"] = jax.tree.map(
     jnp.zeros_like, params["transformer_0"]
   )
-  moved = run({"params": params}, x, y, target).moved
-  np.testing.assert_allclose(moved[:2], codes.moved[:2], atol=1e-5)
+  moved = run({"params": params}, x, y, target).transformed
+  np.testing.assert_allclose(moved[:2], codes.transformed[:2], atol=1e-5)
   assert np.abs(moved[2]).max() == 0
   # A picture's domain picks its head.
   other = run(variables, x, jnp.array([1, 2, 1]), target).style

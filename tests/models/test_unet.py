@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from faceedit_jax.core import handover
-from faceedit_jax.models.unet import UNet
+from faceedit_jax.core import partial_restore
+from faceedit_jax.models.diffusion.unet import UNet
+from faceedit_jax.models.diffusion.unet_interface import MEAN_MAPS
 from faceedit_jax.nn.blocks import ResBlock
 from tests.models.counts import array, parameters, randomised, shapes
 
@@ -54,16 +55,23 @@ def test_maps_and_batch(rng):
   args = (x, t, context, condition)
   net = UNet(adain="residual", **TINY)
   variables = randomised(net, rng, *args)
-  run = jax.jit(net.apply, static_argnames="maps")
-  out, maps = run(variables, *args, maps="mean")
+  run = jax.jit(net.apply, static_argnames="capture")
+  with_maps = run(variables, *args, capture=MEAN_MAPS)
+  out = with_maps.prediction
   assert out.shape == (2, 8, 8, 2)
-  # One on the way down, one in the middle, two on the way up.
-  assert [m.shape for m in maps] == [(2, 4, 4, 4)] * 4
-  for m in maps:
+  assert {k: m.shape for k, m in with_maps.cross_maps.items()} == {
+    "encoder/1/0/0": (2, 4, 4, 4),
+    "middle/0": (2, 4, 4, 4),
+    "decoder/1/0/0": (2, 4, 4, 4),
+    "decoder/1/1/0": (2, 4, 4, 4),
+  }
+  for m in with_maps.cross_maps.values():
     np.testing.assert_allclose(m.sum(-1), 1, atol=1e-5)
-  np.testing.assert_allclose(run(variables, *args), out, atol=2e-5)
+  plain = run(variables, *args)
+  np.testing.assert_allclose(plain.prediction, out, atol=2e-5)
+  assert not plain.cross_maps
 
-  alone = run(variables, *(a[1:] for a in args))
+  alone = run(variables, *(a[1:] for a in args)).prediction
   np.testing.assert_allclose(alone, out[1:], atol=2e-5)
 
 
@@ -119,9 +127,9 @@ def test_remat_is_only_a_matter_of_memory(rng):
   variables = randomised(UNet(**options), rng, *args)
 
   def results(remat):
-    slope = slope_of(UNet(remat=remat, **options), args, maps="mean")
+    slope = slope_of(UNet(remat=remat, **options), args, capture=MEAN_MAPS)
     # Compiling takes most of the time.
-    once = jax.jit(slope, compiler_options=handover.run_once())
+    once = jax.jit(slope, compiler_options=partial_restore.run_once())
     return jax.tree.leaves(once(variables))
 
   plain = results("none")
@@ -170,7 +178,7 @@ def test_bfloat16_keeps_float32_parameters(rng):
   variables = jax.eval_shape(net.init, jax.random.key(0), *args)
   assert {x.dtype.name for x in jax.tree.leaves(variables)} == {"float32"}
   out = jax.eval_shape(net.apply, variables, *args)
-  assert out.dtype == jnp.float32
+  assert out.prediction.dtype == jnp.float32
 
 
 def test_errors(rng):

@@ -10,8 +10,8 @@ import safetensors.numpy
 
 from faceedit_jax import convert
 from faceedit_jax.core.errors import UserError
+from faceedit_jax.faces import face_reader
 from faceedit_jax.morphable import flame, flame_files
-from faceedit_jax.recipes import face_reader
 from tests.morphable.test_model import generated_arrays
 
 TRIANGLES = 60

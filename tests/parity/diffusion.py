@@ -222,7 +222,7 @@ def ddpm_loss(case: Case) -> dict:
   @jax.jit
   def run(variables, x0, noise, t):
     x_t = schedule.q_sample(x0, noise, t)
-    prediction = net.apply(variables, x_t, t)
+    prediction = net.apply(variables, x_t, t).prediction
     simple = diffusion.diffusion_loss(prediction, x0, noise, t, schedule)
     bound = simple * diffusion.loss_weight(schedule, t, "eps", "vlb")
     mean, variance = schedule.q_posterior(x0, x_t, t)

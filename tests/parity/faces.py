@@ -6,9 +6,9 @@ import numpy as np
 
 from faceedit_jax.losses import angular_margin as margins
 from faceedit_jax.losses.identity import identity_distance
-from faceedit_jax.models.estimator import DetailDecoder, Estimator
-from faceedit_jax.models.iresnet import IResNet, normalize
-from faceedit_jax.models.irse import IRSE, STAGES, portrait_crop
+from faceedit_jax.models.faces.estimator import DetailDecoder, Estimator
+from faceedit_jax.models.faces.iresnet import IResNet, normalize
+from faceedit_jax.models.faces.irse import IRSE, STAGES, portrait_crop
 from faceedit_jax.weights import faces as maps
 from tests.parity.harness import Case, nchw, runner
 

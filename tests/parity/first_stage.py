@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from faceedit_jax.losses import adversarial, reconstruction
-from faceedit_jax.models.lpips import LPIPS
-from faceedit_jax.models.patch_discriminator import PatchDiscriminator
+from faceedit_jax.models.gan.patch_discriminator import PatchDiscriminator
+from faceedit_jax.models.perception.lpips import LPIPS
 from faceedit_jax.weights import perception as maps
 from tests.parity.harness import Case, nchw, runner
 
@@ -22,14 +22,14 @@ def _vanilla(real, fake):
 def first_stage_loss(case: Case) -> dict:
   config = case.config
   kind = config.one_of("kind", {"kl": "kl", "vq": "vq"})
-  judge_loss = config.one_of(
+  discriminator_loss = config.one_of(
     "dloss", {"hinge": adversarial.hinge_discriminator, "vanilla": _vanilla}
   )
   x, features = case.image("x"), case.image("feat")
   last = jnp.transpose(case["last"], (2, 3, 1, 0))
-  judge = PatchDiscriminator(config["ndf"], config["layers"])
-  judge_variables = case.variables(
-    judge, maps.patch_discriminator, x, prefix="discriminator."
+  discriminator = PatchDiscriminator(config["ndf"], config["layers"])
+  discriminator_variables = case.variables(
+    discriminator, maps.patch_discriminator, x, prefix="discriminator."
   )
   state = case.state(prefix="perceptual_loss.")
   distance = LPIPS("vgg", state["net.slice1.0.bias"].size)
@@ -38,9 +38,9 @@ def first_stage_loss(case: Case) -> dict:
   )
   recorded = case.outputs()
   out = _run(
-    (judge_variables, distance_variables, last),
+    (discriminator_variables, distance_variables, last),
     (x, features, _latent_terms(case, kind)),
-    (judge, distance, judge_loss, kind, config),
+    (discriminator, distance, discriminator_loss, kind, config),
     sorted({n.split("/")[0] for n in recorded if "/" in n}),
   )
   out["rec"], out["logits"] = nchw(out["rec"]), nchw(out["logits"])
@@ -61,7 +61,7 @@ def _latent_terms(case: Case, kind: str) -> dict:
 
 
 def _run(weights, inputs, parts, modes) -> dict:
-  judge, distance, judge_loss, kind, config = parts
+  discriminator, distance, discriminator_loss, kind, config = parts
 
   def decode(last, features):
     layers = ("NHWC", "HWIO", "NHWC")
@@ -71,15 +71,15 @@ def _run(weights, inputs, parts, modes) -> dict:
     return jnp.tanh(picture)
 
   def run(weights, inputs):
-    judge_variables, distance_variables, last = weights
+    discriminator_variables, distance_variables, last = weights
     x, features, latent = inputs
     picture = decode(last, features)
 
     def logits(image, train):
       if not train:
-        return judge.apply(judge_variables, image)
-      return judge.apply(
-        judge_variables, image, train=True, mutable=["batch_stats"]
+        return discriminator.apply(discriminator_variables, image)
+      return discriminator.apply(
+        discriminator_variables, image, train=True, mutable=["batch_stats"]
       )[0]
 
     def learned(image):
@@ -113,7 +113,7 @@ def _run(weights, inputs, parts, modes) -> dict:
       )
       factor = float(STEPS[mode] >= config["disc_start"])
       real, fake = logits(x, train), logits(picture, train)
-      judged = factor * judge_loss(real, fake)
+      discriminated = factor * discriminator_loss(real, fake)
       nll, gan = likelihood(picture), generator(picture)
       total = nll + weight * factor * gan
       if kind == "vq":
@@ -132,8 +132,8 @@ def _run(weights, inputs, parts, modes) -> dict:
         "g_disc_factor": factor,
         "g_g_loss": gan,
         **{f"g_{name}": value for name, value in (latent | extra).items()},
-        "d_loss_total": judged,
-        "d_disc_loss": judged,
+        "d_loss_total": discriminated,
+        "d_disc_loss": discriminated,
         "d_logits_real": real.mean(),
         "d_logits_fake": fake.mean(),
       }

@@ -4,12 +4,12 @@ import jax
 import jax.numpy as jnp
 
 from faceedit_jax.losses.adversarial import r1_penalty
-from faceedit_jax.models.domain_discriminator import DomainDiscriminator
-from faceedit_jax.models.fan import FAN
-from faceedit_jax.models.landmark_masks import enlarged, face_masks, peaks
-from faceedit_jax.models.mapping_network import MappingNetwork
-from faceedit_jax.models.style_encoder import StyleEncoder
-from faceedit_jax.models.translation_generator import TranslationGenerator
+from faceedit_jax.models.faces.fan import FAN
+from faceedit_jax.models.faces.landmark_masks import enlarged, face_masks, peaks
+from faceedit_jax.models.gan.domain_discriminator import DomainDiscriminator
+from faceedit_jax.models.gan.domain_mapping_network import MappingNetwork
+from faceedit_jax.models.gan.style_encoder import StyleEncoder
+from faceedit_jax.models.gan.translation_generator import TranslationGenerator
 from faceedit_jax.weights import l2m as maps
 from faceedit_jax.weights.keymap import convert
 from tests.parity.harness import Case, check_structure, nchw, runner
@@ -114,7 +114,7 @@ def code_outputs(codes) -> dict:
     "s": codes.style,
     "s_un": codes.unrelated,
     "s_re": codes.related,
-    "s_re_trg": codes.moved,
+    "s_re_trg": codes.transformed,
   }
 
 
@@ -146,14 +146,14 @@ def discriminator(case: Case) -> dict:
 
   @jax.jit
   def run(variables, x, y):
-    def judge(x):
+    def logit(x):
       return net.apply(variables, x, y)
 
     return {
-      "logit": judge(x),
+      "logit": logit(x),
       "all": net.apply(variables, x),
-      "grad_x": jax.grad(lambda x: judge(x).sum())(x),
-      "r1": r1_penalty(judge, x).mean(),
+      "grad_x": jax.grad(lambda x: logit(x).sum())(x),
+      "r1": r1_penalty(logit, x).mean(),
     }
 
   out = dict(run(variables, case.image("x"), labels(case, "y")))
@@ -222,7 +222,7 @@ def fan_preprocess(case: Case) -> dict:
 @runner("l2m/edit_pipeline")
 def edit_pipeline(case: Case) -> dict:
   encoder, encoder_weights = make_style_encoder(case, "style_encoder")
-  drawer, drawer_weights = make_generator(case, "generator")
+  generator, drawer_weights = make_generator(case, "generator")
   finder, finder_weights = make_fan(case, "fan")
 
   @jax.jit
@@ -233,17 +233,17 @@ def edit_pipeline(case: Case) -> dict:
     def codes(x, y):
       return encoder.apply(weights[0], x, y, y_trg)
 
-    def draw(x, style, masks):
-      return drawer.apply(weights[1], x, style, masks)
+    def generate(x, style, masks):
+      return generator.apply(weights[1], x, style, masks)
 
     first, own, others = masks(x), codes(x, y), codes(reference, y_trg)
-    edited = draw(x, own.edited(), first)
+    edited = generate(x, own.edited(), first)
     second = masks(edited)
     pictures = {
       "edited": edited,
-      "edited_degree": draw(x, own.edited(case.config["degree"]), first),
-      "rec": draw(edited, own.style, second),
-      "reference": draw(x, own.unrelated + others.related, first),
+      "edited_degree": generate(x, own.edited(case.config["degree"]), first),
+      "rec": generate(edited, own.style, second),
+      "reference": generate(x, own.unrelated + others.related, first),
     }
     return pictures, (first, second), own, others
 

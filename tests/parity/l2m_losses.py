@@ -11,9 +11,10 @@ import jax.numpy as jnp
 from faceedit_jax.core import recipe as recipe_lib
 from faceedit_jax.losses.adversarial import bce, global_norm
 from faceedit_jax.losses.reconstruction import l1
-from faceedit_jax.models.feature_resnet import imagenet_units
-from faceedit_jax.recipes.l2m_gan import L2MGANRecipe
-from faceedit_jax.recipes.translation_nets import TranslationNets
+from faceedit_jax.models.perception.feature_resnet import imagenet_units
+from faceedit_jax.recipes.l2m_gan.losses import TranslationLosses
+from faceedit_jax.recipes.l2m_gan.nets import TranslationNets
+from faceedit_jax.recipes.l2m_gan.options import LossWeights
 from faceedit_jax.weights import l2m as maps
 from faceedit_jax.weights.keymap import BACK
 from tests.parity.harness import Case, nchw, runner
@@ -37,15 +38,15 @@ TERMS = {
 }
 
 
-class Recorded(L2MGANRecipe):
-  """The recipe, with the recording's noise."""
+class Recorded(TranslationLosses):
+  """The recipe's losses, with the recording's noise."""
 
-  def _noises(self, ctx):
+  def noises(self, ctx):
     return [ctx.batch["noise"], ctx.batch["second_noise"]]
 
 
-def make_recipe(case: Case, perceptual=None, **nets) -> Recorded:
-  """The recipe of a recording's nets and weights of the losses."""
+def make_losses(case: Case, perceptual=None, **nets) -> Recorded:
+  """The losses of a recording's nets, with its weights."""
   config = case.config
   weights = {"adversarial": 1.0, "r1": config["lambda_reg"]}
   for theirs, ours in TERMS.items():
@@ -56,9 +57,7 @@ def make_recipe(case: Case, perceptual=None, **nets) -> Recorded:
     nets=TranslationNets(image_size=config["img_size"], **(absent | nets)),
     perceptual=perceptual,
     attributes=tuple(map(str, range(config["num_domains"] // 2))),
-    image_size=config["img_size"],
-    txs={},
-    weights=weights,
+    weights=LossWeights(**weights),
   )
 
 
@@ -66,25 +65,25 @@ def make_ctx(batch, frozen=None):
   return recipe_lib.Ctx(batch, frozen or {}, {}, {}, 0, jax.random.key(0))
 
 
-def against(recipe, trained, others, frozen, batch, kind):
+def against(losses, trained, others, frozen, batch, kind):
   """The discriminator's loss, and what it is made of."""
   ctx, params = make_ctx(batch, frozen), {**others, **trained}
-  loss, aux = recipe.judge_loss(params, ctx, kind)
+  loss, aux = losses.discriminator_loss(params, ctx, kind)
   variables = {net: {"params": tree} for net, tree in params.items()}
-  style = recipe._new_styles(variables, ctx, kind)[0][0]
-  fake = recipe.nets.draw(variables, frozen, batch["image"], style)
-  judge = functools.partial(recipe.nets.judge, variables)
+  style = losses.new_styles(variables, ctx, kind)[0][0]
+  fake = losses.nets.generate(variables, frozen, batch["image"], style)
+  logits = functools.partial(losses.nets.discriminate, variables)
   return loss, {
     "loss": loss,
-    "real": bce(judge(batch["image"], batch["domain"]), 1.0),
-    "fake": bce(judge(fake, batch["target"]), 0.0),
+    "real": bce(logits(batch["image"], batch["domain"]), 1.0),
+    "fake": bce(logits(fake, batch["target"]), 0.0),
     "reg": aux.metrics["r1"],
   }
 
 
-def toward(recipe, trained, others, frozen, batch, kind):
+def toward(losses, trained, others, frozen, batch, kind):
   """The generator's loss, and what it is made of."""
-  loss, aux = recipe.translate_loss(
+  loss, aux = losses.generator_loss(
     {**others, **trained}, make_ctx(batch, frozen), kind
   )
   parts = {
@@ -106,7 +105,7 @@ def stargan2_losses(case: Case) -> dict:
     "discriminator": make_discriminator(case, "discriminator"),
   }
   nets = {name: net for name, (net, _) in made.items()}
-  recipe = make_recipe(case, latent_dim=case.config["latent_dim"], **nets)
+  losses = make_losses(case, latent_dim=case.config["latent_dim"], **nets)
   params = {name: v["params"] for name, (_, v) in made.items()}
   batch = {
     "image": case.image("x"),
@@ -120,7 +119,7 @@ def stargan2_losses(case: Case) -> dict:
   out = {}
   for name, kind in (("z", "latent"), ("r", "reference")):
     for side, loss in (("d", against), ("g", toward)):
-      run = jax.jit(functools.partial(loss, recipe, kind=kind))
+      run = jax.jit(functools.partial(loss, losses, kind=kind))
       _, parts = run(params, {}, {}, batch)
       out |= {f"{name}_{side}_{k}": value for k, value in parts.items()}
   return out
@@ -171,7 +170,7 @@ def unofficial_losses(case: Case) -> dict:
   frozen = {"features": case.state("resnet18", "model.")}
   if case.config["w_hpf"] > 0:
     nets["fan"], frozen["fan"] = make_fan(case, "fan")
-  recipe = make_recipe(case, RecordedFeatures(), **nets)
+  losses = make_losses(case, RecordedFeatures(), **nets)
   params = {name: v["params"] for name, (_, v) in made.items()}
   batch = {
     "image": case.image("x"),
@@ -181,18 +180,20 @@ def unofficial_losses(case: Case) -> dict:
 
   @jax.jit
   def run(params, frozen, batch):
-    judge = {"discriminator": params["discriminator"]}
+    critic = {"discriminator": params["discriminator"]}
     learners = {n: params[n] for n in ("generator", "style_encoder")}
     variables = {net: {"params": tree} for net, tree in params.items()}
-    codes = recipe.nets.encode(
+    codes = losses.nets.encode(
       variables, batch["image"], batch["domain"], batch["target"]
     )
-    fake = recipe.nets.draw(variables, frozen, batch["image"], codes.edited())
+    fake = losses.nets.generate(
+      variables, frozen, batch["image"], codes.edited()
+    )
     sides = [
-      jax.value_and_grad(functools.partial(loss, recipe), has_aux=True)(
-        own, params, frozen, batch, "moved"
+      jax.value_and_grad(functools.partial(loss, losses), has_aux=True)(
+        own, params, frozen, batch, "transformed"
       )
-      for loss, own in ((against, judge), (toward, learners))
+      for loss, own in ((against, critic), (toward, learners))
     ]
     return sides, codes, fake
 
@@ -205,7 +206,7 @@ def unofficial_losses(case: Case) -> dict:
     "s_tilde": codes.edited(),
     "s_unrelated": codes.unrelated,
     "s_related": codes.related,
-    "s_related_tilde": codes.moved,
+    "s_related_tilde": codes.transformed,
     "x_fake": nchw(fake),
   }
   encoding, factoring = _halves(g_slopes["style_encoder"])

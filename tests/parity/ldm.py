@@ -3,11 +3,18 @@
 import jax
 import numpy as np
 
-from faceedit_jax.models.autoencoder import KLModel, VQModel
-from faceedit_jax.models.unet import UNet
+from faceedit_jax.models.diffusion.autoencoder import KLModel, VQModel
+from faceedit_jax.models.diffusion.unet import UNet
+from faceedit_jax.models.diffusion.unet_interface import (
+  NOTHING,
+  PARTS,
+  Capture,
+)
 from faceedit_jax.nn.attention import SpatialTransformer, attend
 from faceedit_jax.weights import ldm as maps
 from tests.parity.harness import Case, nchw, nearest, runner
+
+ALL_MAPS = Capture(cross_maps=PARTS, map_heads="all")
 
 
 def autoencoder_options(config) -> dict:
@@ -128,8 +135,8 @@ def spatial_transformer(case: Case) -> dict:
       variables, x, context, capture_intermediates=True
     )
     out = {"y": y, "y_small": net.apply(variables, 0.01 * x, context)[0]}
-    for i, probabilities in enumerate(cross):
-      out[f"cross/transformer_blocks.{i}.attn2"] = probabilities
+    for i, found in enumerate(cross):
+      out[f"cross/transformer_blocks.{i}.attn2"] = found.maps
       inner = extra["intermediates"][f"block_{i}"]["attn1"]
       q, k, v = (inner[f"to_{n}"]["__call__"][0] for n in "qkv")
       _, out[f"self/transformer_blocks.{i}.attn1"] = attend(
@@ -187,7 +194,7 @@ def official_unet(config) -> UNet:
 
 
 def attention_maps(found, outputs) -> dict:
-  """Maps in the order of the network, by their recorded names."""
+  """Maps by place, in the order of the network, by their recorded names."""
   names = [name for name in outputs if name.startswith("attn/")]
   order = {"input_blocks": 0, "middle_block": 1, "output_blocks": 2}
 
@@ -196,9 +203,17 @@ def attention_maps(found, outputs) -> dict:
     block = int(parts[parts.index("transformer_blocks") + 1])
     return order[parts[0]], int(parts[1]), block
 
+  def ours(place):
+    part, *numbers = place.split("/")
+    numbers = [int(n) for n in numbers]
+    if part == "decoder":  # which begins with the last level
+      numbers[0] *= -1
+    return PARTS.index(part), numbers
+
   names.sort(key=position)
   assert len(names) == len(found), (names, len(found))
-  return dict(zip(names, map(_joined, found), strict=True))
+  values = [_joined(found[place]) for place in sorted(found, key=ours)]
+  return dict(zip(names, values, strict=True))
 
 
 @runner("ldm/unet_spatial_transformer", "ldm/unet_attention_block")
@@ -221,15 +236,15 @@ def unet(case: Case) -> dict:
       t,
       context,
       labels=labels,
-      maps="heads",
+      capture=ALL_MAPS if net.attention == "transformer" else NOTHING,
       capture_intermediates=lambda module, _: module.name is not None,
     )
 
-  (eps, found), extra = run(variables, x, t, context, labels)
-  out = {"eps": nchw(eps)}
+  output, extra = run(variables, x, t, context, labels)
+  out = {"eps": nchw(output.prediction)}
   recorded = case.outputs()
   if net.attention == "transformer":
-    out |= attention_maps(found, recorded)
+    out |= attention_maps(output.cross_maps, recorded)
   parts = extra["intermediates"]
   for name in recorded:
     if name.startswith("trace/"):

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from faceedit_jax.metrics import frechet, image
-from faceedit_jax.models.lpips import LPIPS
+from faceedit_jax.models.perception.lpips import LPIPS
 from faceedit_jax.weights import perception as maps
 from tests.parity.harness import Case, nchw, runner
 

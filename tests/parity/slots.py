@@ -5,17 +5,20 @@ import jax.numpy as jnp
 import numpy as np
 
 from faceedit_jax import diffusion
-from faceedit_jax.models.broadcast_decoder import BroadcastDecoder
-from faceedit_jax.models.region_encoder import FeatureUNet, SlotHead
-from faceedit_jax.models.slot_attention import SlotAttention
-from faceedit_jax.models.slot_autoencoder import SlotAutoencoder, SlotEncoder
-from faceedit_jax.models.unet import UNet
+from faceedit_jax.models.diffusion.unet import UNet
+from faceedit_jax.models.slots.broadcast_decoder import BroadcastDecoder
+from faceedit_jax.models.slots.region_encoder import FeatureUNet, SlotHead
+from faceedit_jax.models.slots.slot_attention import SlotAttention
+from faceedit_jax.models.slots.slot_autoencoder import (
+  SlotAutoencoder,
+  SlotEncoder,
+)
 from faceedit_jax.nn.layers import resize
 from faceedit_jax.weights import ldm as ldm_maps
 from faceedit_jax.weights import slots as maps
 from faceedit_jax.weights.keymap import convert
 from tests.parity.harness import Case, check_structure, nchw, runner
-from tests.parity.ldm import attention_maps, unet_options
+from tests.parity.ldm import ALL_MAPS, attention_maps, unet_options
 
 NORMS = {"": "none", "bn": "batch", "gn": "group", "in": "instance"}
 
@@ -219,9 +222,10 @@ def _slot_unet(config) -> UNet:
 def _denoising(net, schedule, kind, variables, x0, noise, t, slots):
   """Noisy picture, prediction, maps and mean loss."""
   x_t = schedule.q_sample(x0, noise, t)
-  prediction, found = net.apply(variables, x_t, t, slots, maps="heads")
+  output = net.apply(variables, x_t, t, slots, capture=ALL_MAPS)
+  prediction = output.prediction
   losses = diffusion.diffusion_loss(prediction, x0, noise, t, schedule, kind)
-  return x_t, prediction, found, losses.mean()
+  return x_t, prediction, output.cross_maps, losses.mean()
 
 
 _PREDICTIONS = {"eps": "eps", "x0": "x0", "v": "v"}

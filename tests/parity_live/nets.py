@@ -3,8 +3,8 @@
 import jax
 import numpy as np
 
-from faceedit_jax.models.autoencoder import KLModel, VQModel
-from faceedit_jax.models.unet import UNet
+from faceedit_jax.models.diffusion.autoencoder import KLModel, VQModel
+from faceedit_jax.models.diffusion.unet import UNet
 
 # Levels with and without attention, and as many groups as channels allow.
 AUTOENCODERS = {
@@ -82,12 +82,12 @@ def theirs(kind: str, options: dict, **changes):
   import diffusers
   import torch
 
-  from faceedit_jax.weights.kinds import KINDS
+  from faceedit_jax.weights.checkpoint_formats import FORMATS
 
-  rival = KINDS[kind].rival
-  arguments = rival.options(ours(kind, options)) | changes
+  made = FORMATS[kind].diffusers
+  arguments = made.options(ours(kind, options)) | changes
   torch.manual_seed(0)
-  net = getattr(diffusers, rival.cls)(**arguments).eval()
+  net = getattr(diffusers, made.cls)(**arguments).eval()
   with torch.no_grad():
     for name, parameter in net.named_parameters():
       if parameter.ndim > 1:
@@ -136,15 +136,15 @@ def check(name: str, got, wanted) -> float:
 
 def variables(kind: str, options: dict, weights) -> dict:
   """Our variables from their weights, every key used."""
-  from faceedit_jax.weights import account, diffusers_names
-  from faceedit_jax.weights.kinds import KINDS
+  from faceedit_jax.weights import diffusers_names, key_report
+  from faceedit_jax.weights.checkpoint_formats import FORMATS
 
-  made = KINDS[kind]
+  made = FORMATS[kind]
   net, inputs = made.net(section(kind, options))
   wanted = jax.eval_shape(net.init, jax.random.key(0), *inputs)
-  rows = diffusers_names.table(made.rival.naming(net), wanted)
+  rows = diffusers_names.table(made.diffusers.naming(net), wanted)
   assert diffusers_names.recognised(weights)
-  arrays, report = account.fit(weights, diffusers_names.keymap(rows), wanted)
+  arrays, report = key_report.fit(weights, diffusers_names.keymap(rows), wanted)
   assert not report.faults and len(report.used) == len(weights) == len(rows)
   import flax.traverse_util
 

@@ -16,15 +16,15 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers")
 
 from faceedit_jax import convert, to_diffusers  # noqa: E402
-from faceedit_jax.core import handover  # noqa: E402
+from faceedit_jax.core import partial_restore  # noqa: E402
 from faceedit_jax.weights import diffusers_names  # noqa: E402
-from faceedit_jax.weights.kinds import KINDS  # noqa: E402
+from faceedit_jax.weights.checkpoint_formats import FORMATS  # noqa: E402
 from tests.parity_live import nets  # noqa: E402
 
 
 def once(function):
   """`jax.jit` for what runs once: compiling takes most of the time."""
-  return jax.jit(function, compiler_options=handover.run_once())
+  return jax.jit(function, compiler_options=partial_restore.run_once())
 
 
 def first_stage_outputs(kind, net, variables, x, z):
@@ -125,7 +125,7 @@ def unet_outputs(net, variables, inputs, weight):
   def total(x, context):
     out = net.apply(
       variables, x, jnp.asarray(inputs["t"]), context, labels=labels
-    )
+    ).prediction
     return (out * weight).sum(), out
 
   run = once(jax.value_and_grad(total, (0, 1), has_aux=True))
@@ -212,7 +212,7 @@ def test_an_exported_net_computes_the_same(kind, tmp_path, rng):
     nets.UNETS["options"] if kind == "unet" else nets.AUTOENCODERS["plain"]
   )
   sizes = nets.section(kind, options)
-  net, inputs = KINDS[kind].net(sizes)
+  net, inputs = FORMATS[kind].net(sizes)
   shapes = jax.eval_shape(net.init, jax.random.key(0), *inputs)
 
   def draw(path, leaf):
@@ -232,7 +232,7 @@ def test_an_exported_net_computes_the_same(kind, tmp_path, rng):
   convert.write(flat, tmp_path / "net.safetensors", {})
   exported = to_diffusers.export(kind, tmp_path / "net.safetensors", sizes)
   to_diffusers.write(*exported, tmp_path / "net")
-  cls = getattr(diffusers, KINDS[kind].rival.cls)
+  cls = getattr(diffusers, FORMATS[kind].diffusers.cls)
   other = cls.from_pretrained(tmp_path / "net", low_cpu_mem_usage=False).eval()
   if kind == "unet":
     given = unet_inputs(options, rng)
@@ -253,12 +253,14 @@ def test_published_sizes(kind):
   import diffusers
 
   options = nets.PUBLISHED[kind]
-  made = KINDS[kind]
+  made = FORMATS[kind]
   net, inputs = made.net(nets.section(kind, options, codes=16384))
   with torch.device("meta"):
-    other = getattr(diffusers, made.rival.cls)(**made.rival.options(net))
+    other = getattr(diffusers, made.diffusers.cls)(
+      **made.diffusers.options(net)
+    )
   wanted = jax.eval_shape(net.init, jax.random.key(0), *inputs)
-  rows = diffusers_names.table(made.rival.naming(net), wanted)
+  rows = diffusers_names.table(made.diffusers.naming(net), wanted)
   ours = flax.traverse_util.flatten_dict(wanted["params"])
   for key, value in other.state_dict().items():
     goal = rows.pop(key)

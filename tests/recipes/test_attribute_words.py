@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from faceedit_jax.recipes import attribute_words as words
+from faceedit_jax.recipes.l2m_gan import words
 
 NAMES = ("Smiling", "Eyeglasses", "Bangs", "No_Beard")
 

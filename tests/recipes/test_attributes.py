@@ -1,4 +1,4 @@
-"""The classifier that scores attribute edits, and what it looks at."""
+"""The classifier that evaluates attribute edits, and what it looks at."""
 
 import dataclasses
 import json
@@ -10,14 +10,14 @@ import pytest
 
 from data_pipelines import records
 from data_pipelines.synthetic_heads import labels
-from faceedit_jax import batches, recipes
+from faceedit_jax import evaluators, input_pipeline, recipes
+from faceedit_jax.core import batch as batch_lib
 from faceedit_jax.core import config as config_lib
 from faceedit_jax.core import recipe as recipe_lib
 from faceedit_jax.core import state as state_lib
 from faceedit_jax.core import step as step_lib
 from faceedit_jax.core.errors import UserError
-from faceedit_jax.recipes import face_box
-from faceedit_jax.recipes.pretrain import attributes as attributes_recipe
+from faceedit_jax.faces import attribute_reader, face_crops
 
 SIDE, ATTRIBUTES = 20, ("Smiling", "Bangs")
 NAMES = labels.ATTRIBUTE_NAMES
@@ -50,13 +50,21 @@ def data_dir(tmp_path_factory):
   return folder
 
 
-DATA = dict(
-  source="array_record",
-  folder="set",
-  sampler="attributes",
-  attributes=ATTRIBUTES,
-  batch_size=32,
-)
+SOURCE = dict(kind="array_record", folder="set")
+
+
+def data_of(split="train", attributes=ATTRIBUTES, kind="attributes"):
+  sampler = dict(kind=kind)
+  if kind == "attributes":
+    sampler["attributes"] = attributes
+  return input_pipeline.build_data(
+    dict(
+      source=dict(SOURCE, split=split),
+      sampler=sampler,
+      loader=dict(batch_size=32),
+    ),
+    "config.stage.attributes.data",
+  )
 
 
 def build(**look):
@@ -66,12 +74,11 @@ def build(**look):
     optimizer=dict(lr=1e-2),
     ema_decay=0.9,
     jitter=0.02,
-    evaluation=dict(data=dict(DATA)),
   )
   return recipes.build(
     "attributes",
     nets=config_lib.from_dict(dict(classifier=net)),
-    options=config_lib.from_dict(options),
+    options=options,
     image_size=SIDE,
     dtype="float32",
   )
@@ -79,8 +86,8 @@ def build(**look):
 
 def test_it_learns_and_is_tested_on_others(data_dir, tmp_path):
   recipe = build()
-  source = batches.open_data(DATA, data_dir, 0, "train")
-  transform = batches.transform_of(recipe, DATA)
+  source = input_pipeline.open_data(data_of(), data_dir, 0)
+  transform = input_pipeline.transform_of(recipe, data_of())
   rng = np.random.default_rng(0)
   examples = [transform(source[i], rng) for i in range(len(source))]
   state = step_lib.init_state(recipe, jax.random.key(0))
@@ -91,17 +98,23 @@ def test_it_learns_and_is_tested_on_others(data_dir, tmp_path):
   for i in range(150):
     part = [examples[(32 * i + k) % 64] for k in range(32)]
     batch = {n: np.stack([e[n] for e in part]) for n in recipe.batch_spec()}
-    batch = recipe_lib.check_batch(recipe.batch_spec(), batch, "test")
+    batch = batch_lib.check_batch(recipe.batch_spec(), batch, "test")
     state, metrics, _ = step(state, {}, batch, due=due)
   for name in ATTRIBUTES:
     assert metrics[f"classify/accuracy_{name}"] > 0.9
   variables = state_lib.view(state, "ema")
-  (evaluator,) = recipe.evaluators().values()
+  evaluator = evaluators.build(
+    dict(kind="attribute_accuracy"),
+    evaluators.Setup(recipe, {}, DATA, SIDE, "float32", "here"),
+  )
   said: list[str] = []
   scores = evaluator.run(
-    recipe, variables, {}, data_dir, tmp_path, said.append, None, True
+    evaluators.EvalContext(
+      recipe, variables, {}, data_dir, tmp_path, said.append
+    )
   )
-  assert said == ["70 pictures of split 'test'"]
+  (text,) = said
+  assert text.startswith("\n70 pictures of split 'test'\n")
   rng = np.random.default_rng(1)
   held = [example(rng) for _ in range(70)]
   image = jnp.asarray(np.stack([e["image"] for e in held]) / 127.5 - 1)
@@ -115,8 +128,14 @@ def test_it_learns_and_is_tested_on_others(data_dir, tmp_path):
     assert scores[f"accuracy/{name}"] == pytest.approx(right.mean())
     assert scores[f"accuracy/{name}"] > 0.9
     assert scores[f"share/{name}"] == pytest.approx(true.mean())
-  whole = json.loads((tmp_path / "accuracy.json").read_text())
-  assert whole["scores"] == scores and whole["pictures"] == 70
+  whole = json.loads((tmp_path / "table.json").read_text())
+  assert whole["scores"] == scores
+  table = (tmp_path / "table.txt").read_text()
+  assert table.strip() == text.strip()
+  row = (
+    f"Smiling {scores['accuracy/Smiling']:.3f} {scores['share/Smiling']:.3f}"
+  )
+  assert row.split() in [line.split() for line in table.splitlines()]
   shown = jax.jit(recipe.preview)(variables, {}, batch, jax.random.key(0))
   (sheet,) = shown.values()
   assert sheet.shape == (32, 16 + 2 + 2, 16, 3)
@@ -137,13 +156,13 @@ def test_the_mouth_does_not_move_what_is_looked_at(rng):
   spread = np.sqrt((2 * (0.1**2 + (1 / 30) ** 2) + (1 / 15) ** 2) / 3)
   corner = np.array([0.5, 13 / 30]) - 4 * spread
   box = jnp.asarray([[*corner, 8 * spread]] * 2, jnp.float32)
-  wanted = face_box.look(jnp.asarray(image), box, 16)
+  wanted = face_crops.look(jnp.asarray(image), box, 16)
   np.testing.assert_allclose(seen, wanted, atol=1e-5)
 
 
 def test_noise_moves_and_enlarges_the_square():
   """On a picture whose colours are the place."""
-  reader = attributes_recipe.AttributeReader(None, input_size=4)
+  reader = attribute_reader.AttributeReader(None, input_size=4)
   unit = (jnp.arange(64) + 0.5) / 64
   image = jnp.stack([*jnp.meshgrid(unit, unit), jnp.zeros((64, 64))], -1)[None]
   still = reader.look(image, noise=jnp.zeros((1, 3)))
@@ -171,7 +190,9 @@ def test_half_of_a_batch_is_mirrored(rng):
     step=jnp.asarray(0),
     rng=jax.random.key(0),
   )
-  still = dataclasses.replace(recipe, jitter=0.0)
+  still = dataclasses.replace(
+    recipe, options=dataclasses.replace(recipe.options, jitter=0.0)
+  )
   plain = np.asarray(still.reader.look(image, points))
   seen = np.asarray(still.seen(ctx))
   same = np.isclose(seen, plain, atol=1e-5).all((1, 2, 3))
@@ -187,9 +208,9 @@ def test_without_reach_no_points_are_asked_for():
 
 
 def test_columns_are_those_that_were_asked_for(data_dir):
-  plain = batches.open_data(DATA | {"sampler": "single"}, data_dir, 0, "test")
+  plain = input_pipeline.open_data(data_of("test", kind="single"), data_dir, 0)
   asked = ("Bangs", "Bald", "Smiling")
-  source = batches.open_data(DATA | {"attributes": asked}, data_dir, 0, "test")
+  source = input_pipeline.open_data(data_of("test", asked), data_dir, 0)
   assert len(source) == len(plain) and source.attribute_names == asked
   at = [NAMES.index(name) for name in asked]
   for i in (0, 69):
@@ -204,4 +225,4 @@ def test_attributes_that_are_none(data_dir):
     ((), "name at least one"),
   ):
     with pytest.raises(UserError, match=message):
-      batches.open_data(DATA | {"attributes": names}, data_dir, 0, "test")
+      input_pipeline.open_data(data_of("test", names), data_dir, 0)

@@ -6,6 +6,7 @@ import jax
 import pytest
 
 from configs import difffae as config_module
+from configs import difffae_embedded
 from faceedit_jax import recipes, stages
 from faceedit_jax.core import config as config_lib
 from faceedit_jax.core import step as step_lib
@@ -22,7 +23,7 @@ def build(config, stage):
   return recipes.build(
     options.pop("name"),
     nets=config.nets,
-    options=config_lib.from_dict(options),
+    options=options,
     image_size=config.image_size,
     dtype=config.compute_dtype,
   )
@@ -31,7 +32,7 @@ def build(config, stage):
 @pytest.mark.parametrize("variant", config_module.VARIANTS)
 def test_every_stage_builds(variant):
   config = config_lib.load(f"configs/difffae.py:{variant}")
-  for name in (*config.stages, *config.scoring_stages):
+  for name in (*config.stages, *config.eval_stages):
     assert build(config, name).phases()
 
 
@@ -39,19 +40,20 @@ def test_a_missing_option_is_named():
   config = config_lib.load("configs/difffae.py")
   with config.unlocked():
     del config.stage.denoiser.recipe["timesteps"]
-  with pytest.raises(UserError, match="'difffae': 'timesteps' is missing$"):
+  with pytest.raises(UserError, match="recipe lacks the key 'timesteps'$"):
     build(config, "denoiser")
 
 
-@pytest.mark.parametrize("variant", [*config_module.STEPS, "smoke"])
+@pytest.mark.parametrize("variant", [*difffae_embedded.STEPS, "smoke"])
 def test_as_many_classes_as_people_are_read(variant):
   config = config_lib.load(f"configs/difffae.py:{variant}")
-  for name in ("identity", "score_identity"):
+  for name in ("identity", "eval_identity"):
     stage = config.stage[name]
-    drawn = stage.data.identities * stage.data.frames
-    read = stage.data.limit or drawn
+    source = stage.data.source
+    drawn = source.identities * source.frames
+    read = stage.data.loader.limit or drawn
     assert read <= drawn
-    assert read == stage.recipe.identities * stage.data.frames
+    assert read == stage.recipe.identities * source.frames
 
 
 @pytest.mark.parametrize("size", [256, 512])
@@ -80,9 +82,9 @@ def test_paper_sizes(size, tmp_path):
   assert count(frozen["detail_decoder"]["params"]) == 1_773_345
   assert count(frozen["identity"]["params"]) == 43_590_848
   side = size // 8
-  shape = recipe.unet
+  shape = recipe.nets.unet
   latents = jax.eval_shape(
-    lambda v, x: recipe.autoencoder.apply(
+    lambda v, x: recipe.conditions.autoencoder.apply(
       {"params": v["params"]}, x, method="encode"
     ),
     frozen["autoencoder"],
@@ -102,7 +104,7 @@ def test_paper_settings(variant):
   config = config_lib.load(f"configs/difffae.py:voxceleb{variant}")
   nets, denoiser = config.nets, config.stage.denoiser
   size = int(variant[:3])
-  assert (config.image_size, denoiser.data.size) == (size, size)
+  assert config.image_size == size
   encoder, unet = nets.region_encoder, nets.unet
   assert (encoder.channels, encoder.mult) == (64, (1, 1, 2, 4))
   assert (encoder.res_blocks, encoder.out_channels) == (2, 192)
@@ -110,22 +112,23 @@ def test_paper_settings(variant):
   assert (unet.res_blocks, unet.heads, unet.in_channels) == (2, 8, 8)
   # Of 32, 16, 8 and 4 pixels a side at 256.
   assert unet.attention_levels == (0, 1, 2)
-  assert (denoiser.steps, denoiser.data.batch_size) == (100_000, 16)
-  assert denoiser.data.sampler == "pairs"
+  assert (denoiser.steps, denoiser.data.loader.batch_size) == (100_000, 16)
+  assert denoiser.data.sampler.kind == "pairs"
   recipe = denoiser.recipe
   assert (recipe.optimizer.kind, recipe.optimizer.lr) == ("adam", 1e-4)
   assert recipe.optimizer.schedule == "constant"
   assert dict(recipe.timesteps) == dict(antithetic=False, power=1.0)
   assert recipe.prediction == "eps" and recipe.consistency_weight == 0.1
-  assert (recipe.layout, recipe.camera_from) == (0.0, "query")
+  assert (recipe.region_prior_weight, recipe.camera_from) == (0.0, "query")
   assert (recipe.sampler, recipe.sampling_steps) == ("ddim", 50)
   # Latent diffusion's schedule and scale for VQ first stages.
   assert recipe.latent_scale == 1.0 and recipe.ddim_spacing == "ldm"
   assert dict(recipe.schedule) == dict(
     kind="linear", steps=1000, start=0.0015, end=0.0195
   )
-  assert recipe.evaluation.kind == "reenactment"
-  assert (recipe.evaluation.people, recipe.evaluation.split) == ("same", "test")
+  evaluator = denoiser.evaluators.reenactment
+  assert (evaluator.kind, evaluator.split) == ("reenactment", "test")
+  assert evaluator.people == "same"
 
 
 @pytest.mark.parametrize(
@@ -150,9 +153,9 @@ def test_ablations_are_one_override(override, lacks):
     counts = state.stats["region_encoder"]["regions"]["confusion"]
     assert counts.shape == (wanted, 4)
   if lacks == "condition":
-    assert recipe.unet.adain == "none"
+    assert recipe.nets.unet.adain == "none"
   if "consistency" in override:
-    assert recipe.consistency_weight == 0.0
+    assert recipe.options.consistency_weight == 0.0
 
 
 def test_how_a_net_is_computed_is_no_part_of_a_run(tmp_path):
@@ -162,7 +165,7 @@ def test_how_a_net_is_computed_is_no_part_of_a_run(tmp_path):
     config, ["nets.unet.remat=dots", "nets.unet.attention_kernel=xla"]
   )
   other = stages.make_stage(config, "denoiser", tmp_path)
-  net = other.recipe.unet
+  net = other.recipe.nets.unet
   assert (net.remat, net.attention_kernel) == ("dots", "xla")
   assert other.identity == plain.identity
   assert plain.identity["nets"]["unet"]["heads"] == 2
@@ -171,17 +174,31 @@ def test_how_a_net_is_computed_is_no_part_of_a_run(tmp_path):
 @pytest.mark.parametrize(
   "override, message",
   [
-    ("nets.unet.attention_kernel=cudnn", "needs a GPU; this is a cpu .*el.$"),
+    (
+      "nets.unet.attention_kernel=cudnn",
+      "recipe: .*needs a GPU; this is a cpu .*el.$",
+    ),
     (
       "nets.unet.attention_kernel=flash",
-      "wanted one of auto, xla, cudnn .*l.$",
+      "config.nets.unet.attention_kernel is 'flash', wanted 'auto' or 'xla' or",
     ),
-    ("nets.unet.remat=all", "wanted one of none, blocks, dots .*remat.$"),
+    (
+      "nets.unet.remat=all",
+      "config.nets.unet.remat is 'all', wanted 'none' or 'blocks' or 'dots'",
+    ),
+    (
+      "nets.unet.mult=()",
+      r"recipe: .*mult is \(\), wanted the channel multiple",
+    ),
+    (
+      "nets.unet.attention_levels=(4,)",
+      "recipe: .*attention_levels has 4, wanted levels from 0 to 3",
+    ),
   ],
 )
 def test_impossible_choices_end_with_one_line(override, message):
   config = config_lib.load("configs/difffae.py:smoke")
-  with pytest.raises(UserError, match=f"^recipe 'difffae': .*{message}"):
+  with pytest.raises(UserError, match=f"^{message}"):
     build(config_lib.override(config, [override]), "denoiser")
 
 

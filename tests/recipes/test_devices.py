@@ -6,9 +6,9 @@ import jax
 import numpy as np
 import pytest
 
+from faceedit_jax.core import batch as batch_lib
 from faceedit_jax.core import config as config_lib
 from faceedit_jax.core import optim, sharding
-from faceedit_jax.core import recipe as recipe_lib
 from faceedit_jax.core import step as step_lib
 from tests.recipes.test_stages import STAGES, build, quick_jit
 
@@ -44,7 +44,7 @@ def losses(recipe, mesh):
   found = []
   with jax.set_mesh(mesh):
     for i in range(STEPS):
-      batch = recipe_lib.example_batch(recipe.batch_spec(), BATCH, i)
+      batch = batch_lib.example_batch(recipe.batch_spec(), BATCH, i)
       batch = jax.device_put(batch, sharding.batch_sharding(mesh))
       due = step_lib.due_phases(recipe.phases(), i)
       state, metrics, _ = step(state, frozen, batch, due=due)
@@ -62,9 +62,10 @@ def test_eight_devices_equal_one(stage):
     build(stage), tx=optim.make_tx(**options.optimizer)
   )
   if stage == "first_stage":
-    recipe = dataclasses.replace(
-      recipe, adversarial_start=options.adversarial_start
+    own = dataclasses.replace(
+      recipe.options, adversarial_start=options.adversarial_start
     )
+    recipe = dataclasses.replace(recipe, options=own)
   one = sharding.make_mesh({"data": 1, "fsdp": 1}, jax.devices()[:1])
   eight = sharding.make_mesh({"data": 4, "fsdp": 2}, jax.devices())
   a, b = losses(recipe, one), losses(recipe, eight)

@@ -13,7 +13,7 @@ from faceedit_jax.core import checkpoint
 from faceedit_jax.core import config as config_lib
 from tests.recipes.test_processes import CONFIG, data  # noqa: F401, a fixture
 from tests.recipes.test_stages import SMALL, STAGES
-from tests.test_train import assert_equal, state_of
+from tests.toy_runs import assert_equal, state_of
 
 pytestmark = pytest.mark.slow
 
@@ -28,8 +28,7 @@ OVERRIDES = [
       ("steps", 24),
       ("checkpoint_every", 2),
       ("preview_every", 0),
-      ("data.size", 32),
-      ("data.folder", "tiny"),
+      ("data.source.folder", "tiny"),
     )
   ),
 ]

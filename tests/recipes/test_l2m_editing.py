@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from data_pipelines import align, images
-from faceedit_jax import edit, export, stages, trained
+from faceedit_jax import edit, export, load_trained, stages
 from faceedit_jax.core import checkpoint
 from faceedit_jax.core import config as config_lib
 from faceedit_jax.core import step as step_lib
 from faceedit_jax.core.errors import UserError
+from faceedit_jax.editing import Editor
 
 SIZE = 16
 
@@ -55,7 +56,7 @@ def picture(seed):
 
 @pytest.fixture(scope="module")
 def editor(workdir):
-  return edit.Editor.from_workdir(workdir)
+  return Editor.from_workdir(workdir)
 
 
 def test_the_command_line(workdir, editor, tmp_path, capsys):
@@ -103,9 +104,9 @@ def test_mistakes(editor, given, message):
 
 
 def test_faces_are_framed_as_in_training(workdir):
-  found = trained.load(workdir)
+  found = load_trained.load(workdir)
   recipe = dataclasses.replace(found.recipe, alignment="celeba_hq")
-  editor = edit.Editor(recipe, found.variables, found.frozen, SIZE)
+  editor = Editor(recipe, found.variables, found.frozen, SIZE)
   given = align.CELEBA_HQ5.astype(float) * SIZE
   framed = editor.edit(picture(0), aligned=True)
   np.testing.assert_allclose(framed.points, given, atol=1e-4)
@@ -114,11 +115,11 @@ def test_faces_are_framed_as_in_training(workdir):
   np.testing.assert_array_equal(moved.source, framed.source)
 
 
-def test_a_slider_needs_no_new_compilation(workdir):
-  editor = edit.Editor.from_workdir(workdir)
-  knobs = {"attribute": "-Eyeglasses", "aligned": True}
+def test_a_strength_needs_no_new_compilation(workdir):
+  editor = Editor.from_workdir(workdir)
+  options = {"attribute": "-Eyeglasses", "aligned": True}
   made = [
-    editor.edit(picture(0), strengths=(0, s), **knobs).strip for s in (1, 2.5)
+    editor.edit(picture(0), strengths=(0, s), **options).strip for s in (1, 2.5)
   ]
   assert [program._cache_size() for program in editor._edits.values()] == [1]
   same, moved = np.split(made[0] != made[1], 2, axis=1)
@@ -127,8 +128,8 @@ def test_a_slider_needs_no_new_compilation(workdir):
 
 def test_an_export_holds_the_words_and_the_strip(workdir, editor, tmp_path):
   line = [f"--workdir={workdir}", f"--out={tmp_path}", "--platforms=cpu"]
-  knobs = '--knobs={"attribute": "-Eyeglasses", "strengths": [0, 2]}'
-  assert export.main([*line, knobs]) == 0
+  options = '--options={"attribute": "-Eyeglasses", "strengths": [0, 2]}'
+  assert export.main([*line, options]) == 0
   bundle = export.load_bundle(tmp_path)
   assert list(bundle.manifest["inputs"]) == ["source"]
   made = bundle({"source": np.float32(picture(0)[None]) / 127.5 - 1})

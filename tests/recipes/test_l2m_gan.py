@@ -8,16 +8,18 @@ import numpy as np
 import pytest
 
 from configs import l2m_gan as config_module
+from configs import l2m_gan_embedded
 from data_pipelines import records
 from faceedit_jax import recipes, stages, train
+from faceedit_jax.core import batch as batch_lib
 from faceedit_jax.core import config as config_lib
-from faceedit_jax.core import handover, sharding
+from faceedit_jax.core import partial_restore, sharding
 from faceedit_jax.core import recipe as recipe_lib
 from faceedit_jax.core import state as state_lib
 from faceedit_jax.core import step as step_lib
 from faceedit_jax.core.errors import UserError
 from tests.recipes import test_devices
-from tests.test_train import assert_equal, state_of
+from tests.toy_runs import assert_equal, state_of
 
 SIZE = 16
 SMALL = [
@@ -26,7 +28,7 @@ SMALL = [
   "stage.gan.recipe.optimizer.kind=adam",  # compiles sooner
 ]
 quick_jit = functools.partial(
-  jax.jit, compiler_options=handover.run_once() or {}
+  jax.jit, compiler_options=partial_restore.run_once() or {}
 )
 
 
@@ -42,7 +44,6 @@ def build(
   nets = config.nets.to_dict()
   recipe = config.stage.gan.recipe.to_dict()
   recipe |= dict(generator_start=0, styles=styles) | options
-  del recipe["evaluation"]
   if published:  # the U-Net would begin with no change at all
     nets["generator"] = dict(channels=4, max_channels=8, w_hpf=0.0)
   if styles == "mapped":
@@ -55,7 +56,7 @@ def build(
   return recipes.build(
     recipe.pop("name"),
     nets=config_lib.from_dict(nets),
-    options=config_lib.from_dict(recipe),
+    options=recipe,
     image_size=32 if masks else SIZE,
     dtype="float32",
   )
@@ -74,7 +75,7 @@ def trained(recipe):
 
 def batch_of(recipe, n, seed=0):
   """Domains and targets belong to one attribute, as the data have it."""
-  batch = recipe_lib.example_batch(recipe.batch_spec(), n, seed)
+  batch = batch_lib.example_batch(recipe.batch_spec(), n, seed)
   pair = 2 * (np.arange(n) % len(recipe.attributes))
   batch["domain"] = (pair + np.arange(n) % 2).astype(np.int32)
   batch["target"] = (pair + np.arange(n) // 2 % 2).astype(np.int32)
@@ -178,13 +179,13 @@ def test_the_loss_is_the_weighted_sum_and_weights_follow_the_step():
       + 4 * terms["orthogonality"]
     )
     assert loss == pytest.approx(wanted, rel=1e-5)
-    assert "stay" not in terms and terms["orthogonality"] > 0
+    assert "pixel_l1" not in terms and terms["orthogonality"] > 0
 
 
 def test_diversity_is_made_large_until_its_ramp_ends():
   recipe = build(styles="mapped")
   weights = {"adversarial": 1.0, "cycle": 5.0, "style": 1.0}
-  weights |= {"perceptual": 0.2, "stay": 5.0}
+  weights |= {"perceptual": 0.2, "pixel_l1": 5.0}
   found = losses_of(recipe, (0, 2, 4))
   for (loss, terms), share in zip(found, (1.0, 0.5, 0.0), strict=True):
     assert terms["diversity"] < 0
@@ -197,11 +198,11 @@ def edit(recipe, trained):
   """`recipe.edit` of two pictures."""
   source = jnp.asarray(batch_of(recipe, 2)["image"])
 
-  def run(source=source, reference=None, **knobs):
+  def run(source=source, reference=None, **options):
     inputs = {"source": source}
     if reference is not None:
       inputs["attribute_from"] = reference
-    made = quick_jit(functools.partial(recipe.edit, **knobs))(
+    made = quick_jit(functools.partial(recipe.edit, **options))(
       trained, {}, inputs, jax.random.key(0)
     )
     return jax.device_get(made)
@@ -214,7 +215,7 @@ def test_strength_0_is_the_pictures_own_style(edit, recipe, trained):
   still = edit(attribute="+Bangs", strength=0.0)["image"]
   domain = jnp.full((2,), 2 * recipe.attributes.index("Bangs"), jnp.int32)
   own = recipe.nets.own_style(trained, edit.source, domain)
-  drawn = recipe.nets.draw(trained, {}, edit.source, own)
+  drawn = recipe.nets.generate(trained, {}, edit.source, own)
   np.testing.assert_allclose(still, jnp.clip(drawn, -1, 1), atol=1e-5)
   changed = edit(attribute="+Bangs")["image"]
   assert np.abs(changed - still).max() > 1e-3
@@ -255,7 +256,7 @@ def test_a_reference_gives_its_form_of_the_attribute(edit, recipe, trained):
   has, lacks = (jnp.full((2,), side, jnp.int32) for side in (1, 0))
   own = recipe.nets.encode(trained, edit.source, lacks, has)
   taken = recipe.nets.encode(trained, other, has).related
-  wanted = recipe.nets.draw(trained, {}, edit.source, own.unrelated + taken)
+  wanted = recipe.nets.generate(trained, {}, edit.source, own.unrelated + taken)
   np.testing.assert_allclose(made, jnp.clip(wanted, -1, 1), atol=1e-5)
   with pytest.raises(ValueError, match="goes with one attribute, got 2"):
     edit(attribute="Smiling,Bangs", reference=other)
@@ -279,10 +280,13 @@ def test_mapped_styles_come_from_noise_or_references():
 @pytest.mark.parametrize(
   ("change", "message"),
   [
-    (dict(styles="mixed"), "recipe.styles is 'mixed'"),
+    (dict(styles="mixed"), "recipe.styles is 'mixed', wanted 'factored'"),
     (dict(attributes=()), "wanted one name or several"),
-    (dict(weights=dict(cycles=1.0)), r"recipe.weights has \['cycles'\]"),
-    (dict(weights=dict(cycle=dict(start=1.0))), "or a ramp"),
+    (
+      dict(weights=dict(cycles=1.0)),
+      "weights has no key 'cycles'; did you mean 'cycle'",
+    ),
+    (dict(weights=dict(cycle=dict(start=1.0))), "cycle lacks the key 'end'"),
     (dict(generator_start=3, weights={}), "nothing would be learned"),
     (dict(optimizers=dict(critic=dict(lr=1.0))), r"optimizers has \['critic'"),
   ],
@@ -324,7 +328,7 @@ def count(tree):
 @pytest.mark.parametrize("variant", config_module.VARIANTS)
 def test_every_stage_builds(variant, tmp_path):
   config = config_lib.load(f"configs/l2m_gan.py:{variant}")
-  for name in (*config.stages, *config.scoring_stages):
+  for name in (*config.stages, *config.eval_stages):
     assert stages.make_stage(config, name, tmp_path).recipe.phases()
 
 
@@ -361,7 +365,7 @@ def test_paper_sizes(variant, sizes, tmp_path):
   state = jax.eval_shape(
     functools.partial(step_lib.init_state, recipe), jax.random.key(0)
   )
-  batch = recipe_lib.abstract_batch(recipe.batch_spec(), 8)
+  batch = batch_lib.abstract_batch(recipe.batch_spec(), 8)
   due = step_lib.due_phases(recipe.phases(), 0)
   step = functools.partial(step_lib.make_step(recipe), due=due)
   after, metrics, _ = jax.eval_shape(step, state, frozen, batch)
@@ -385,7 +389,7 @@ def data(tmp_path):
       }
       for _ in range(24)
     ],
-    settings={"attribute_names": list(config_module.ATTRIBUTES)},
+    settings={"attribute_names": list(l2m_gan_embedded.ATTRIBUTES)},
   )
   return tmp_path / "data"
 
@@ -394,9 +398,7 @@ def test_resumed_in_the_midst_it_ends_the_same(tmp_path, data):
   config = small_config(
     "stages=('gan',)",
     "tensorboard=False",
-    "stage.gan.data.source=array_record",
-    "stage.gan.data.folder=tiny",
-    f"stage.gan.data.size={SIZE}",
+    "stage.gan.data.source.folder=tiny",
     "stage.gan.evaluate=False",
     "stage.gan.recipe.perceptual=none",
     # One program to compile.
@@ -404,7 +406,7 @@ def test_resumed_in_the_midst_it_ends_the_same(tmp_path, data):
     "stage.gan.preview_every=0",
   )
   with config.unlocked(), config.ignore_type():
-    config.stage.gan.recipe.weights.stay = dict(start=0.0, end=9.0, steps=6)
+    config.stage.gan.recipe.weights.pixel_l1 = dict(start=0.0, end=9.0, steps=6)
   for workdir, stops in (("whole", (5,)), ("parts", (3, 5))):
     for steps in stops:
       config.stage.gan.steps = steps

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 from data_pipelines import align, images
-from faceedit_jax import batches, stages
+from faceedit_jax import input_pipeline, stages
 from faceedit_jax.core import config as config_lib
 from faceedit_jax.core.errors import UserError
-from faceedit_jax.recipes import attribute_scores
+from faceedit_jax.evaluators import attributes as attribute_evaluator
 
 SIZE = 16
 SHADES = {"bare": 40, "hat": 200}
@@ -22,35 +22,30 @@ def config(tmp_path):
         path = tmp_path / "faces" / split / domain / f"{i}.png"
         images.write_image(path, np.full((24, 20, 3), shade + i, np.uint8))
   loaded = config_lib.load("configs/l2m_gan.py:folders=hat")
-  sizes = [f"stage.{stage}.data.size={SIZE}" for stage in loaded.stage]
-  sizes += [
-    f"stage.{stage}.recipe.evaluation.data.size={SIZE}"
-    for stage in loaded.stage
-  ]
-  return config_lib.override(loaded, [f"image_size={SIZE}", *sizes])
+  return config_lib.override(loaded, [f"image_size={SIZE}"])
 
 
 def first_batch(config, name, tmp_path):
-  """The stage's recipe and its first batch; the bright pictures have hats."""
-  recipe = stages.make_stage(config, name, tmp_path / "run").recipe
+  """The stage and its first batch; the bright pictures have hats."""
+  stage = stages.make_stage(config, name, tmp_path / "run")
   device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-  made = batches.train_batches(
-    recipe, config.stage[name].data, tmp_path, device, 0, 0, "data"
+  made = input_pipeline.train_batches(
+    stage.recipe, stage.data, tmp_path, device, 0, 0, "data"
   )
   batch = jax.device_get(next(made))
   made.close()
   has = batch["image"].mean((1, 2, 3)) > 0
   assert 0 < has.sum() < len(has)
-  return recipe, batch, has
+  return stage, batch, has
 
 
-def test_it_trains_on_both_and_scores_the_held_out(config, tmp_path):
-  recipe, batch, has = first_batch(config, "gan", tmp_path)
-  assert recipe.attributes == ("hat",)
+def test_it_trains_on_both_and_evaluates_the_held_out(config, tmp_path):
+  stage, batch, has = first_batch(config, "gan", tmp_path)
+  assert stage.recipe.attributes == ("hat",)
   assert batch["image"].shape == (8, SIZE, SIZE, 3)
   assert (batch["domain"] == has).all()
-  evaluator = recipe.evaluators()["attributes"]
-  examples = attribute_scores.Examples(evaluator, tmp_path, quick=False)
+  evaluator = stage.evaluators["attributes"]
+  examples = attribute_evaluator.Examples(evaluator, tmp_path, quick=False)
   assert {k: len(v) for k, v in examples.jobs.items()} == {"+hat": 2, "-hat": 2}
   points = examples.batch(examples.jobs["+hat"])["points"]
   np.testing.assert_array_equal(points, [align.CELEBA_HQ5] * 2)
@@ -66,5 +61,5 @@ def test_mistakes(config, tmp_path):
 
 
 def test_its_classifier_reads_the_same(config, tmp_path):
-  _, batch, has = first_batch(config, "score_attributes", tmp_path)
+  _, batch, has = first_batch(config, "eval_attributes", tmp_path)
   assert (batch["attributes"][:, 0] == has).all()

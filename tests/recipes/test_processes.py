@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from data_pipelines import prepare
+from data_pipelines import prepare, sources
 from faceedit_jax.core import config as config_lib
 from tests.recipes.test_stages import SMALL, STAGES
 
@@ -23,8 +23,7 @@ OVERRIDES = [f"--config.{line}" for line in SMALL] + [
     ("steps", STEPS),
     ("checkpoint_every", STEPS),
     ("preview_every", STEPS),
-    ("data.size", 32),
-    ("data.folder", "tiny"),
+    ("data.source.folder", "tiny"),
     # As in the real config; at full rate tiny nets amplify rounding.
     ("recipe.optimizer.warmup_steps", 50),
   )
@@ -61,9 +60,10 @@ def run(root, command, workdir, data, stage):
 def data(tmp_path_factory):
   folder = tmp_path_factory.mktemp("data")
   config = config_lib.load(CONFIG)
-  part = config.stage.denoiser.data
-  part.size, part.folder = 32, "tiny"
-  prepare.ensure(part, folder, 32, processes=0)
+  section = config.stage.denoiser.data.source.to_dict()
+  section.update(folder="tiny", size=32)
+  del section["kind"]
+  prepare.ensure(sources.SyntheticHeads(**section), folder, processes=0)
   return folder
 
 

@@ -9,16 +9,17 @@ import numpy as np
 import pytest
 
 from faceedit_jax import recipes
+from faceedit_jax.core import batch as batch_lib
 from faceedit_jax.core import config as config_lib
-from faceedit_jax.core import handover
+from faceedit_jax.core import partial_restore
 from faceedit_jax.core import recipe as recipe_lib
 from faceedit_jax.core import state as state_lib
 from faceedit_jax.core import step as step_lib
 from faceedit_jax.core.errors import UserError
 from faceedit_jax.diffusion import grids, samplers, training
-from faceedit_jax.models import iresnet
+from faceedit_jax.faces import face_reader, slot_regions
+from faceedit_jax.models.faces import iresnet
 from faceedit_jax.morphable import model as morphable_model
-from faceedit_jax.recipes import face_reader, regions
 from faceedit_jax.recipes.pretrain import estimator as estimator_recipe
 
 SIZE = 32
@@ -51,14 +52,14 @@ def build(stage, **recipe_options):
   return recipes.build(
     options.pop("name"),
     nets=config.nets,
-    options=config_lib.from_dict(options),
+    options=options,
     image_size=config.image_size,
     dtype="float32",
   )
 
 
 quick_jit = functools.partial(
-  jax.jit, compiler_options=handover.run_once() or {}
+  jax.jit, compiler_options=partial_restore.run_once() or {}
 )
 
 
@@ -68,7 +69,7 @@ def test_stage_steps_and_previews(stage):
   state = quick_jit(lambda: step_lib.init_state(recipe, jax.random.key(0)))()
   frozen = quick_jit(lambda: recipe.init_frozen(jax.random.key(1)))()
   step = quick_jit(step_lib.make_step(recipe), static_argnames="due")
-  batch = recipe_lib.example_batch(recipe.batch_spec(), 4, 0)
+  batch = batch_lib.example_batch(recipe.batch_spec(), 4, 0)
   # The highest step at which another phase begins: all of them are due.
   first = max(phase.start for phase in recipe.phases())
   state = state.replace(step=jnp.asarray(first, jnp.int32))
@@ -97,19 +98,21 @@ def test_stage_steps_and_previews(stage):
     assert np.isfinite(picture).all()
 
 
-def test_readings_are_what_the_loss_would_read():
-  live, kept = (build("denoiser", read_once=once) for once in (False, True))
+def test_cached_features_are_what_the_loss_would_compute():
+  live, kept = (
+    build("denoiser", cache_features=once) for once in (False, True)
+  )
   state = quick_jit(lambda: step_lib.init_state(live, jax.random.key(0)))()
   frozen = quick_jit(lambda: live.init_frozen(jax.random.key(1)))()
-  batch = recipe_lib.example_batch(live.batch_spec(), 3, 0)
-  read = quick_jit(kept.read)
+  batch = batch_lib.example_batch(live.batch_spec(), 3, 0)
+  compute = quick_jit(kept.compute_features)
   more = dict(batch)
   for whose in ("source", "query"):
-    for name, rows in read(frozen, batch[f"{whose}_image"]).items():
+    for name, rows in compute(frozen, batch[f"{whose}_image"]).items():
       more[f"{whose}_{name}"] = rows
   # What is left out of the spec is not in a batch, so the loss may not ask.
-  more = recipe_lib.check_batch(kept.batch_spec(), more, "test")
-  assert len(more) == len(batch) + len(kept.reading_spec()) == 6
+  more = batch_lib.check_batch(kept.batch_spec(), more, "test")
+  assert len(more) == len(batch) + len(kept.feature_spec()) == 6
 
   def loss(recipe, batch):
     ctx = recipe_lib.Ctx(
@@ -140,7 +143,7 @@ def test_timesteps_are_drawn_as_the_config_says(monkeypatch):
     return draw(*args, **options)
 
   monkeypatch.setattr(training, "draw_timesteps", watched)
-  batch = recipe_lib.example_batch(recipe.batch_spec(), 2, 0)
+  batch = batch_lib.example_batch(recipe.batch_spec(), 2, 0)
 
   def loss(batch):
     state = step_lib.init_state(recipe, jax.random.key(0))
@@ -156,32 +159,32 @@ def test_timesteps_are_drawn_as_the_config_says(monkeypatch):
 
   jax.eval_shape(loss, batch)
   assert seen == {"antithetic": True, "power": 3.0}
-  with pytest.raises(ValueError, match="timesteps.power is 0"):
+  with pytest.raises(ValueError, match="timesteps: power is 0.0, wanted"):
     build("denoiser", timesteps=dict(antithetic=True, power=0))
 
 
 def test_slots_named_by_hand_need_no_regions():
   names = ("hair", "face", "background", "clothes")
-  recipe = build("region_encoder", slot_names=names, layout=0.0)
+  recipe = build("region_encoder", slot_names=names, region_prior_weight=0.0)
   assert "regions" not in recipe.batch_spec()
   state = quick_jit(lambda: step_lib.init_state(recipe, jax.random.key(0)))()
-  batch = recipe_lib.example_batch(recipe.batch_spec(), 2, 0)
+  batch = batch_lib.example_batch(recipe.batch_spec(), 2, 0)
   step = quick_jit(step_lib.make_step(recipe), static_argnames="due")
   state, metrics, _ = step(state, {}, batch, due=("compose",))
   assert "compose/miou" not in metrics
   kept = state.stats["region_encoder"]["regions"]["confusion"]
-  assert [int(i) for i in regions.assign(kept)] == [1, 0, 3, 2]
+  assert [int(i) for i in slot_regions.assign(kept)] == [1, 0, 3, 2]
   with pytest.raises(UserError, match="slot_names"):
     build("denoiser", slot_names=("face",))
 
 
 @pytest.mark.parametrize("stage", ["region_encoder", "denoiser"])
-def test_the_layout_leads_the_slots(stage):
+def test_the_region_prior_pulls_the_slots(stage):
   """With its weight the masks come nearer to what is suggested."""
-  recipe = build(stage, layout=10.0)
+  recipe = build(stage, region_prior_weight=10.0)
   state = quick_jit(lambda: step_lib.init_state(recipe, jax.random.key(0)))()
   frozen = quick_jit(lambda: recipe.init_frozen(jax.random.key(1)))()
-  batch = recipe_lib.example_batch(recipe.batch_spec(), 2, 0)
+  batch = batch_lib.example_batch(recipe.batch_spec(), 2, 0)
   batch = jax.tree.map(jnp.asarray, batch)
   (phase,) = recipe.phases()
 
@@ -189,12 +192,15 @@ def test_the_layout_leads_the_slots(stage):
     ctx = recipe_lib.Ctx(
       batch, frozen, state.stats, {}, jnp.asarray(0), jax.random.key(0)
     )
-    led = dataclasses.replace(recipe, layout=lambda step: weight)
-    value, aux = getattr(led, phase.loss.__name__)(params, ctx)
-    return value, aux.metrics["layout"]
+    options = dataclasses.replace(
+      recipe.options, region_prior_weight=lambda step: weight
+    )
+    pulled = dataclasses.replace(recipe, options=options)
+    value, aux = getattr(pulled, phase.loss.__name__)(params, ctx)
+    return value, aux.metrics["region_prior"]
 
   grads = jax.value_and_grad(loss, has_aux=True)
-  (free, entropy), (led, _), slope = quick_jit(
+  (free, entropy), (pulled, _), slope = quick_jit(
     lambda p: (
       loss(p, 0.0),
       loss(p, 10.0),
@@ -205,10 +211,10 @@ def test_the_layout_leads_the_slots(stage):
       ),
     )
   )(state.params)
-  np.testing.assert_allclose(led - free, 10 * entropy, rtol=1e-3)
+  np.testing.assert_allclose(pulled - free, 10 * entropy, rtol=1e-3)
   assert max(jax.tree.leaves(slope["region_encoder"])) > 1e-4
   others = [max(jax.tree.leaves(v)) for k, v in slope.items()]
-  assert sum(v > 1e-4 for v in others) == 1, "only the masks are led"
+  assert sum(v > 1e-4 for v in others) == 1, "only the masks are pulled"
 
 
 @pytest.fixture(scope="module")
@@ -243,7 +249,7 @@ def test_edit_keeps_pictures_apart(editor):
   result = edit(inputs, jax.random.key(5))
   assert result["image"].shape == (2, SIZE, SIZE, 3)
   assert np.abs(result["image"]).max() <= 1
-  assert recipe.queries[:3] == ("pose_from", "expression_from", "light_from")
+  assert recipe.references[:3] == ("pose_from", "expression_from", "light_from")
   np.testing.assert_allclose(
     result["slots"].sum(-1), np.ones(result["slots"].shape[:-1]), atol=1e-5
   )
@@ -277,12 +283,14 @@ def test_sampling_begins_in_pure_noise(monkeypatch):
     picture,
   )
   (grid,) = seen
-  assert len(grid.t) == recipe.sampling_steps
+  assert len(grid.t) == recipe.options.sampling_steps
   assert grid.alpha[0] < 0.02
 
 
 def test_unknown_spacing_is_one_clear_line():
-  with pytest.raises(ValueError, match=r"ddim_spacing is 'even'.*'trailing'"):
+  with pytest.raises(
+    ValueError, match=r"ddim_spacing is 'even', wanted 'ldm'.*'trailing'"
+  ):
     build("denoiser", ddim_spacing="even")
 
 
@@ -302,7 +310,7 @@ def test_unknown_camera_is_one_clear_line(editor):
 
 
 @pytest.mark.parametrize(
-  "knobs, message",
+  "options, message",
   [
     ({"steps": 0}, "steps is 0, wanted a whole number from 1 on"),
     ({"steps": 2.5}, "steps is 2.5"),
@@ -310,14 +318,15 @@ def test_unknown_camera_is_one_clear_line(editor):
     ({"eta": "high"}, "eta is 'high', wanted a number"),
   ],
 )
-def test_settings_of_an_edit_are_checked_first(knobs, message):
+def test_options_of_an_edit_are_checked_first(options, message):
   with pytest.raises(ValueError, match=message):
-    build("denoiser").edit({}, {}, {}, None, **knobs)
+    build("denoiser").edit({}, {}, {}, None, **options)
 
 
 def test_sizes_of_another_face_are_refused():
   recipe = build("denoiser")
-  model = recipe.face.morphable()["params"]
+  face = recipe.face
+  model = face.morphable()["params"]
   with pytest.raises(ValueError, match="nets.estimator.outputs"):
     face_reader.check_sizes(model, {**recipe.face.code_shapes, "shape": (100,)})
 
@@ -350,7 +359,7 @@ def test_statistics_of_codes_are_those_of_the_data():
 def test_a_coefficient_weighs_by_what_it_changes():
   recipe = build("estimator")
   state = quick_jit(lambda: step_lib.init_state(recipe, jax.random.key(0)))()
-  batch = recipe_lib.example_batch(recipe.batch_spec(), 4, 0)
+  batch = batch_lib.example_batch(recipe.batch_spec(), 4, 0)
   batch["face"] = jnp.ones(4)
   frozen = recipe.init_frozen(jax.random.key(1))
 

@@ -16,7 +16,7 @@ from faceedit_jax.core import checkpoint
 from faceedit_jax.core.errors import UserError
 from faceedit_jax.core.state import TrainState
 from faceedit_jax.weights import diffusers_names
-from faceedit_jax.weights.kinds import KINDS
+from faceedit_jax.weights.checkpoint_formats import FORMATS
 
 # Published sizes: latent diffusion's VQ-f8, Stable Diffusion 1's KL-f8, U-Net.
 FULL = {
@@ -55,10 +55,10 @@ SMALL = {
 
 
 def rows_of(kind, nets):
-  made = KINDS[kind]
+  made = FORMATS[kind]
   net, inputs = made.net(nets)
   wanted = jax.eval_shape(net.init, jax.random.key(0), *inputs)
-  return diffusers_names.table(made.rival.naming(net), wanted), wanted
+  return diffusers_names.table(made.diffusers.naming(net), wanted), wanted
 
 
 @functools.cache
@@ -165,7 +165,7 @@ def test_published_keys(kind, key, path):
 
 def test_options_are_those_of_stable_diffusion():
   """The arguments in the `config.json` of its U-Net and its autoencoder."""
-  unet = KINDS["unet"].net(FULL["unet"])[0]
+  unet = FORMATS["unet"].net(FULL["unet"])[0]
   published = {
     "attention_head_dim": 8,
     "block_out_channels": [320, 640, 1280, 1280],
@@ -177,10 +177,10 @@ def test_options_are_those_of_stable_diffusion():
     "out_channels": 4,
     "up_block_types": ["UpBlock2D"] + ["CrossAttnUpBlock2D"] * 3,
   }
-  options = KINDS["unet"].rival.options(unet)
+  options = FORMATS["unet"].diffusers.options(unet)
   assert published.items() <= options.items()
-  kl = KINDS["kl"].net(FULL["kl"])[0]
-  assert KINDS["kl"].rival.options(kl) == {
+  kl = FORMATS["kl"].net(FULL["kl"])[0]
+  assert FORMATS["kl"].diffusers.options(kl) == {
     "act_fn": "silu",
     "block_out_channels": [128, 256, 512, 512],
     "down_block_types": ["DownEncoderBlock2D"] * 4,
@@ -200,7 +200,7 @@ def test_there_and_back_is_the_same_bits(kind, tmp_path, rng):
   state, config = to_diffusers.export(
     kind, tmp_path / "ours.safetensors", SMALL
   )
-  assert config["_class_name"] == KINDS[kind].rival.cls
+  assert config["_class_name"] == FORMATS[kind].diffusers.cls
   kernel = next(k for k in state if k.endswith("conv1.weight"))
   assert state[kernel].shape[2:] == (3, 3)
   to_diffusers.write(state, config, tmp_path / "folder")
@@ -294,7 +294,8 @@ def test_unet_into_one_with_other_inputs(tmp_path, rng):
     (
       "deca",
       {},
-      r"no class in diffusers, wanted one of \['kl', 'unet', 'vq'\]",
+      r"no class in diffusers, wanted one of \['difffae_unet', 'kl', 'unet', "
+      r"'vq'\]",
     ),
   ],
 )
@@ -311,7 +312,7 @@ def test_nets_that_diffusers_has_not(tmp_path, kind, change, message):
 def stage(tmp_path_factory):
   """A trained stage with an average, and what it holds."""
   rng = np.random.default_rng(3)
-  made = KINDS["vq"]
+  made = FORMATS["vq"]
   net, inputs = made.net(SMALL)
   wanted = jax.eval_shape(net.init, jax.random.key(0), *inputs)["params"]
   raw, mean = (
@@ -369,10 +370,9 @@ def test_command_knows_the_sizes_of_a_converted_file(tmp_path, rng, capsys):
   net = tmp_path / "net.safetensors"
   sizes = [
     f"--config.nets.unet.{k}={v}"
-    for k, v in {**SMALL["unet"], "adain": "none"}.items()
+    for k, v in SMALL["unet"].items()
     if k != "depth"
   ]
-  # The config has no `depth` to set, so this file has another depth.
   assert convert.main(["unet", str(source), f"--output={net}", *sizes]) == 2
   assert "unexpected" in capsys.readouterr().err
   shallow = {k: v for k, v in state.items() if "transformer_blocks.1." not in k}
@@ -398,7 +398,7 @@ def test_errors_of_the_way_back(stage, tmp_path, capsys):
   new = f"--output={tmp_path / 'new'}"
   small = "--config=configs/difffae.py:smoke"
   for arguments, message in (
-    (["vqq", directory, new], "kind 'vqq' has no class in diffusers"),
+    (["vqq", directory, new], "format 'vqq' has no class in diffusers"),
     (["vq", directory, f"--output={there}"], "is there already"),
     (["vq", directory, f"--output={file}/x"], "--output="),
     (["vq", directory, new, "--ema=fast"], "no average 'fast'"),

@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from faceedit_jax import convert, to_diffusers
-from faceedit_jax.core import config as config_lib
+from faceedit_jax import convert, net_sizes, to_diffusers
 from faceedit_jax.core.errors import UserError
 from faceedit_jax.weights import diffusers_names, reader
-from faceedit_jax.weights.kinds import KINDS
+from faceedit_jax.weights.checkpoint_formats import FORMATS
 from tests.weights.test_diffusers_names import SMALL
 
 IDENTITY = dict(
@@ -31,7 +30,7 @@ _LEAVES = {
 
 def iresnet_state(options, rng=None):
   """Keys of arcface_torch for a net of ours; zeros without `rng`."""
-  net, inputs = KINDS["arcface"].net({"identity": options})
+  net, inputs = FORMATS["arcface"].net({"identity": options})
   shapes = jax.eval_shape(net.init, jax.random.key(0), *inputs)
   state = {}
   for path, leaf in flax.traverse_util.flatten_dict(shapes).items():
@@ -58,10 +57,10 @@ def save(path, state):
 
 @functools.cache
 def _official(kind):
-  rival = KINDS[kind].rival
-  net, inputs = KINDS[kind].net(NETS)
+  theirs = FORMATS[kind].diffusers
+  net, inputs = FORMATS[kind].net(NETS)
   shapes = jax.eval_shape(net.init, jax.random.key(0), *inputs)
-  return diffusers_names.table(rival.naming(net), shapes), shapes
+  return diffusers_names.table(theirs.naming(net), shapes), shapes
 
 
 def official(kind, rng):
@@ -103,20 +102,18 @@ def test_backbone_in_a_checkpoint_of_the_training_script(rng):
     "state_dict_backbone": {f"module.{k}": v for k, v in plain.items()},
     "state_dict_softmax_fc": {"weight": np.ones((2, 3), np.float32)},
   }
-  found = reader.section(raw, KINDS["arcface"].sections[0])
+  found = reader.section(raw, FORMATS["arcface"].places[0])
   assert set(found) == set(plain)
   assert reader.count(raw) == len(plain) + 1
 
 
 def test_iresnet100(tmp_path):
   """Every key at its full size; the numbers themselves are zeros."""
-  config = config_lib.override(
-    config_lib.load(KINDS["arcface"].config),
-    ["nets.identity.stages=3,13,30,3"],
+  published = FORMATS["arcface"].published
+  nets = net_sizes.of_command(
+    published, None, ["nets.identity.stages=3,13,30,3"]
   )
-  nets = config.nets.to_dict()
-  options = {k: v for k, v in nets["identity"].items() if k != "weights"}
-  state = iresnet_state(options)
+  state = iresnet_state(nets["identity"])
   path = save(tmp_path / "backbone.safetensors", state)
   arrays, report = convert.convert("arcface", path, nets)
   assert len(report.used) == len(state) and not report.dead
@@ -126,7 +123,7 @@ def test_iresnet100(tmp_path):
 
 def lpips_parts(net, rng):
   """Both published parts, and the whole module."""
-  made, inputs = KINDS[f"lpips_{net}"].net({})
+  made, inputs = FORMATS[f"lpips_{net}"].net({})
   shapes = jax.eval_shape(made.init, jax.random.key(0), *inputs)["params"]
   trunk, linear, whole = {}, {}, {}
   for name, leaf in shapes.items():
@@ -281,8 +278,8 @@ def test_iresnets_of_another_size(tmp_path, change, message):
     ("unet", "unet", {"unet": {"channels": 16}}, "of another shape"),
     # Fewer inputs than the file's; more would start at zero.
     ("unet", "unet", {"unet": {"in_channels": 3}}, "conv_in/kernel: got"),
-    ("unet", "unet", {"unet": {"width": 3}}, "nets of the config.*width"),
-    ("unet", "unet", {"unet": {"groups": 5}}, "nets of the config.*groups"),
+    ("unet", "unet", {"unet": {"width": 3}}, "config.nets: .*width"),
+    ("unet", "unet", {"unet": {"groups": 5}}, "config.nets: .*groups"),
   ],
 )
 def test_nets_of_another_build(tmp_path, rng, kind, of, change, message):
@@ -291,9 +288,10 @@ def test_nets_of_another_build(tmp_path, rng, kind, of, change, message):
   fails(kind, path, message, nets)
 
 
-def test_a_config_without_the_net(tmp_path, rng):
+def test_without_sizes_the_published_ones_are_meant(tmp_path, rng):
   path = save(tmp_path / "net.safetensors", official("vq", rng))
-  fails("vq", path, "nets of the config: 'autoencoder' is missing", {})
+  message = r"quantizer/embedding: got \(16, 4\), wanted \(16384, 4\)"
+  fails("vq", path, message, {})
 
 
 def test_kernels_with_other_axes(tmp_path, rng):

@@ -13,13 +13,15 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from faceedit_jax.core import config as config_lib
+from faceedit_jax.core import batch as batch_lib
 from faceedit_jax.core import optim
+from faceedit_jax.core import options as options_lib
 from faceedit_jax.core import recipe as recipe_lib
-from faceedit_jax.models import estimator as estimator_lib
+from faceedit_jax.faces import face_crops, face_reader
+from faceedit_jax.faces import nets as nets_lib
+from faceedit_jax.models.faces import estimator as estimator_lib
 from faceedit_jax.morphable import model as model_lib
 from faceedit_jax.nn import layers
-from faceedit_jax.recipes import face_box, face_reader
 
 # Losses are measured in standard deviations of each code over the data, and
 # within a group by how much a coefficient changes the face (`visible_effect`),
@@ -72,6 +74,27 @@ def running_statistics(old, codes, weight):
 
 
 @dataclasses.dataclass(frozen=True)
+class EstimatorOptions:
+  """Section `recipe` of a stage that trains an estimator.
+
+  Attributes:
+    optimizer: see `optim.make_tx`.
+    points_weight: of the five points' error.
+    face_weight: of the face logit's error.
+    close_share: share of the faces that are shown from close by.
+    net: section of `nets` with the architecture, and the trained net's name.
+    morphable: section of `nets` that describes the 3D face.
+  """
+
+  optimizer: optim.OptimizerOptions
+  points_weight: optim.Weight = 20.0
+  face_weight: optim.Weight = 0.5
+  close_share: float = 0.75
+  net: str = "estimator"
+  morphable: str = "morphable"
+
+
+@dataclasses.dataclass(frozen=True)
 class EstimatorRecipe(recipe_lib.Recipe):
   """One net, named after its section of the config; one phase: `read`.
 
@@ -89,11 +112,7 @@ class EstimatorRecipe(recipe_lib.Recipe):
     image_size: side of the pictures in pixels.
     tx: optimiser.
     morphable: makes the 3D face that the codes belong to.
-    points_weight: of the five points' error.
-    face_weight: of the face logit's error.
-    close_share: share of the faces that are shown from close by.
-    name: of the net.
-    head: section of the config that describes the 3D face.
+    options: see there.
   """
 
   net: estimator_lib.Estimator
@@ -101,66 +120,63 @@ class EstimatorRecipe(recipe_lib.Recipe):
   image_size: int
   tx: optax.GradientTransformation
   morphable: Callable[[], Any]
-  points_weight: float = 20.0
-  face_weight: float = 0.5
-  close_share: float = 0.75
-  name: str = "estimator"
-  head: str = "morphable"
+  options: EstimatorOptions
+
+  Options = EstimatorOptions
 
   @classmethod
   def from_config(cls, nets, options, image_size, dtype):
-    """Builds the recipe; `nets.estimator` holds the architecture.
-
-    `options.net` and `options.morphable` name other sections of `nets`.
-    """
-    name = options.get("net", "estimator")
-    head = options.get("morphable", "morphable")
-    net, shapes = build_estimator(nets[name], dtype)
+    """Builds the recipe from the sections of `nets` that it names."""
+    net, shapes = nets_lib.build_estimator(nets[options.net], dtype)
     return cls(
       net=net,
       shapes=shapes,
       image_size=image_size,
-      tx=optim.make_tx(**options.optimizer),
-      morphable=face_reader.morphable_maker(**dict(nets[head])),
-      name=name,
-      head=head,
-      points_weight=options.points_weight,
-      face_weight=options.face_weight,
-      close_share=options.close_share,
+      tx=options.optimizer.make(),
+      morphable=options_lib.call(
+        face_reader.morphable_maker,
+        nets[options.morphable],
+        f"config.nets.{options.morphable}",
+      ),
+      options=options,
     )
 
   def batch_spec(self):
     size = self.image_size
     spec = {
-      "image": recipe_lib.Field((size, size, 3), "float32", (-1.0, 1.0)),
-      "landmarks5": recipe_lib.Field((5, 2), "float32"),
+      "image": batch_lib.Field((size, size, 3), "float32", (-1.0, 1.0)),
+      "landmarks5": batch_lib.Field((5, 2), "float32"),
       # 1 where a face is in the picture; its points and codes count then.
-      "face": recipe_lib.Field((), "float32", (0.0, 1.0)),
+      "face": batch_lib.Field((), "float32", (0.0, 1.0)),
     }
     for name, shape in self.shapes.items():
-      spec[name] = recipe_lib.Field(shape, "float32")
+      spec[name] = batch_lib.Field(shape, "float32")
     return spec
 
   def init(self, rng):
     size = self.image_size
     picture = jnp.zeros((1, size, size, 3))
-    return {self.name: init_estimator(self.net, self.shapes, rng, picture)}
+    return {
+      self.options.net: nets_lib.init_estimator(
+        self.net, self.shapes, rng, picture
+      )
+    }
 
   def init_frozen(self, rng):
     """The 3D face, which says how much each coefficient changes."""
     del rng
     morphable = self.morphable()
     face_reader.check_sizes(morphable["params"], self.shapes)
-    return {self.head: morphable}
+    return {self.options.morphable: morphable}
 
   def groups(self):
-    return {"estimator": recipe_lib.Group((self.name,), self.tx)}
+    return {"estimator": recipe_lib.Group((self.options.net,), self.tx)}
 
   def phases(self):
     return (recipe_lib.Phase("read", ("estimator",), self.read_loss),)
 
   def ema(self):
-    return {"ema": recipe_lib.Ema((self.name,), optim.ema_warmup(0.998))}
+    return {"ema": recipe_lib.Ema((self.options.net,), optim.ema_warmup(0.998))}
 
   def views(self, batch, key):
     """What the net is shown.
@@ -179,31 +195,33 @@ class EstimatorRecipe(recipe_lib.Recipe):
       return image, batch, face
     draw, shift, scale = jax.random.split(key, 3)
     count = face.shape[0]
-    close = face * jax.random.bernoulli(draw, self.close_share, (count,))
+    close = face * jax.random.bernoulli(
+      draw, self.options.close_share, (count,)
+    )
     box = face_box_with_error(batch["landmarks5"], self.net.close, shift, scale)
     whole = jnp.asarray([0.0, 0.0, 1.0])
     box = jnp.where(close[:, None] > 0, box, whole)
     image = jnp.where(
       close[:, None, None, None] > 0,
-      face_box.look(batch["image"], box, size),
+      face_crops.look(batch["image"], box, size),
       image,
     )
     seen = dict(
       batch,
-      landmarks5=face_box.points_in(batch["landmarks5"], box),
-      camera=face_box.camera_in(batch["camera"], box),
+      landmarks5=face_crops.points_in(batch["landmarks5"], box),
+      camera=face_crops.camera_in(batch["camera"], box),
     )
     return image, seen, close
 
   def read_loss(self, params, ctx):
-    batch, stats = ctx.batch, ctx.stats[self.name]
+    batch, stats = ctx.batch, ctx.stats[self.options.net]
     image, batch, known = self.views(batch, ctx.key("view"))
     truth = {k: batch[k] for k in self.shapes}
     codes = running_statistics(stats["codes"], truth, known)
     codes = jax.lax.stop_gradient(codes)
     raw, updated = self.net.apply(
       {
-        "params": params[self.name],
+        "params": params[self.options.net],
         "batch_stats": stats["batch_stats"],
       },
       image,
@@ -212,7 +230,9 @@ class EstimatorRecipe(recipe_lib.Recipe):
     )
     faces = jnp.maximum(batch["face"].sum(), 1.0)
     readable = jnp.maximum(known.sum(), 1.0)
-    effect = model_lib.visible_effect(ctx.frozen[self.head]["params"])
+    effect = model_lib.visible_effect(
+      ctx.frozen[self.options.morphable]["params"]
+    )
     loss, metrics = 0.0, {}
     for name, shape in self.shapes.items():
       target = (truth[name] - codes["mean"][name]) / codes["std"][name]
@@ -232,14 +252,17 @@ class EstimatorRecipe(recipe_lib.Recipe):
     ).mean()
     metrics["face_accuracy"] = ((logit > 0) == (batch["face"] > 0.5)).mean()
     for name, weight in (
-      ("points", self.points_weight),
-      ("face", self.face_weight),
+      ("points", self.options.points_weight),
+      ("face", self.options.face_weight),
     ):
       loss = loss + recipe_lib.at(weight, ctx.step) * metrics[name]
     return loss, recipe_lib.Aux(
       metrics=metrics,
       stats={
-        self.name: {"batch_stats": updated["batch_stats"], "codes": codes}
+        self.options.net: {
+          "batch_stats": updated["batch_stats"],
+          "codes": codes,
+        }
       },
     )
 
@@ -247,7 +270,7 @@ class EstimatorRecipe(recipe_lib.Recipe):
     """Pictures with the five points read (red) and true (green)."""
     del frozen, rng
     codes = face_reader.read_codes(
-      self.net, variables[self.name], batch["image"]
+      self.net, variables[self.options.net], batch["image"]
     )
     image = draw_points(batch["image"], batch["landmarks5"], (-1.0, 1.0, -1.0))
     found = draw_points(image, codes["landmarks5"], (1.0, -1.0, -1.0))
@@ -256,7 +279,7 @@ class EstimatorRecipe(recipe_lib.Recipe):
 
 def face_box_with_error(points, reach, shift_key, scale_key):
   """`face_box.round_points` as it lies round points that were read badly."""
-  box = face_box.round_points(points, reach)
+  box = face_crops.round_points(points, reach)
   corner, side = box[:, :2], box[:, 2:]
   middle = corner + side / 2
   middle = middle + side * jax.random.uniform(
@@ -266,36 +289,6 @@ def face_box_with_error(points, reach, shift_key, scale_key):
     jax.random.uniform(scale_key, side.shape, minval=-SCALE, maxval=SCALE)
   )
   return jnp.concatenate([middle - side / 2, side], axis=-1)
-
-
-def init_estimator(net, shapes, rng, picture):
-  """Variables of the net, with the statistics of codes not yet seen."""
-  zeros = {k: jnp.zeros(s) for k, s in shapes.items()}
-  ones = {k: jnp.ones(s) for k, s in shapes.items()}
-  codes = {"count": jnp.zeros(()), "mean": zeros, "square": ones, "std": ones}
-  return {**net.init(rng, picture), "codes": codes}
-
-
-def build_estimator(spec, dtype):
-  """The estimator net and the shapes of its codes, from `nets.estimator`.
-
-  Returns:
-    (net, {code name: shape without batch}).
-  """
-  spec = config_lib.module_fields(spec)
-  outputs = dict(spec.pop("outputs"))
-  net = estimator_lib.Estimator(
-    outputs=outputs,
-    heads={"gaze": 2, "landmarks": 10, "face": 1},
-    dtype=dtype,
-    **spec,
-  )
-  return net, {**code_shapes(outputs), "gaze": (2,)}
-
-
-def code_shapes(outputs) -> dict[str, tuple[int, ...]]:
-  """Shapes of the codes without batch, from their sizes."""
-  return {k: (9, 3) if k == "light" else (n,) for k, n in outputs.items()}
 
 
 def draw_points(image, points, colour, radius: float = 1.2):

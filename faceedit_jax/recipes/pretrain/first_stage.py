@@ -13,13 +13,42 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from faceedit_jax.core import config as config_lib
+from faceedit_jax.core import batch as batch_lib
 from faceedit_jax.core import optim
+from faceedit_jax.core import options as options_lib
 from faceedit_jax.core import recipe as recipe_lib
+from faceedit_jax.faces import perceptual_distance as perceptual_lib
 from faceedit_jax.losses import adversarial
-from faceedit_jax.models import autoencoder as autoencoder_lib
-from faceedit_jax.models import patch_discriminator
-from faceedit_jax.recipes import perceptual as perceptual_lib
+from faceedit_jax.models.diffusion import autoencoder as autoencoder_lib
+from faceedit_jax.models.gan import patch_discriminator
+
+
+@dataclasses.dataclass(frozen=True)
+class FirstStageOptions:
+  """Section `recipe` of a stage that trains the autoencoder.
+
+  Attributes:
+    optimizer: of the autoencoder, see `optim.make_tx`.
+    disc_optimizer: of the discriminator.
+    perceptual: what the perceptual distance is measured in, see
+      `faces.perceptual_distance`.
+    lpips_weights: file of its net, for "lpips".
+    perceptual_weight: of that distance.
+    codebook_weight: of the codebook's loss.
+    adversarial_weight: of the adversarial term, beside its adaptive weight.
+    adversarial_start: step from which on there is that term.
+    ema_decay: of the autoencoder's average.
+  """
+
+  optimizer: optim.OptimizerOptions
+  disc_optimizer: optim.OptimizerOptions
+  perceptual: perceptual_lib.Kind
+  lpips_weights: str = ""
+  perceptual_weight: optim.Weight = 1.0
+  codebook_weight: optim.Weight = 1.0
+  adversarial_weight: optim.Weight = 0.6
+  adversarial_start: int = 0
+  ema_decay: float = 0.999
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +56,7 @@ class FirstStageRecipe(recipe_lib.Recipe):
   """Nets `autoencoder` and `discriminator`.
 
   Phase `reconstruct` until `adversarial_start`; from then on `compete`, the
-  same loss with the adversarial term, and `judge`.
+  same loss with the adversarial term, and `discriminate`.
   """
 
   net: autoencoder_lib.VQModel
@@ -36,36 +65,35 @@ class FirstStageRecipe(recipe_lib.Recipe):
   image_size: int
   tx: optax.GradientTransformation
   disc_tx: optax.GradientTransformation
-  perceptual_weight: float = 1.0
-  codebook_weight: float = 1.0
-  adversarial_weight: float = 0.6
-  adversarial_start: int = 0
-  ema_decay: float = 0.999
+  options: FirstStageOptions
   weights: str = ""  # file that the autoencoder starts from
+
+  Options = FirstStageOptions
 
   @classmethod
   def from_config(cls, nets, options, image_size, dtype):
     """Builds the recipe from `nets.autoencoder`, `nets.discriminator`."""
     return cls(
       net=build_autoencoder(nets.autoencoder, dtype),
-      discriminator=patch_discriminator.PatchDiscriminator(
-        dtype=dtype, **dict(nets.discriminator)
+      discriminator=options_lib.build_net(
+        patch_discriminator.PatchDiscriminator,
+        nets.discriminator,
+        "config.nets.discriminator",
+        dtype=dtype,
       ),
-      perceptual=perceptual_lib.from_config(nets, options, dtype),
+      perceptual=perceptual_lib.from_config(
+        nets, options.perceptual, options.lpips_weights, dtype
+      ),
       image_size=image_size,
-      tx=optim.make_tx(**options.optimizer),
-      disc_tx=optim.make_tx(**options.disc_optimizer),
-      perceptual_weight=options.perceptual_weight,
-      codebook_weight=options.codebook_weight,
-      adversarial_weight=options.adversarial_weight,
-      adversarial_start=options.adversarial_start,
-      ema_decay=options.ema_decay,
+      tx=options.optimizer.make(),
+      disc_tx=options.disc_optimizer.make(),
+      options=options,
       weights=nets.autoencoder.get("weights", ""),
     )
 
   def batch_spec(self):
     size = self.image_size
-    return {"image": recipe_lib.Field((size, size, 3), "float32", (-1.0, 1.0))}
+    return {"image": batch_lib.Field((size, size, 3), "float32", (-1.0, 1.0))}
 
   def init(self, rng):
     size = self.image_size
@@ -97,26 +125,26 @@ class FirstStageRecipe(recipe_lib.Recipe):
     }
 
   def phases(self):
-    start = self.adversarial_start
+    start = self.options.adversarial_start
     compete = recipe_lib.Phase(
       "compete",
       ("autoencoder",),
       functools.partial(self.autoencode_loss, compete=True),
       start=start,
     )
-    judge = recipe_lib.Phase(
-      "judge", ("discriminator",), self.judge_loss, start=start
+    discriminate = recipe_lib.Phase(
+      "discriminate", ("discriminator",), self.discriminator_loss, start=start
     )
     if not start:
-      return compete, judge
+      return compete, discriminate
     # A phase of its own: before the start nothing of it is computed.
     alone = recipe_lib.Phase(
       "reconstruct", ("autoencoder",), self.autoencode_loss, stop=start
     )
-    return alone, compete, judge
+    return alone, compete, discriminate
 
   def ema(self):
-    decay = optim.ema_warmup(self.ema_decay)
+    decay = optim.ema_warmup(self.options.ema_decay)
     return {"ema": recipe_lib.Ema(("autoencoder",), decay)}
 
   def autoencode_loss(self, params, ctx, compete: bool = False):
@@ -135,14 +163,18 @@ class FirstStageRecipe(recipe_lib.Recipe):
     def fidelity(picture):
       pixel = jnp.abs(image - picture)
       distance = self.perceptual.distance(ctx.frozen, image, picture)
-      weight = recipe_lib.at(self.perceptual_weight, ctx.step)
+      weight = recipe_lib.at(self.options.perceptual_weight, ctx.step)
       return pixel.mean() + weight * distance.mean()
 
     def realism(picture):
-      return adversarial.hinge_generator(self._judge(params, ctx, picture)[0])
+      return adversarial.hinge_generator(
+        self._discriminate(params, ctx, picture)[0]
+      )
 
     rec = fidelity(recon)
-    loss = rec + recipe_lib.at(self.codebook_weight, ctx.step) * codebook
+    loss = (
+      rec + recipe_lib.at(self.options.codebook_weight, ctx.step) * codebook
+    )
     used = jnp.zeros((self.net.codes,)).at[indices.reshape(-1)].set(1.0)
     spread = ctx.stats["autoencoder"]["latent"]
     count = jnp.minimum(spread["count"] + 1.0, 500.0)
@@ -158,14 +190,14 @@ class FirstStageRecipe(recipe_lib.Recipe):
     }
     if compete:
       weight = self._adaptive_weight(variables, features, fidelity, realism)
-      weight = weight * recipe_lib.at(self.adversarial_weight, ctx.step)
+      weight = weight * recipe_lib.at(self.options.adversarial_weight, ctx.step)
       gen = realism(recon)
       loss = loss + weight * gen
       metrics.update(adversarial=gen, adversarial_weight=weight)
     stats = {"autoencoder": {"latent": {"count": count, "square": square}}}
     return loss, recipe_lib.Aux(metrics=metrics, stats=stats)
 
-  def _judge(self, params, ctx, picture):
+  def _discriminate(self, params, ctx, picture):
     """Logits of the discriminator and its updated statistics."""
     variables = {
       "params": params["discriminator"],
@@ -193,12 +225,12 @@ class FirstStageRecipe(recipe_lib.Recipe):
       last, decoder["conv_out"]["kernel"], fidelity, realism
     )
 
-  def judge_loss(self, params, ctx):
+  def discriminator_loss(self, params, ctx):
     image = ctx.batch["image"]
     variables = {"params": params["autoencoder"]}
     fake = jax.lax.stop_gradient(self.net.apply(variables, image).image)
-    real_logits, _ = self._judge(params, ctx, image)
-    fake_logits, updated = self._judge(params, ctx, fake)
+    real_logits, _ = self._discriminate(params, ctx, image)
+    fake_logits, updated = self._discriminate(params, ctx, fake)
     loss = adversarial.hinge_discriminator(real_logits, fake_logits)
     metrics = {"real": real_logits.mean(), "fake": fake_logits.mean()}
     return loss, recipe_lib.Aux(
@@ -215,8 +247,9 @@ class FirstStageRecipe(recipe_lib.Recipe):
 
 def build_autoencoder(spec, dtype):
   """The autoencoder, from `nets.autoencoder`."""
-  fields = config_lib.module_fields(spec)
-  return autoencoder_lib.VQModel(dtype=dtype, **fields)
+  return options_lib.build_net(
+    autoencoder_lib.VQModel, spec, "config.nets.autoencoder", dtype=dtype
+  )
 
 
 def init_autoencoder(net, rng, picture) -> dict[str, Any]:

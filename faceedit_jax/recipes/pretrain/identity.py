@@ -10,12 +10,32 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from faceedit_jax.core import config as config_lib
+from faceedit_jax.core import batch as batch_lib
 from faceedit_jax.core import optim
 from faceedit_jax.core import recipe as recipe_lib
+from faceedit_jax.faces import nets as nets_lib
 from faceedit_jax.losses import angular_margin
-from faceedit_jax.models import iresnet
+from faceedit_jax.models.faces import iresnet
 from faceedit_jax.nn import warp
+
+
+@dataclasses.dataclass(frozen=True)
+class IdentityOptions:
+  """Section `recipe` of a stage that trains the identity net.
+
+  Attributes:
+    optimizer: see `optim.make_tx`.
+    identities: people in the data.
+    margin: added to the angle to the own class's centre, in radians.
+    scale: of the cosines.
+    jitter: standard deviation of the five points' error, in unit coordinates.
+  """
+
+  optimizer: optim.OptimizerOptions
+  identities: int
+  margin: float = 0.5
+  scale: float = 64.0
+  jitter: float = 0.02
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,40 +44,38 @@ class IdentityRecipe(recipe_lib.Recipe):
 
   net: iresnet.IResNet
   input_size: int
-  identities: int
+  options: IdentityOptions
   image_size: int
   tx: optax.GradientTransformation
-  margin: float = 0.5
-  scale: float = 64.0
-  jitter: float = 0.02
+
+  Options = IdentityOptions
 
   @classmethod
   def from_config(cls, nets, options, image_size, dtype):
     """Builds the recipe; `nets.identity` holds the architecture."""
-    net, input_size = build_identity(nets.identity, dtype)
+    net, input_size = nets_lib.build_identity(nets.identity, dtype)
     return cls(
       net=net,
       input_size=input_size,
-      identities=options.identities,
+      options=options,
       image_size=image_size,
-      tx=optim.make_tx(**options.optimizer),
-      margin=options.margin,
-      scale=options.scale,
-      jitter=options.jitter,
+      tx=options.optimizer.make(),
     )
 
   def batch_spec(self):
     size = self.image_size
     return {
-      "image": recipe_lib.Field((size, size, 3), "float32", (-1.0, 1.0)),
-      "landmarks5": recipe_lib.Field((5, 2), "float32"),
-      "identity": recipe_lib.Field((), "int32", (0, self.identities - 1)),
+      "image": batch_lib.Field((size, size, 3), "float32", (-1.0, 1.0)),
+      "landmarks5": batch_lib.Field((5, 2), "float32"),
+      "identity": batch_lib.Field(
+        (), "int32", (0, self.options.identities - 1)
+      ),
     }
 
   def init(self, rng):
     size = self.input_size
     key = jax.random.fold_in(rng, 1)
-    shape = (self.identities, self.net.embedding)
+    shape = (self.options.identities, self.net.embedding)
     return {
       "identity": self.net.init(rng, jnp.zeros((1, size, size, 3))),
       "classes": {"params": {"centres": jax.random.normal(key, shape) * 0.01}},
@@ -76,7 +94,8 @@ class IdentityRecipe(recipe_lib.Recipe):
     """Aligned crops, with points jittered as much as a reader errs."""
     batch = ctx.batch
     points = batch["landmarks5"]
-    noise = jax.random.normal(ctx.key("jitter"), points.shape) * self.jitter
+    noise = jax.random.normal(ctx.key("jitter"), points.shape)
+    noise = noise * self.options.jitter
     crop = warp.face_crop(batch["image"], points + noise, self.input_size)
     # Colour cast and contrast are light, not identity.
     gain = jax.random.uniform(
@@ -99,7 +118,7 @@ class IdentityRecipe(recipe_lib.Recipe):
       features, params["classes"]["centres"]
     )
     logits = angular_margin.arcface(
-      cosine, label, margin=self.margin, scale=self.scale
+      cosine, label, margin=self.options.margin, scale=self.options.scale
     )
     loss = angular_margin.margin_loss(logits, label).mean()
     accuracy = (cosine.argmax(-1) == label).mean()
@@ -114,10 +133,3 @@ class IdentityRecipe(recipe_lib.Recipe):
     del variables, frozen, rng
     crop = warp.face_crop(batch["image"], batch["landmarks5"], self.input_size)
     return {"crops": crop}
-
-
-def build_identity(spec, dtype):
-  """The identity net and the side of its crop, from `nets.identity`."""
-  spec = config_lib.module_fields(spec)
-  input_size = spec.pop("input_size")
-  return iresnet.IResNet(dtype=dtype, **spec), input_size

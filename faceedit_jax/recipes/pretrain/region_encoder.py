@@ -5,20 +5,46 @@ spatial broadcast decoder turns into one picture and one mask each.
 """
 
 import dataclasses
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from faceedit_jax.core import batch as batch_lib
 from faceedit_jax.core import optim
+from faceedit_jax.core import options as options_lib
 from faceedit_jax.core import recipe as recipe_lib
-from faceedit_jax.models import autoencoder as autoencoder_lib
-from faceedit_jax.models import broadcast_decoder, region_encoder
-from faceedit_jax.recipes import face_reader, readers
-from faceedit_jax.recipes import layout as layout_lib
-from faceedit_jax.recipes import regions as regions_lib
+from faceedit_jax.faces import (
+  face_nets,
+  face_reader,
+  region_prior,
+  slot_regions,
+)
+from faceedit_jax.models.diffusion import autoencoder as autoencoder_lib
+from faceedit_jax.models.slots import broadcast_decoder, region_encoder
 from faceedit_jax.recipes.pretrain import first_stage
+
+
+@dataclasses.dataclass(frozen=True)
+class RegionEncoderOptions:
+  """Section `recipe` of a stage that pre-trains the region encoder.
+
+  Attributes:
+    optimizer: see `optim.make_tx`.
+    ema_decay: of both nets' average.
+    region_prior_weight: weight of the loss that pulls each slot's mask towards
+      the region which the picture's 3D reading and colours suggest, see
+      `faces.region_prior`. 0 is the published training, which is also what any
+      other number of slots than four gets.
+    slot_names: region of each slot, for pictures without labelled regions:
+      look at `slot_0` and so on in the preview, then say it here or in the
+      stage that edits. Empty: the pictures' regions name the slots.
+  """
+
+  optimizer: optim.OptimizerOptions
+  ema_decay: float = 0.999
+  region_prior_weight: optim.Weight = 0.0
+  slot_names: tuple[slot_regions.Region, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,14 +52,13 @@ class RegionEncoderRecipe(recipe_lib.Recipe):
   """Nets `region_encoder` and `region_decoder`; phase `compose`.
 
   Attributes:
-    layout: weight of the loss that leads each slot to the region which the
-      picture's 3D reading and colours suggest, see `recipes.layout`; a number
-      or a function of the step. 0 is the published training, which is also
-      what any other number of slots than four gets.
-    face: reads and renders the face where `layout` is not 0.
-    slot_names: region of each slot, for pictures without labelled regions:
-      look at `slot_0` and so on in the preview, then say it here or in the
-      stage that edits. Empty: the pictures' regions name the slots.
+    net: the encoder.
+    decoder: paints one picture and one mask for each slot.
+    autoencoder: whose latents are composed; None: pixels are.
+    image_size: side of the pictures in pixels.
+    tx: optimiser.
+    options: see there.
+    face: reads and renders the face for the region prior; None without it.
   """
 
   net: region_encoder.RegionEncoder
@@ -41,54 +66,56 @@ class RegionEncoderRecipe(recipe_lib.Recipe):
   autoencoder: autoencoder_lib.VQModel | None
   image_size: int
   tx: optax.GradientTransformation
-  ema_decay: float = 0.999
-  layout: Any = 0.0
-  face: readers.FaceNets | None = None
-  slot_names: tuple[str, ...] = ()
+  options: RegionEncoderOptions
+  face: face_nets.FaceNets | None = None
+
+  Options = RegionEncoderOptions
 
   @classmethod
   def from_config(cls, nets, options, image_size, dtype):
     """Builds the recipe; `nets.region_decoder.target` is pixel or latent."""
-    if options.slot_names:
-      regions_lib.from_names(options.slot_names, nets.region_encoder.slots)
-    reading = {}
-    if layout_lib.leads(options.layout, nets.region_encoder.slots):
-      names = tuple(options.slot_names)
-      if names not in ((), regions_lib.REGIONS):
+    names, slots = options.slot_names, nets.region_encoder.slots
+    if names:
+      slot_regions.from_names(names, slots)
+    face = None
+    if region_prior.applies(options.region_prior_weight, slots):
+      if names not in ((), slot_regions.REGIONS):
         raise ValueError(
-          f"recipe.slot_names is {names}, but recipe.layout leads "
-          f"the slots to {regions_lib.REGIONS} in this order; say so, or set "
-          "recipe.layout=0"
+          f"recipe.slot_names is {names}, but recipe.region_prior_weight pulls "
+          f"the slots to {slot_regions.REGIONS} in this order; say so, or set "
+          "recipe.region_prior_weight=0"
         )
-      reading = dict(
-        face=readers.from_config(nets, dtype, image_size, identity=False),
-      )
-    decoder = broadcast_decoder.BroadcastDecoder(
-      dtype=dtype, **dict(nets.region_decoder)
+      face = face_nets.from_config(nets, dtype, image_size, identity=False)
+    decoder = options_lib.build_net(
+      broadcast_decoder.BroadcastDecoder,
+      nets.region_decoder,
+      "config.nets.region_decoder",
+      dtype=dtype,
     )
     autoencoder = None
     if decoder.target == "latent":
       autoencoder = first_stage.build_autoencoder(nets.autoencoder, dtype)
     return cls(
-      net=region_encoder.RegionEncoder(
-        dtype=dtype, **dict(nets.region_encoder)
+      net=options_lib.build_net(
+        region_encoder.RegionEncoder,
+        nets.region_encoder,
+        "config.nets.region_encoder",
+        dtype=dtype,
       ),
       decoder=decoder,
       autoencoder=autoencoder,
       image_size=image_size,
-      tx=optim.make_tx(**options.optimizer),
-      ema_decay=options.ema_decay,
-      layout=options.layout,
-      slot_names=tuple(options.slot_names),
-      **reading,
+      tx=options.optimizer.make(),
+      options=options,
+      face=face,
     )
 
   def batch_spec(self):
     size = self.image_size
-    spec = {"image": recipe_lib.Field((size, size, 3), "float32", (-1.0, 1.0))}
-    if not self.slot_names:
+    spec = {"image": batch_lib.Field((size, size, 3), "float32", (-1.0, 1.0))}
+    if not self.options.slot_names:
       # Read for the reported mIoU and the slots' names; in no loss.
-      spec["regions"] = recipe_lib.Field((size, size), "int32", (0, 3))
+      spec["regions"] = batch_lib.Field((size, size), "int32", (0, 3))
     return spec
 
   def init(self, rng):
@@ -96,7 +123,7 @@ class RegionEncoderRecipe(recipe_lib.Recipe):
     encoder = self.net.init(rng, jnp.zeros((1, size, size, 3)))
     slots = jnp.zeros((1, self.net.slots, self.net.token_size))
     decoder = self.decoder.init(jax.random.fold_in(rng, 1), slots)
-    regions = init_regions(self.net.slots, self.slot_names)
+    regions = init_regions(self.net.slots, self.options.slot_names)
     return {
       "region_encoder": {**encoder, "regions": regions},
       "region_decoder": decoder,
@@ -130,7 +157,9 @@ class RegionEncoderRecipe(recipe_lib.Recipe):
 
   def ema(self):
     nets = ("region_encoder", "region_decoder")
-    return {"ema": recipe_lib.Ema(nets, optim.ema_warmup(self.ema_decay))}
+    return {
+      "ema": recipe_lib.Ema(nets, optim.ema_warmup(self.options.ema_decay))
+    }
 
   def target(self, frozen, image, size: int):
     """What the decoder must compose: pixels at its size, or latents."""
@@ -143,13 +172,13 @@ class RegionEncoderRecipe(recipe_lib.Recipe):
     return latent * first_stage.latent_scale(frozen["autoencoder"])
 
   def suggested(self, frozen, image, grid: int):
-    """Masks (b, grid, grid, 4) that `recipes.layout` suggests."""
+    """Masks (b, grid, grid, 4) that `faces.region_prior` suggests."""
     reader = self.face.reader
     codes = reader.codes(frozen, image)
     ids = reader.render(frozen, codes)["ids"]
     model = frozen["morphable"]["params"]
     points = codes[face_reader.POINTS5]
-    return layout_lib.masks(model, ids, points, image, grid)
+    return region_prior.masks(model, ids, points, image, grid)
 
   def compose_loss(self, params, ctx):
     # Faces look to both sides equally often. Mirrored pictures keep the slots
@@ -172,14 +201,15 @@ class RegionEncoderRecipe(recipe_lib.Recipe):
     if self.face is not None:
       wanted = self.suggested(ctx.frozen, seen, masks.shape[1])
       wanted = jnp.where(mirror[..., None], wanted[:, :, ::-1], wanted)
-      metrics["layout"] = layout_lib.cross_entropy(masks, wanted)
-      loss = loss + recipe_lib.at(self.layout, ctx.step) * metrics["layout"]
-    if not self.slot_names:
+      metrics["region_prior"] = region_prior.cross_entropy(masks, wanted)
+      weight = recipe_lib.at(self.options.region_prior_weight, ctx.step)
+      loss = loss + weight * metrics["region_prior"]
+    if not self.options.slot_names:
       regions = ctx.batch["regions"]
       regions = jnp.where(mirror, regions[:, :, ::-1], regions)
       counts = update_regions(counts, masks, regions)
-      of_slots = regions_lib.assign(counts)
-      metrics["miou"] = regions_lib.mean_iou(counts, of_slots)
+      of_slots = slot_regions.assign(counts)
+      metrics["miou"] = slot_regions.mean_iou(counts, of_slots)
     stats = {"region_encoder": {"regions": {"confusion": counts}}}
     return loss, recipe_lib.Aux(metrics=metrics, stats=stats)
 
@@ -193,15 +223,15 @@ class RegionEncoderRecipe(recipe_lib.Recipe):
     parts = self.decoder.apply(
       {"params": variables["region_decoder"]["params"]}, slots
     )
-    region = regions_lib.assign(net["regions"]["confusion"])
+    region = slot_regions.assign(net["regions"]["confusion"])
     shown = {
       "picture": image,
-      "slots": regions_lib.paint(masks, region, size),
-      **regions_lib.named(image, masks, region),
+      "slots": slot_regions.paint(masks, region, size),
+      **slot_regions.named(image, masks, region),
     }
     if self.face is not None:
       wanted = self.suggested(frozen, image, masks.shape[1])
-      shown["suggested"] = regions_lib.paint(wanted, jnp.arange(4), size)
+      shown["suggested"] = slot_regions.paint(wanted, jnp.arange(4), size)
     if self.autoencoder is None:
       shown["composed"] = jax.image.resize(parts.image, image.shape, "nearest")
       for slot in range(self.net.slots):
@@ -222,11 +252,11 @@ class RegionEncoderRecipe(recipe_lib.Recipe):
 def init_regions(slots: int, names=()):
   """The running slot-to-region counts that a checkpoint carries along."""
   if names:
-    return {"confusion": jnp.asarray(regions_lib.from_names(names, slots))}
-  return {"confusion": jnp.zeros((slots, len(regions_lib.REGIONS)))}
+    return {"confusion": jnp.asarray(slot_regions.from_names(names, slots))}
+  return {"confusion": jnp.zeros((slots, len(slot_regions.REGIONS)))}
 
 
 def update_regions(counts, masks, regions, decay: float = 0.98):
   """Running average of the confusion; reporting only, no gradient."""
   masks = jax.lax.stop_gradient(masks)
-  return decay * counts + (1 - decay) * regions_lib.confusion(masks, regions)
+  return decay * counts + (1 - decay) * slot_regions.confusion(masks, regions)

@@ -22,6 +22,7 @@ from data_pipelines.synthetic_heads.examples import EXAMPLE_FIELDS
 from data_pipelines.synthetic_heads.factors import as_factor
 from data_pipelines.synthetic_heads.frames import sample_frame
 from data_pipelines.synthetic_heads.identity import sample_identity
+from faceedit_jax.morphable import albedo_basis
 from faceedit_jax.morphable.render import render_condition
 
 SIZE = 64
@@ -207,7 +208,7 @@ def test_counterfactual_keeps_the_face_in_its_place():
 
 
 def test_albedo_codes_reproduce_unseen_skin():
-  mean, basis = albedo_model.albedo_basis()
+  mean, basis = albedo_basis.load_albedo_basis()
   assert basis.shape == (50, 128, 128, 3)
   error = spread = 0.0
   for index in range(4):

@@ -1,0 +1,233 @@
+"""L2M-GAN on synthetic heads: the paper's setting shrunk to any machine.
+
+`configs/l2m_gan.py` lists what deviates. Nothing here is published.
+"""
+
+import copy
+
+from configs.common import (
+  constant_rates,
+  data,
+  optimizer,
+  small_identity,
+  small_identity_stage,
+  stage,
+)
+from configs.l2m_gan_paper import FILES, HELD_OUT, STARGAN_V2, to_stargan_v2
+
+ATTRIBUTES = ("Smiling", "Eyeglasses", "Bangs")
+
+STEPS = {
+  "": dict(
+    identity=350,
+    labels=2000,
+    gan=4000,
+    eval_attributes=2000,
+    eval_identity=500,
+  ),
+  "long": dict(
+    identity=600,
+    labels=3000,
+    gan=12000,
+    eval_attributes=4000,
+    eval_identity=1500,
+  ),
+}
+STEPS["long_no_orthogonality"] = STEPS["long"]
+# Each of its steps updates the generator twice.
+STEPS["long_stargan_v2"] = dict(STEPS["long"], gan=9000)
+
+# Weights of the losses: deviations, for a short training of small nets.
+EMBEDDED = dict(
+  adversarial=1.0,
+  cycle=5.0,  # published: 1
+  style=1.0,  # published: 2, or 1 (OFFICIAL)
+  perceptual=0.2,  # published: 2, or 1; of another net's features
+  orthogonality=1.0,
+  pixel_l1=5.0,  # not published
+  labels=1.0,  # not published
+)
+
+
+def shrink(paper, variant):
+  """Narrower nets, fewer steps, three attributes of synthetic heads at 64 px.
+
+  Args:
+    paper: the paper's setting (`l2m_gan_paper.paper`); left as it is.
+    variant: one of STEPS.
+
+  Returns:
+    The config: the paper's stages and, before them, that of the identity net
+    whose features stand for ImageNet's. Of the paper's nets `fan` and
+    `features` are left out.
+  """
+  config = copy.deepcopy(paper)
+  world = synthetic_heads(long=variant.startswith("long"))
+  config.update(
+    seed=0,
+    image_size=64,
+    stages=("identity", "gan"),
+    # Nets, trained apart from the others, that only evaluate edits.
+    eval_stages=("eval_attributes", "eval_identity"),
+  )
+  shrink_nets(config["nets"])
+  counts, stages = STEPS[variant], config["stage"]
+  shrink_gan(stages["gan"], world, counts)
+  for name, seed in (("identity", 0), ("eval_identity", 1)):
+    stages[name] = small_identity_stage(world, counts[name], seed, 2)
+    stages[name]["recipe"]["optimizer"]["kind"] = "muon"
+  # A set of its own: a smile at 64 px takes more people to learn than an edit.
+  people = dict(
+    world,
+    folder=f"{world['folder']}_eval",
+    identities=4000 if variant.startswith("long") else 2000,
+    edited_attributes=(),
+    eval_edits=0,
+  )
+  stages["eval_attributes"] = classifier_stage(
+    people, counts["eval_attributes"]
+  )
+  recipe = stages["gan"]["recipe"]
+  if variant == "long_no_orthogonality":
+    recipe["weights"]["orthogonality"] = 0.0
+  if variant == "long_stargan_v2":
+    own = recipe["weights"]
+    recipe["weights"] = dict(STARGAN_V2, labels=own["labels"], r1=own["r1"])
+    to_stargan_v2(config, width=64)
+    config["stages"] = ("gan",)  # there is no perceptual term
+  return config
+
+
+def synthetic_heads(long):
+  """Heads with and without the attributes."""
+  return dict(
+    kind="synthetic_heads",
+    folder="synthetic_heads_64_attributes" + ("_long" if long else ""),
+    seed=0,
+    identities=2000 if long else 700,
+    frames=4,
+    test_identities=128 if long else 64,
+    validation_identities=64 if long else 0,
+    eval_pairs=0,
+    eval_swaps=0,
+    balance=ATTRIBUTES,
+    edited_attributes=ATTRIBUTES,
+    eval_edits=300 if long else 96,
+  )
+
+
+def shrink_nets(nets):
+  """Narrow nets, and a generator that adds its output to the picture."""
+  del nets["fan"], nets["features"]
+  # Not published: frames are taken away by looking at them.
+  nets["generator"] = dict(
+    kind="unet", weights="", channels=16, max_channels=64, halvings=3
+  )
+  for name in ("style_encoder", "discriminator"):
+    nets[name].update(channels=16, max_channels=128)
+  nets["identity"] = small_identity()
+  # Looks at a square round eyes and nose, enlarged: its stem quarters it.
+  nets["classifier"] = dict(
+    stages=(1, 1, 1, 1), width=16, input_size=96, reach=6.0
+  )
+
+
+def shrink_gan(part, world, counts):
+  """The stage of the edits, for synthetic heads and few steps."""
+  steps, labels = counts["gan"], counts["labels"]
+  part.update(
+    data=data(
+      world,
+      8,
+      dict(
+        kind="domains",
+        references=0,
+        same_domain_probability=0.2,  # published: 0.5
+      ),
+      num_threads=2,
+    ),
+    steps=steps,
+    preview_every=500,
+    checkpoint_every=500,
+  )
+  del part["keep_period"]
+  recipe = part["recipe"]
+  recipe.update(
+    attributes=ATTRIBUTES,
+    optimizer=optimizer(3e-3, steps, 0, kind="muon", clip=0.0, b1=0.0, b2=0.99),
+    perceptual="identity",
+    # A smile at 64 px changes little, and a smooth discriminator is blind to
+    # it; one that is not smooth is fooled by noise. Smoother as edits are
+    # learned.
+    weights=dict(
+      EMBEDDED,
+      # published: 1
+      r1=dict(start=0.1, end=0.3, begin=labels, steps=steps - labels),
+    ),
+    generator_start=labels,
+    ema_warms_up=True,
+    alignment="synthetic_heads",
+  )
+  part["evaluators"]["attributes"].update(
+    split="attributes",
+    reads=ATTRIBUTES,
+    counterfactuals=True,
+    weights=dict(FILES),
+  )
+
+
+def classifier_stage(people, steps):
+  """The stage of the net that only evaluates, on more people."""
+  return stage(
+    dict(
+      name="attributes",
+      attributes=ATTRIBUTES,
+      optimizer=optimizer(3e-3, steps, 50, kind="muon"),
+      ema_decay=0.99,
+      jitter=0.04,
+    ),
+    data(
+      people,
+      32,
+      dict(kind="attributes"),
+      # Blur and noise hide faint smiles.
+      dict(photometric=dict(probability=0.5, noise=0.0, blur=0.0, grey=0.0)),
+      num_threads=2,
+    ),
+    steps,
+    evaluators=dict(held_out=dict(HELD_OUT)),
+  )
+
+
+def smoke(config):
+  """The config cut down to seconds, for tests and first tries."""
+  nets = config["nets"]
+  for net in ("generator", "style_encoder", "discriminator"):
+    nets[net].update(channels=4, max_channels=8)
+  nets["style_encoder"]["style_dim"] = 8
+  nets["identity"].update(widths=(8, 8, 8, 8), stem=8, embedding=16)
+  nets["classifier"].update(stages=(1, 1), width=4, input_size=32)
+  for name, part in config["stage"].items():
+    part.update(steps=3, log_every=1, preview_every=3, checkpoint_every=2)
+    part["data"]["source"] = small(part["data"]["source"])
+    part["data"]["loader"]["batch_size"] = 8
+    recipe = part["recipe"]
+    constant_rates(recipe)
+    if name in ("identity", "eval_identity"):
+      recipe["identities"] = 4
+    if name == "gan":
+      recipe.update(generator_start=1)
+  return config
+
+
+def small(source):
+  """The smallest set that has both sides of every attribute."""
+  own = "_eval" if source["folder"].endswith("_eval") else ""
+  return dict(
+    source,
+    folder=f"synthetic_heads_smoke_attributes{own}",
+    identities=4,
+    test_identities=2,
+    frames=2,
+    eval_edits=6,
+  )

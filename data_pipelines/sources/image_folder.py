@@ -1,0 +1,108 @@
+"""A folder of people, read as it is."""
+
+import dataclasses
+import os
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from data_pipelines import align, images, landmarks
+from data_pipelines.sources.people import FolderIndex
+from data_pipelines.sources.source import SourceError
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageFolder:
+  """Options of `ImageFolderSource`.
+
+  Attributes:
+    size: side of the pictures in pixels.
+    folder: below `data_dir`.
+    split: see `people.FolderIndex`.
+    holdout: see `people.FolderIndex`.
+    landmarks: file with five points per picture, or None.
+  """
+
+  size: int
+  folder: str = ""
+  split: str = "train"
+  holdout: float = 0.1
+  landmarks: str | None = None
+
+  def open(
+    self, data_dir: str | os.PathLike, split: str | None = None
+  ) -> "ImageFolderSource":
+    """Opens the examples of `split`, or of the options' own."""
+    return ImageFolderSource(
+      pathlib.Path(data_dir) / self.folder,
+      self.size,
+      split or self.split,
+      self.holdout,
+      self.landmarks,
+    )
+
+
+class ImageFolderSource:
+  """A folder of people read as it is, no preparation.
+
+  Without landmarks the pictures count as aligned and are cut square.
+
+  Args:
+    path: the folder; one sub-folder per person, or files `who_what.jpg`.
+    size: side of the pictures in pixels.
+    split: see `FolderIndex`.
+    holdout: see `FolderIndex`.
+    landmarks_file: five points per picture, see `landmarks.read_landmarks`.
+  """
+
+  def __init__(
+    self,
+    path: str | os.PathLike,
+    size: int,
+    split: str = "train",
+    holdout: float = 0.1,
+    landmarks_file: str | os.PathLike | None = None,
+  ):
+    self._index = FolderIndex(path, split, holdout)
+    self._frames = self._index.frame_numbers()
+    self._size = size
+    self._points = None
+    if landmarks_file is not None:
+      self._points = landmarks.read_landmarks(landmarks_file)
+      missing = [
+        str(file)
+        for file in self._index.files
+        if landmarks.find(self._points, file) is None
+      ]
+      if missing:
+        raise SourceError(
+          f"{landmarks_file}: no landmarks for {len(missing)} of "
+          f"{len(self._frames)} pictures, first {missing[:3]}"
+        )
+
+  def __len__(self) -> int:
+    return len(self._frames)
+
+  def __getitem__(self, index: int) -> dict[str, Any]:
+    file = self._index.files[index]
+    image = images.read_image(self._index.path / file)
+    if self._points is None:
+      aligned = align.centre_square(image, self._size)
+    else:
+      points = landmarks.find(self._points, file)
+      aligned = align.align(image, points, self._size)
+    return {
+      "image": aligned.image,
+      "landmarks5": aligned.landmarks5,
+      "identity": np.int32(self._index.identity(file)),
+      "frame": np.int32(self._frames[index]),
+    }
+
+  def column(self, name: str) -> np.ndarray:
+    """The identity or frame of every example, without opening pictures."""
+    if name == "identity":
+      return np.asarray([self._index.identity(f) for f in self._index.files])
+    if name == "frame":
+      return np.asarray(self._frames)
+    raise SourceError(f"no column {name!r}; wanted identity or frame")

@@ -1,0 +1,332 @@
+"""Hands nets from one stage to the next, and to inference, by name."""
+
+import os
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import flax.traverse_util
+import jax
+import jax.numpy as jnp
+import safetensors.numpy
+
+from faceedit_jax.core import checkpoint
+from faceedit_jax.core.errors import CheckpointError
+from faceedit_jax.core.recipe import Recipe, WeightSource
+from faceedit_jax.core.state import TrainState
+from faceedit_jax.core.typing import PyTree, Variables
+
+# (tree of ShapeDtypeStruct) -> the same tree with shardings for this run.
+Place = Callable[[PyTree], PyTree]
+
+
+def run_once() -> dict[str, Any] | None:
+  """Compiler options for what runs once, such as drawing parameters.
+
+  On CPUs LLVM's optimisations take longer than they save there.
+  """
+  if jax.default_backend() != "cpu":
+    return None
+  return {
+    "xla_backend_optimization_level": 0,
+    "xla_llvm_disable_expensive_passes": True,
+  }
+
+
+def restore_net(
+  directory: str | os.PathLike[str],
+  net: str,
+  abstract: PyTree,
+  ema: str = "",
+  step: int | None = None,
+) -> PyTree:
+  """Restores one net out of a stage's checkpoint; nothing else is read.
+
+  Args:
+    directory: a `checkpoints` directory of the earlier stage.
+    net: name of the net in that stage.
+    abstract: its variables {"params": tree, collection: tree, ...} as
+      `ShapeDtypeStruct`s, with the shardings wanted.
+    ema: name of the average to take the parameters from. A net that this
+      average does not cover, and a stage that keeps no average at all, give
+      the raw parameters. Empty: the raw parameters.
+    step: which checkpoint; the newest when None.
+
+  Returns:
+    The variables, with the current stats of that checkpoint.
+
+  Raises:
+    CheckpointError: one line when net or average are not there, or the net
+      has another structure.
+  """
+  if step is None:
+    step = max(checkpoint.steps_in(directory), default=None)
+  stored = checkpoint.stored_shapes(directory, step)
+  path = pathlib.Path(directory).absolute() / str(step)
+  nets = _names(stored, "params")
+  if net not in nets:
+    raise CheckpointError(f"{path} has no net {net!r}; it has {nets}")
+  averages = _names(stored, "ema")
+  if ema and averages and ema not in averages:
+    raise CheckpointError(f"{path} has no average {ema!r}; it has {averages}")
+  wanted = {}
+  for name, tree in abstract.items():
+    if name != "params":
+      where = ("stats", net, name)
+    elif ema and net in _names(stored, f"ema/{ema}"):
+      where = ("ema", ema, net)
+    else:
+      where = ("params", net)
+    if jax.tree.leaves(tree):
+      wanted[name] = (where, tree)
+  found = checkpoint.restore_parts(directory, dict(wanted.values()), step)
+  return dict(abstract) | {name: found[at] for name, (at, _) in wanted.items()}
+
+
+def load_net(
+  net: str,
+  source: WeightSource,
+  abstract: PyTree,
+  workdir: pathlib.Path,
+) -> Variables:
+  """Loads one pretrained net.
+
+  Args:
+    net: its name in the recipe that asks.
+    source: where it comes from: a stage of this workdir, another stage
+      directory, or a `.safetensors` file with names like "params/conv/kernel".
+    abstract: its variables as `ShapeDtypeStruct`s with shardings.
+    workdir: directory of the stages.
+
+  Returns:
+    The variables, checked against `abstract`.
+
+  Raises:
+    CheckpointError: one line: what was got, what was wanted, where.
+  """
+  name = source.net or net
+  if source.collections:
+    abstract = {k: v for k, v in abstract.items() if k in source.collections}
+  if source.stage:
+    directory = pathlib.Path(workdir) / source.stage / "checkpoints"
+    if not checkpoint.steps_in(directory):
+      raise CheckpointError(
+        f"net {net!r} comes from stage {source.stage!r}, which has no "
+        f"checkpoint in {directory}; train it first (--stage={source.stage})"
+      )
+    return restore_net(directory, name, abstract, source.ema)
+  if not source.path:
+    raise CheckpointError(
+      f"net {net!r} has neither a stage nor a path to come from "
+      "(WeightSource of the recipe)"
+    )
+  check_files({net: source})
+  path = pathlib.Path(source.path).expanduser()
+  if path.suffix == ".safetensors":
+    return _load_safetensors(path, net, abstract)
+  for directory in (path / "checkpoints", path):
+    if checkpoint.steps_in(directory):
+      return restore_net(directory, name, abstract, source.ema)
+  raise CheckpointError(
+    f"net {net!r}: {path} is neither a .safetensors file nor the directory of "
+    "a trained stage"
+  )
+
+
+def check_files(sources: Mapping[str, WeightSource]) -> None:
+  """Refuses files that are not there, before anything long is begun.
+
+  Raises:
+    CheckpointError: one line.
+  """
+  for net, source in sources.items():
+    if source.path and not pathlib.Path(source.path).expanduser().exists():
+      raise CheckpointError(
+        f"net {net!r}: there is no file {source.path}; python -m "
+        "faceedit_jax.convert makes it from the published one"
+      )
+
+
+def load_nets(
+  sources: Mapping[str, WeightSource],
+  abstract: Mapping[str, PyTree],
+  workdir: pathlib.Path,
+) -> dict[str, Variables]:
+  """Loads several nets; see `load_net`."""
+  lacking = sorted(set(sources) - set(abstract))
+  if lacking:
+    raise CheckpointError(
+      f"the recipe wants weights for {lacking} but initialises only "
+      f"{sorted(abstract)} (Recipe.init, Recipe.init_frozen)"
+    )
+  return {
+    net: load_net(net, source, abstract[net], workdir)
+    for net, source in sources.items()
+  }
+
+
+def load_frozen(
+  recipe: Recipe,
+  workdir: pathlib.Path,
+  place: Place,
+  skip: Sequence[str] = (),
+) -> dict[str, Variables]:
+  """Loads the frozen nets of a recipe.
+
+  A frozen net without a source (say a fixed random projection) keeps the
+  values of `init_frozen`.
+
+  Args:
+    recipe: whose nets.
+    workdir: where earlier stages lie.
+    place: onto the devices.
+    skip: names of nets to do without.
+
+  Returns:
+    {net: variables}.
+  """
+  fresh = jax.eval_shape(recipe.init_frozen, jax.random.key(0))
+  sources = recipe.frozen()
+  fresh, sources = (
+    {net: of[net] for net in of if net not in skip} for of in (fresh, sources)
+  )
+  abstract = place({net: fresh[net] for net in sources if net in fresh})
+  loaded = load_nets(sources, abstract, workdir)
+  rest = sorted(set(fresh) - set(sources))
+  if rest:
+    shardings = jax.tree.map(
+      lambda leaf: leaf.sharding, place({net: fresh[net] for net in rest})
+    )
+
+    def draw():
+      nets = recipe.init_frozen(jax.random.key(0))
+      return {net: nets[net] for net in rest}
+
+    draw_once = jax.jit(
+      draw, out_shardings=shardings, compiler_options=run_once()
+    )
+    loaded.update(draw_once())
+  return loaded
+
+
+def start_from(
+  state: TrainState, nets: Mapping[str, Variables], shardings: PyTree
+) -> TrainState:
+  """Puts pretrained nets into a fresh state, and into its averages.
+
+  Args:
+    state: a fresh state; it is donated.
+    nets: {net: variables} of some of its nets.
+    shardings: of the whole state.
+
+  Returns:
+    The state; optimiser states are those of a fresh start.
+  """
+
+  def put(state, nets):
+    params = dict(state.params)
+    stats = dict(state.stats)
+    for net, variables in nets.items():
+      rest = dict(variables)
+      params[net] = rest.pop("params")
+      stats[net] = {**stats[net], **rest}
+    ema = {
+      name: {
+        net: nets[net]["params"] if net in nets else tree
+        for net, tree in trees.items()
+      }
+      for name, trees in state.ema.items()
+    }
+    return state.replace(params=params, stats=stats, ema=ema)
+
+  return jax.jit(put, out_shardings=shardings, donate_argnums=0)(
+    state, dict(nets)
+  )
+
+
+def main_ema(recipe: Recipe) -> str:
+  """The average that inference reads: "ema", else the only one, else none."""
+  names = list(recipe.ema())
+  if "ema" in names:
+    return "ema"
+  return names[0] if len(names) == 1 else ""
+
+
+def load_view(
+  recipe: Recipe,
+  directory: pathlib.Path,
+  place: Place,
+  ema: str | None = None,
+  step: int | None = None,
+) -> dict[str, Variables]:
+  """Loads all trained nets of a stage for inference, without its optimisers.
+
+  Args:
+    recipe: recipe of the stage.
+    directory: its `checkpoints` directory.
+    place: puts shardings on abstract trees.
+    ema: average to read; `main_ema` when None, raw parameters when "".
+    step: which checkpoint; the newest when None.
+
+  Returns:
+    {net: {"params": tree, collection: tree, ...}}.
+
+  Raises:
+    CheckpointError: one line.
+  """
+  ema = main_ema(recipe) if ema is None else ema
+  abstract = place(jax.eval_shape(recipe.init, jax.random.key(0)))
+  return {
+    net: restore_net(directory, net, tree, ema, step)
+    for net, tree in abstract.items()
+  }
+
+
+def place_on(sharding: Any) -> Place:
+  """A `Place` that puts every leaf on one sharding."""
+
+  def place(tree):
+    return jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree
+    )
+
+  return place
+
+
+def _names(stored: Mapping[str, Any], prefix: str) -> list[str]:
+  """Names one level below a prefix of "/"-joined paths."""
+  head = f"{prefix}/"
+  return sorted(
+    {k[len(head) :].split("/")[0] for k in stored if k.startswith(head)}
+  )
+
+
+def _load_safetensors(
+  path: pathlib.Path, net: str, abstract: PyTree
+) -> Variables:
+  try:
+    flat = safetensors.numpy.load_file(path)
+  except (OSError, safetensors.SafetensorError) as e:
+    raise CheckpointError(f"net {net!r}: cannot read {path}: {e}") from e
+  wanted = flax.traverse_util.flatten_dict(abstract, sep="/")
+  if not set(wanted) <= set(flat):  # a bundle of several nets
+    flat = {
+      k[len(net) + 1 :]: v for k, v in flat.items() if k.startswith(f"{net}/")
+    } or flat
+  missing, unused = sorted(set(wanted) - set(flat)), set(flat) - set(wanted)
+  changed = [
+    f"{k} {tuple(flat[k].shape)}, wanted {tuple(v.shape)}"
+    for k, v in wanted.items()
+    if k in flat and tuple(flat[k].shape) != tuple(v.shape)
+  ]
+  if missing or unused or changed:
+    raise CheckpointError(
+      f"net {net!r}: {path} does not fit: {len(missing)} missing "
+      f"{missing[:5]}, {len(unused)} unused {sorted(unused)[:5]}, "
+      f"{len(changed)} of another shape {changed[:5]}"
+    )
+  arrays = {
+    k: jax.device_put(jnp.asarray(flat[k], v.dtype), v.sharding)
+    for k, v in wanted.items()
+  }
+  return flax.traverse_util.unflatten_dict(arrays, sep="/")

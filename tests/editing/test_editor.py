@@ -1,0 +1,165 @@
+"""The Python editor: pictures of every kind in, one line per mistake."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from faceedit_jax import load_trained
+from faceedit_jax.core import recipe as recipe_lib
+from faceedit_jax.core.errors import UserError
+from faceedit_jax.editing import Editor
+from tests.editing.toy_editor import (
+  MIDDLE,
+  SIZE,
+  ToyEditor,
+  portrait,
+)
+
+
+def test_the_last_editing_stage_is_loaded_from_the_record(workdir):
+  config = load_trained.recorded_config(workdir)
+  assert config["stages"] == ("ae", "head") and config["image_size"] == SIZE
+  loaded = load_trained.load(workdir)
+  assert isinstance(loaded.recipe, ToyEditor)
+  assert set(loaded.variables) == {"head"}
+  assert set(loaded.frozen) == {"enc", "dec"}
+
+
+def test_an_edit_of_arrays(editor):
+  source, points = portrait()
+  other, _ = portrait(200, 150, 120, 70, 80, ground=200)
+  result = editor.edit(source, pose_from=other, steps=3)
+  assert result.image.shape == (SIZE, SIZE, 3)
+  assert result.image.dtype == np.uint8 and result.pasted is None
+  both = result.source.astype(float) + result.references["pose_from"]
+  np.testing.assert_allclose(result.image, both / 2, atol=1)
+  np.testing.assert_allclose(result.points, points, atol=2)
+  assert result.rendering.shape == (SIZE, SIZE, 3)
+  assert result.outputs["slots"].shape == (SIZE // 2, SIZE // 2, 4)
+  assert "steps" not in result.outputs
+  assert result.shown["slots"].dtype == np.uint8
+  # The face is where alignment wants it.
+  red = result.source[..., 0].astype(int) - result.source[..., 1] > 100
+  centre = np.argwhere(red).mean(0)[::-1] + 0.5
+  np.testing.assert_allclose(centre / SIZE, MIDDLE, atol=0.03)
+
+
+def test_points_may_be_given(editor):
+  picture, points = portrait()
+  wrong = points + [10.0, 0.0]
+  result = editor.edit(picture, landmarks={"source": wrong})
+  np.testing.assert_allclose(result.points.mean(0), wrong.mean(0), atol=1e-6)
+
+
+def test_a_detector_may_be_given(editor):
+  picture, points = portrait()
+  loaded = load_trained.Trained(
+    editor.recipe, editor._variables, editor._frozen, SIZE
+  )
+  calls = []
+
+  def detector(image):
+    calls.append(image.shape)
+    return points if image[0, 0, 0] == 90 else None
+
+  own = Editor(
+    loaded.recipe, loaded.variables, loaded.frozen, SIZE, detector=detector
+  )
+  np.testing.assert_allclose(own.edit(picture).points, points, atol=1e-4)
+  assert calls == [picture.shape]
+  with pytest.raises(UserError, match="^light_from: no face .*detector"):
+    own.edit(picture, light_from=np.zeros((40, 40, 3), np.uint8))
+
+
+def test_framed_pictures_are_only_cut(editor):
+  picture = np.tile(np.uint8([10, 100, 200]), (SIZE, SIZE, 1))
+  result = editor.edit(picture, aligned=True)
+  np.testing.assert_array_equal(result.source, picture)
+  np.testing.assert_allclose(result.image, picture, atol=1)
+
+
+def test_paste_back_changes_the_face_alone(editor):
+  source, _ = portrait(200, 160, 100, 80, 60)
+  other, _ = portrait(ground=200)
+  result = editor.edit(source, light_from=other, paste_back=True)
+  assert result.pasted.shape == source.shape
+  changed = (result.pasted != source).any(-1)
+  rows, columns = np.nonzero(changed)
+  assert changed.sum() > 500
+  assert rows.min() > 30 and rows.max() < 130
+  assert columns.min() > 60 and columns.max() < 140
+
+
+def test_many_edits_are_the_single_ones(editor):
+  pictures = [portrait(ground=g)[0] for g in (40, 90, 140, 190)]
+  bad = np.zeros((40, 40, 3), np.uint8)
+  rows = [
+    {"source": bad},
+    {"source": pictures[0], "pose_from": pictures[1]},
+    {"source": pictures[2], "pose_from": pictures[3]},
+    {"source": bad},
+    {"source": pictures[3], "pose_from": None},
+    {"source": pictures[1], "pose_from": pictures[0]},
+    {"pose_from": pictures[1]},
+  ]
+  results = list(editor.edit_many(rows, noise=0.3, seed=5))
+  assert len(results) == len(rows)
+  wrong = [i for i, r in enumerate(results) if isinstance(r, UserError)]
+  assert wrong == [0, 3, 6]
+  for i in (1, 2, 4, 5):
+    alone = editor.edit(noise=0.3, seed=5, **rows[i])
+    np.testing.assert_array_equal(results[i].image, alone.image)
+  other = editor.edit(noise=0.3, seed=6, **rows[1])
+  assert (other.image != results[1].image).mean() > 0.5
+
+
+@pytest.mark.parametrize(
+  "arguments, message",
+  [
+    ({"pose_form": "b.png"}, "no input or option 'pose_form'; did you mean "
+     "'pose_from'"),
+    ({"strength": 2}, "it has light_from, mode, noise, pose_from, "
+     "source, steps"),
+    ({"steps": "many"}, "edit with .*'many'"),
+    ({"mode": "other"}, "mode is 'other'; it must be"),
+    ({"mode": "nan"}, "diverged"),
+    ({"light_from": np.zeros((40, 40, 3))}, "light_from is float64"),
+    ({"light_from": np.zeros((4, 4, 3), np.uint8)}, "is 4x4 pixels"),
+    ({"landmarks": {"source": np.zeros((5, 2))}}, "source: .*in one place"),
+    ({"landmarks": {"source": np.zeros((4, 2))}}, r"source: .*shape \(4, 2\)"),
+  ],
+)  # fmt: skip
+def test_mistakes_from_python(editor, arguments, message):
+  with pytest.raises(UserError, match=message) as error:
+    editor.edit(portrait()[0], **arguments)
+  assert len(str(error.value).splitlines()) == 1
+
+
+def test_a_stage_that_edits_nothing_is_refused(editor):
+  class Trains(recipe_lib.Recipe):
+    groups = phases = batch_spec = init = lambda self: {}
+
+  with pytest.raises(UserError, match="Trains trains a net that others"):
+    Editor(Trains(), {}, {}, SIZE)
+
+
+@pytest.mark.parametrize("kind", ["gray", "rgba", "wide", "jpg"])
+def test_pictures_of_every_kind(editor, files, kind):
+  picture = portrait()[0]
+  path = files / ("kind.jpg" if kind == "jpg" else "kind.png")
+  colourless = kind in ("gray", "wide")
+  if kind == "gray":
+    Image.fromarray(picture[..., 0]).save(path)
+  elif kind == "wide":
+    Image.fromarray(picture[..., 0].astype(np.uint16) * 257).save(path)
+  elif kind == "rgba":
+    alpha = np.full((*picture.shape[:2], 1), 255, np.uint8)
+    Image.fromarray(np.concatenate([picture, alpha], -1)).save(path)
+  else:
+    Image.fromarray(picture).save(path, quality=95)
+  result = editor.edit(path, aligned=colourless)
+  if colourless:
+    picture = picture[..., :1].repeat(3, -1)
+  wanted = editor.edit(picture, aligned=colourless)
+  difference = np.abs(result.image.astype(int) - wanted.image)
+  assert difference.mean() < (2 if kind == "jpg" else 1e-6)

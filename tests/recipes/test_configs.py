@@ -1,0 +1,79 @@
+"""The embedded defaults are the papers' settings, shrunk."""
+
+import copy
+
+import pytest
+
+from configs import (
+  difffae_embedded,
+  difffae_paper,
+  l2m_gan_embedded,
+  l2m_gan_paper,
+)
+from faceedit_jax.core import config as config_lib
+
+# (paper's setting, shrink, variants, nets of the paper alone)
+METHODS = {
+  "difffae": (
+    lambda: difffae_paper.paper(256, "synthetic"),
+    difffae_embedded,
+    set(),
+  ),
+  "l2m_gan": (
+    lambda: l2m_gan_paper.celeba_hq("celeba_hq_multi"),
+    l2m_gan_embedded,
+    {"fan", "features"},
+  ),
+}
+
+
+def cases():
+  return [
+    (method, variant)
+    for method, (_, module, _) in METHODS.items()
+    for variant in module.STEPS
+    if variant != "long_stargan_v2"  # another method, with a net more
+  ]
+
+
+def recipes_of(config):
+  return {name: s["recipe"]["name"] for name, s in config["stage"].items()}
+
+
+@pytest.mark.parametrize("method, variant", cases())
+def test_the_shrunk_default_has_the_papers_structure(method, variant):
+  make, module, dropped = METHODS[method]
+  paper = make()
+  small = module.shrink(paper, variant)
+  assert set(small) == set(paper)
+  assert set(small["nets"]) == set(paper["nets"]) - dropped
+  assert recipes_of(paper).items() <= recipes_of(small).items()
+  # Nets of the embedded world alone: those that evaluate, and features that
+  # stand for a published net's.
+  more = set(small["stage"]) - set(paper["stage"])
+  assert more <= {*small["eval_stages"], "identity"}
+  trained = [s for s in small["stages"] if s in paper["stages"]]
+  assert tuple(trained) == paper["stages"]
+  # Whatever the paper's setting says of a shared recipe the default says too.
+  for name, stage in paper["stage"].items():
+    assert set(stage["recipe"]) <= set(small["stage"][name]["recipe"])
+
+
+@pytest.mark.parametrize("method, variant", cases())
+def test_to_shrink_leaves_the_papers_setting_as_it_is(method, variant):
+  make, module, _ = METHODS[method]
+  paper = make()
+  before = copy.deepcopy(paper)
+  small = module.shrink(paper, variant)
+  assert paper == before
+  # Nor do the stages of the result share a section.
+  sections = [id(s["data"]) for s in small["stage"].values()]
+  assert len(set(sections)) == len(sections)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_size_of_the_pictures_is_said_once(method):
+  for source in ("", ":smoke"):
+    config = config_lib.load(f"configs/{method}.py{source}")
+    said = [k for k in config_lib.flatten(config) if k.endswith("source.size")]
+    assert not said and config.image_size == 64
