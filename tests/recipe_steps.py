@@ -70,7 +70,7 @@ class StepOf:
 
     self.state, self.frozen = jax.jit(init, compiler_options=_ONCE)()
     self.batch = batch_lib.example_batch(
-      recipe.batch_spec(), built.options["data"]["batch_size"], 0
+      recipe.batch_spec(), built.data.loader.batch_size, 0
     )
     self._step = step_lib.make_step(recipe)
 

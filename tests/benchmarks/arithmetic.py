@@ -20,7 +20,7 @@ import jax
 import numpy as np
 
 from faceedit_jax.metrics import image, reenactment, regions
-from faceedit_jax.models import inception
+from faceedit_jax.models.perception import inception
 from faceedit_jax.morphable import model, render, shading
 from faceedit_jax.morphable.procedural import procedural_model
 from tests import recipe_steps
