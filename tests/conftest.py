@@ -22,10 +22,10 @@ if "xla_force_host_platform_device_count" not in os.environ.get(
   os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_DEVICES}"
 
 # Versions of JAX that need a flag get it here, as in every program.
-import faceedit_jax  # noqa: E402, F401
-
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
+
+import faceedit_jax  # noqa: E402, F401
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 

@@ -433,7 +433,7 @@ def test_data_and_names_are_said_once():
   assert made.data == dict(source=dict(kind="array_record", folder="set"))
   assert made.reads == ("Smiling",)
   other = build(data=dict(source=dict(kind="array_record", folder="other")))
-  assert other.data["folder"] == "other"
+  assert other.data["source"]["folder"] == "other"
 
 
 @pytest.mark.parametrize(

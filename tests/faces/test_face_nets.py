@@ -183,7 +183,7 @@ def test_trained_nets_start_from_files(files, tmp_path):
     ({"nets.estimator.weights": ""}, "weights is empty; give"),
     (
       {"stage.denoiser.recipe.prepared_features": "('pose',)"},
-      r"prepared_features has \['pose'\]",
+      r"prepared_features\[0\] is 'pose', wanted 'codes' or 'person_vector'",
     ),
   ],
 )

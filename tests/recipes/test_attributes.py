@@ -105,7 +105,7 @@ def test_it_learns_and_is_tested_on_others(data_dir, tmp_path):
   variables = state_lib.view(state, "ema")
   evaluator = evaluators.build(
     dict(kind="attribute_accuracy"),
-    evaluators.Setup(recipe, {}, DATA, SIDE, "float32", "here"),
+    evaluators.Setup(recipe, {}, {"source": SOURCE}, SIDE, "float32", "here"),
   )
   said: list[str] = []
   scores = evaluator.run(

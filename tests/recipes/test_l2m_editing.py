@@ -105,7 +105,8 @@ def test_mistakes(editor, given, message):
 
 def test_faces_are_framed_as_in_training(workdir):
   found = load_trained.load(workdir)
-  recipe = dataclasses.replace(found.recipe, alignment="celeba_hq")
+  options = dataclasses.replace(found.recipe.options, alignment="celeba_hq")
+  recipe = dataclasses.replace(found.recipe, options=options)
   editor = Editor(recipe, found.variables, found.frozen, SIZE)
   given = align.CELEBA_HQ5.astype(float) * SIZE
   framed = editor.edit(picture(0), aligned=True)
