@@ -1,4 +1,4 @@
-"""Versions of JAX that compute wrongly: refused, or set right before JAX starts.
+"""Versions of JAX that compute wrongly: refused, or given the flag they need.
 
 pip leaves the refused ones out by itself (pyproject.toml has the same bounds);
 this is for environments made otherwise. docs/arithmetic.md says how each was
