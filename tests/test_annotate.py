@@ -142,13 +142,18 @@ def test_a_set_of_other_nets_is_refused(tmp_path):
 
 
 def test_stages_that_are_needed_are_trained_first(monkeypatch):
-  trained = []
-  monkeypatch.setattr(annotate.main_lib, "prepare_data", lambda *a: None)
+  trained, drawn = [], []
+  monkeypatch.setattr(
+    annotate.stages_lib, "make_stage", lambda config, name, *_: name
+  )
+  monkeypatch.setattr(
+    annotate.main_lib, "prepare_data", lambda made, _: drawn.extend(made)
+  )
   monkeypatch.setattr(
     train, "run", lambda config, workdir, mode, name, data: trained.append(name)
   )
   assert annotate.load_nets(stage(), {}) is None  # the training was stopped
-  assert trained == ["first"]
+  assert trained == drawn == ["first"]
 
 
 def test_missing_files_are_said_before_anything_is_trained(
