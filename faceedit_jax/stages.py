@@ -136,12 +136,6 @@ def make_stage(
   options = config["stage"][name].to_dict()
   image_size = size_of(config, name)
   stage_options = run_options.read_stage(options, name)
-  data = input_pipeline.build_data(
-    options["data"],
-    f"config.stage.{name}.data",
-    image_size,
-    options["recipe"].get("attributes"),
-  )
   options.pop("image_size", None)
   recipe_options = dict(options["recipe"])
   registered = recipe_options.pop("name")
@@ -157,6 +151,12 @@ def make_stage(
     image_size=image_size,
     dtype=dtype,
     where=where,
+  )
+  data = input_pipeline.build_data(
+    options["data"],
+    f"config.stage.{name}.data",
+    image_size,
+    options["recipe"].get("attributes"),
   )
   if isinstance(recipe, editing.Editable):
     with as_user_error(where):

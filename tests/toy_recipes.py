@@ -54,7 +54,9 @@ class ToyGanOptions:
 
 @dataclasses.dataclass(frozen=True)
 class ToyAutoencoderOptions:
-  """It has none."""
+  """`prediction` changes no array's shape, and nothing else here."""
+
+  prediction: str = "x0"
 
 
 @dataclasses.dataclass(frozen=True)
