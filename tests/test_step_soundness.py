@@ -5,6 +5,8 @@ of them wrong (tests/test_soundness.py). Both programs of a step are right up to
 rounding, so they differ by no more than that.
 """
 
+import os
+
 import jax
 import pytest
 
@@ -18,6 +20,9 @@ _UNKNOWN = "No such compile option"
 def test_a_step_is_the_same_without_ynnpack(path, stage):
   if jax.default_backend() != "cpu":
     pytest.skip("YNNPACK computes on CPUs only")
+  if "ynn_fusion_type" in os.environ.get("XLA_FLAGS", ""):
+    # Both programs would be the same one, and the comparison would pass empty.
+    pytest.skip("this version of JAX runs without YNNPACK (jax_versions.py)")
   step = recipe_steps.StepOf(path, stage)
   try:
     without = step.compile(recipe_steps.NO_YNNPACK)
