@@ -37,7 +37,7 @@ class ToyAttributes(toy_editor.ToyEditor):
     attribute="Smiling",
     strength=1.0,
     strengths=(),
-    has=None,
+    has="auto",
   ):
     del frozen, rng
     edits = attribute_words.parse_edits(attribute, self.attributes)

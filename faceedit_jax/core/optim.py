@@ -23,7 +23,7 @@ def make_schedule(
   total_steps: int = 0,
   final: float = 0.0,
 ) -> Callable[[Any], Any]:
-  """A learning rate as a function of the optimiser's own step.
+  """A learning rate as a function of the stage's step.
 
   Args:
     lr: highest rate.
@@ -78,7 +78,7 @@ def make_tx(
     kind: "adam"; "adamw", decay beside the gradient; "adam_l2", decay inside
       the gradient, which is what torch's Adam(weight_decay=...) does; "muon",
       orthogonal momentum for kernels and Adam for the rest.
-    lr: highest rate, or a function of the optimiser's step.
+    lr: highest rate, or a function of the stage's step.
     schedule: "constant" or "cosine"; see `make_schedule`.
     warmup_steps: steps of linear rise from 0.
     total_steps: length of the cosine in steps, warm-up included.
@@ -90,7 +90,9 @@ def make_tx(
     clip: largest global norm of the gradient; 0 for no limit.
 
   Returns:
-    An optax transformation.
+    An optax transformation. A rate that changes is that of the stage's step,
+    which `update` takes as the keyword `step`: in a stage of several phases an
+    optimiser is updated more or less often than once per step.
 
   Raises:
     ValueError: unknown kind or schedule, or a weight decay without effect.
@@ -126,8 +128,23 @@ def make_tx(
     links.append(adam)
   if kind == "adamw" and weight_decay:
     links.append(optax.add_decayed_weights(weight_decay))
-  links.append(optax.scale_by_learning_rate(rate))
+  links.append(_scale_by_stage_rate(rate))
   return optax.chain(*links)
+
+
+def _scale_by_stage_rate(
+  rate: Callable[[Any], Any],
+) -> optax.GradientTransformationExtraArgs:
+  """Multiplies updates by -rate(step); holds no count of its own."""
+
+  def update(updates, state, params=None, *, step, **others):
+    del params, others
+    scale = -rate(step)
+    return jax.tree.map(
+      lambda u: jnp.asarray(scale, u.dtype) * u, updates
+    ), state
+
+  return optax.GradientTransformationExtraArgs(optax.init_empty_state, update)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -199,8 +199,9 @@ def make_step(recipe: Recipe, accumulate: int = 1) -> Step:
       for group in phase.groups:
         own = groups[group].nets
         old = {net: params[net] for net in own}
-        updates, opt[group] = groups[group].tx.update(
-          {net: grads[net] for net in own}, opt[group], old
+        tx = optax.with_extra_args_support(groups[group].tx)
+        updates, opt[group] = tx.update(
+          {net: grads[net] for net in own}, opt[group], old, step=state.step
         )
         params.update(optax.apply_updates(old, updates))
       terms["grad_norm"] = optax.tree.norm(grads)

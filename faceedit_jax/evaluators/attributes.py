@@ -244,7 +244,10 @@ class Editors:
   def __call__(self, direction: str, image, first: int) -> np.ndarray:
     """Edits of at most `common.BATCH` pictures (n, s, s, 3) in [-1, 1]."""
     if direction not in self._made:
-      self._made[direction] = common.Editor(*self._nets, attribute=direction)
+      # The set says what its pictures have, so nothing has to be read.
+      self._made[direction] = common.Editor(
+        *self._nets, attribute=direction, has=direction.startswith("-")
+      )
     return self._made[direction]({"source": image}, first)["image"]
 
 

@@ -58,7 +58,8 @@ class FindsPoints(EditsFaces, Protocol):
 
 
 class EditsAttributes(Edits, Protocol):
-  """Its `edit` takes `attribute`, "+NAME" or "-NAME" of `attributes`."""
+  """Its `edit` takes `attribute`, "+NAME" or "-NAME" of `attributes`, and
+  `has`, whether the pictures have it."""
 
   attributes: Sequence[str]
 

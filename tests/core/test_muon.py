@@ -70,8 +70,8 @@ def test_steps_match_optax():
     ahead = jax.tree.map(lambda m, g: 0.95 * m + g, memory, grad)
     wanted, state = theirs.update(ahead, state, params)
     slope = {"bias": jnp.ones(3)}
-    found, other = ours.update(grad | {"head": slope}, other, both)
-    of_rest, plain = adam.update(slope, plain, rest)
+    found, other = ours.update(grad | {"head": slope}, other, both, step=0)
+    of_rest, plain = adam.update(slope, plain, rest, step=0)
     head = found.pop("head")
     jax.tree.map(
       lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), found, wanted

@@ -12,8 +12,8 @@ from faceedit_jax.core.errors import UserError
 
 def updates(tx, params, grads):
   state = tx.init(params)
-  for grad in grads:
-    delta, state = tx.update(grad, state, params)
+  for step, grad in enumerate(grads):
+    delta, state = tx.update(grad, state, params, step=step)
     params = optax.apply_updates(params, delta)
   return np.asarray(params)
 

@@ -11,6 +11,7 @@ import pytest
 from flax.core import freeze
 
 from faceedit_jax.core import batch as batch_lib
+from faceedit_jax.core import optim
 from faceedit_jax.core import recipe as recipe_lib
 from faceedit_jax.core import state as state_lib
 from faceedit_jax.core import step as step_lib
@@ -108,6 +109,40 @@ def test_a_stopped_phase_is_no_longer_due():
   assert due == [("early",), ("early",), ("late",), ("late",)]
   with pytest.raises(ValueError, match="stop > start"):
     recipe_lib.Phase("never", (), loss, start=3, stop=3)
+
+
+@dataclasses.dataclass(frozen=True)
+class Scheduled(Linear):
+  """`a` is updated twice in every step, `b` in every second one from 2 on.
+
+  Adam without memory moves a weight by its rate, whatever the gradient.
+  """
+
+  def groups(self):
+    tx = optim.make_tx(lr=0.1, schedule="cosine", total_steps=8, b1=0.0, b2=0.0)
+    return {"a": Group(("a",), tx), "b": Group(("b",), tx)}
+
+  def phases(self):
+    one, two = super().phases()
+    return one, dataclasses.replace(one, name="again"), two
+
+
+def test_a_schedule_counts_steps_of_the_stage():
+  batch, state = {"x": jnp.ones((4,))}, None
+  moved = {"a": [], "b": []}
+  for n in range(5):
+    due = step_lib.due_phases(Scheduled().phases(), n)
+    before = (2.0, 3.0) if state is None else (
+      float(state.params["a"]["w"]), float(state.params["b"]["w"])
+    )  # fmt: skip
+    state, _, _ = run(Scheduled(), batch, due, state=state)
+    for net, old in zip("ab", before, strict=True):
+      moved[net].append(old - float(state.params[net]["w"]))
+  rates = 0.05 * (1 + np.cos(np.pi * np.arange(5) / 8))
+  np.testing.assert_allclose(moved["a"], 2 * rates, rtol=1e-4)
+  np.testing.assert_allclose(
+    moved["b"], [0, 0, rates[2], 0, rates[4]], rtol=1e-4, atol=1e-7
+  )
 
 
 def test_due_phases():

@@ -1,5 +1,6 @@
 """Adversarial training of attribute edits, on nets of a few channels."""
 
+import dataclasses
 import functools
 
 import jax
@@ -198,12 +199,14 @@ def edit(recipe, trained):
   """`recipe.edit` of two pictures."""
   source = jnp.asarray(batch_of(recipe, 2)["image"])
 
-  def run(source=source, reference=None, **options):
+  def run(
+    source=source, reference=None, by=recipe, variables=trained, **options
+  ):
     inputs = {"source": source}
     if reference is not None:
       inputs["attribute_from"] = reference
-    made = quick_jit(functools.partial(recipe.edit, **options))(
-      trained, {}, inputs, jax.random.key(0)
+    made = quick_jit(functools.partial(by.edit, **options))(
+      variables, {}, inputs, jax.random.key(0)
     )
     return jax.device_get(made)
 
@@ -212,25 +215,47 @@ def edit(recipe, trained):
 
 
 def test_strength_0_is_the_pictures_own_style(edit, recipe, trained):
-  still = edit(attribute="+Bangs", strength=0.0)["image"]
+  still = edit(attribute="+Bangs", strength=0.0, has=False)["image"]
   domain = jnp.full((2,), 2 * recipe.attributes.index("Bangs"), jnp.int32)
   own = recipe.nets.own_style(trained, edit.source, domain)
   drawn = recipe.nets.generate(trained, {}, edit.source, own)
   np.testing.assert_allclose(still, jnp.clip(drawn, -1, 1), atol=1e-5)
-  changed = edit(attribute="+Bangs")["image"]
+  changed = edit(attribute="+Bangs", has=False)["image"]
   assert np.abs(changed - still).max() > 1e-3
 
 
 def test_directions_attributes_and_what_the_source_has_matter(edit):
   made = [
-    edit(attribute="+Smiling")["image"],
-    edit(attribute="-Smiling")["image"],
+    edit(attribute="+Smiling", has=False)["image"],
+    edit(attribute="-Smiling", has=True)["image"],
     edit(attribute="+Smiling", has=True)["image"],
-    edit(attribute="+Eyeglasses")["image"],
+    edit(attribute="+Eyeglasses", has=False)["image"],
   ]
   for i, a in enumerate(made):
     for b in made[:i]:
       assert np.abs(a - b).max() > 1e-4
+
+
+def test_what_the_source_has_is_read_or_taken_as_the_opposite(
+  edit, recipe, trained
+):
+  index = recipe.attributes.index("Smiling")
+  sides = {}
+  for has in (False, True):
+    nets = jax.tree.map(np.array, trained)
+    bias = nets["discriminator"]["params"]["logits"]["bias"]
+    bias[2 * index + int(has)] = 1e3
+    sides[has] = nets
+    read = edit(variables=nets, attribute="+Smiling")["image"]
+    told = edit(attribute="+Smiling", has=has)["image"]
+    np.testing.assert_allclose(read, told, atol=1e-6)
+  # Without labels the discriminator says nothing of a picture's own side.
+  weights = dataclasses.replace(recipe.options.weights, labels=0.0)
+  options = dataclasses.replace(recipe.options, weights=weights)
+  blind = dataclasses.replace(recipe, options=options)
+  made = edit(by=blind, variables=sides[True], attribute="+Smiling")["image"]
+  told = edit(attribute="+Smiling", has=False)["image"]
+  np.testing.assert_allclose(made, told, atol=1e-6)
 
 
 def test_a_sequence_is_edits_of_edits(edit):

@@ -186,12 +186,16 @@ class L2MGANRecipe(recipe_lib.Recipe):
       "picture": image,
       "as_it_is": self.nets.generate(variables, frozen, image, own),
     }
-    for name in self.attributes:
-      for sign, word in (("+", "with"), ("-", "without")):
-        made = self.edit(
-          variables, frozen, {"source": image}, rng, attribute=sign + name
+    for index, name in enumerate(self.attributes):
+      for value, word in ((True, "with"), (False, "without")):
+        has = self._has(variables, image, index, value)
+        # The batch says it of one attribute of each picture, or of all.
+        has = jnp.where(domain // 2 == index, domain % 2, has)
+        if "attributes" in batch:
+          has = batch["attributes"][:, index]
+        rows[f"{word}_{name}"] = self._edit(
+          variables, frozen, {"source": image}, rng, ((index, value),), has, 1.0
         )
-        rows[f"{word}_{name}"] = made["image"]
     return rows
 
   def edit(
@@ -204,12 +208,13 @@ class L2MGANRecipe(recipe_lib.Recipe):
     attribute: str = "",
     strength: float = 1.0,
     strengths: Sequence[float] = (),
-    has: bool | None = None,
+    has: bool | str = "auto",
   ):
     """Gives attributes to pictures, or takes them away.
 
     Args:
-      variables: {"generator", "style_encoder" (, "mapping_network")}.
+      variables: {"generator", "style_encoder", "discriminator"
+        (, "mapping_network")}.
       frozen: {"fan"} where the generator has skips.
       inputs: "source" (b, s, s, 3) in [-1, 1]; "attribute_from" (b, s, s, 3):
         pictures whose form of the (only) attribute is taken over; "row" (b,)
@@ -221,8 +226,10 @@ class L2MGANRecipe(recipe_lib.Recipe):
       strength: 0 is the picture's own style, 1 the target's; others lie on
         the line through both.
       strengths: a strip shows these.
-      has: whether the source has the first attribute; None: it has the
-        opposite of what is wanted.
+      has: whether the source has the first attribute. "auto": the
+        discriminator reads it where it has learned the attributes' labels
+        (weight `labels`); otherwise it is taken to be the opposite of what is
+        wanted. Further attributes of a sequence are always told so.
 
     Returns:
       "image" (b, s, s, 3) in [-1, 1]; with `strengths` also "strip"
@@ -241,8 +248,8 @@ class L2MGANRecipe(recipe_lib.Recipe):
         f"{REFERENCE} goes with one attribute, got {len(wanted)} in "
         f"{attribute!r}; edit one after another"
       )
-    if has not in (None, True, False):
-      raise ValueError(f"has is {has!r}; it must be true, false or none")
+    if has is not True and has is not False and has != "auto":
+      raise ValueError(f"has is {has!r}; it must be true, false or auto")
     steps = (
       attribute_words.parse_strength(strength),
       *attribute_words.parse_strengths(strengths),
@@ -250,7 +257,13 @@ class L2MGANRecipe(recipe_lib.Recipe):
     # A loop: the nets are compiled once, however long the strip is.
     first, *rest = jax.lax.map(
       functools.partial(
-        self._edit, variables, frozen, inputs, rng, wanted, has
+        self._edit,
+        variables,
+        frozen,
+        inputs,
+        rng,
+        wanted,
+        None if has == "auto" else has,
       ),
       jnp.stack([jnp.asarray(s, jnp.float32) for s in steps]),
     )
@@ -259,14 +272,24 @@ class L2MGANRecipe(recipe_lib.Recipe):
       out["strip"] = jnp.concatenate(rest, axis=2)
     return out
 
+  def _has(self, variables, image, index, wanted):
+    """Whether pictures have an attribute (b,), as far as that can be told."""
+    if not self.options.weights.uses("labels"):
+      return jnp.full(image.shape[:1], not wanted)
+    logits = self.nets.discriminate(variables, image)
+    return logits[:, 2 * index + 1] > logits[:, 2 * index]
+
   def _edit(self, variables, frozen, inputs, rng, wanted, has, strength):
+    """One strength; `has` (b,), bool or None, is about the first attribute."""
     image, reference = inputs["source"], inputs.get(REFERENCE)
     count = image.shape[0]
     for at, (index, value) in enumerate(wanted):
-      had = has if at == 0 and has is not None else not value
+      had = has if at == 0 else None
+      if had is None:
+        had = self._has(variables, image, index, value)
       domain, target = (
-        jnp.full((count,), 2 * index + side, jnp.int32)
-        for side in (int(had), int(value))
+        2 * index + jnp.broadcast_to(jnp.asarray(side, jnp.int32), (count,))
+        for side in (had, value)
       )
       if self.nets.mapped:
         own = self.nets.own_style(variables, image, domain)
