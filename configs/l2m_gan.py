@@ -19,12 +19,12 @@ Variants (`--config=configs/l2m_gan.py:VARIANT`):
                 the U-Net, the labels and r1 of the embedded runs.
   celeba_hq_smiling, celeba_hq_male   the paper's setting: CelebA-HQ at 256 px,
                 one attribute, batch 8, 100 k steps (StarGAN v2, the same nets:
-                about 3 days on one V100). Not run: the data is downloaded by
-                hand (docs/data.md).
+                about 3 days on one V100), as the only published training code
+                has it. Not run: the data is downloaded by hand (docs/data.md).
   celeba_hq_multi         one model for Smiling, Male, Young, Bangs and
                 Eyeglasses, the attributes of the paper's first figure. Not run.
-  celeba_hq_smiling_official  weights of the losses as the flags of the authors'
-                release have them. Not run.
+  celeba_hq_smiling_official  nets, weights of the losses and FID of the
+                authors' release; takes their files. Not run.
   stargan_v2    StarGAN v2 on CelebA-HQ (Male, as its authors). Not run.
                 Published (clovaai/stargan-v2, README): FID 13.73 from noise,
                 which is what the scores measure; 23.84 from references.
@@ -33,13 +33,22 @@ Variants (`--config=configs/l2m_gan.py:VARIANT`):
   smoke         the default cut down to seconds, for tests.
 
 Neither paper nor release has training code; what stands here for it:
-  loss weights        those of the only published training code
-                      (songquanpeng/L2M-GAN): r1 1, cycle 1, style 2,
-                      perceptual 2, orthogonality 1; the flags of the authors'
-                      release: all 1
-  perceptual features ResNet-18 of ImageNet, 512 numbers after the mean over
-                      pixels (our choice: the training code compares logits,
-                      the release holds the net without its last layer)
+  two codes           songquanpeng/L2M-GAN ("unofficial"), the only published
+                      training code, and rucmlcv/L2M-GAN ("official"), the
+                      authors' release without it. `_official` differs in what
+                      stands behind the stroke:
+    loss weights      r1 1, cycle 1, orthogonality 1, style 2, perceptual 2 |
+                      all 1 (the defaults of the release's flags)
+    decomposer, domain transformers   four dense layers, the decomposer ends in
+                      a ReLU | three layers, a linear end
+    perceptual        1,000 logits of ImageNet's ResNet-18 | the 512 numbers
+                      before them (the release holds the net without its last
+                      layer)
+    FID               StarGAN v2's here; the code's own compares other sets |
+                      resized once, to 299 pixels, not to 256 before (the same
+                      for pictures of 256)
+    data              no crops and flips are known of it: those of the release |
+                      StarGAN v2's
   weight decay        1e-4 inside the gradient, as torch's Adam has it
   EMA                 0.999, parameters only
   several attributes  two domains each; heads and transformers of all domains on

@@ -13,7 +13,13 @@ from configs.common import (
   small_identity_stage,
   stage,
 )
-from configs.l2m_gan_paper import FILES, HELD_OUT, STARGAN_V2, to_stargan_v2
+from configs.l2m_gan_paper import (
+  FILES,
+  HELD_OUT,
+  OFFICIAL_FACTORS,
+  STARGAN_V2,
+  to_stargan_v2,
+)
 
 ATTRIBUTES = ("Smiling", "Eyeglasses", "Bangs")
 
@@ -125,6 +131,7 @@ def shrink_nets(nets):
   )
   for name in ("style_encoder", "discriminator"):
     nets[name].update(channels=16, max_channels=128)
+  nets["style_encoder"].update(OFFICIAL_FACTORS)
   nets["identity"] = small_identity()
   # Looks at a square round eyes and nose, enlarged: its stem quarters it.
   nets["classifier"] = dict(

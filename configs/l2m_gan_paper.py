@@ -1,7 +1,7 @@
 """L2M-GAN on CelebA-HQ as in the paper, and StarGAN v2: `celeba_hq_*`.
 
-Sizes and rates of the released code; `configs/l2m_gan.py` lists what neither
-paper nor release says. Not run: the data is downloaded by hand.
+Sizes and rates of the two published codes; `configs/l2m_gan.py` lists what
+neither the paper nor they say. Not run: the data is downloaded by hand.
 """
 
 from configs.common import arcface, data, optimizer, run, stage
@@ -17,7 +17,8 @@ CELEBA = {
   "stargan_v2": ("Male",),
 }
 
-# Weights of the losses.
+# Weights of the losses: defaults of songquanpeng/L2M-GAN (config.py), and flags
+# of rucmlcv/L2M-GAN (main.py).
 UNOFFICIAL = dict(
   adversarial=1.0,
   cycle=1.0,
@@ -27,6 +28,10 @@ UNOFFICIAL = dict(
   r1=1.0,
 )
 OFFICIAL = dict(UNOFFICIAL, style=1.0, perceptual=1.0)
+# What the two make of the decomposer and the domain transformers
+# (models/style_transformer.py; core/model.py).
+UNOFFICIAL_FACTORS = dict(factor_layers=4, rectified=True)
+OFFICIAL_FACTORS = dict(factor_layers=3, rectified=False)
 STARGAN_V2 = dict(
   adversarial=1.0,
   cycle=1.0,
@@ -62,8 +67,26 @@ def celeba_hq(variant):
     evaluators = config["stage"]["gan"]["evaluators"]
     evaluators["attributes"]["fid"]["outputs"] = 10
     return config
-  terms = OFFICIAL if variant.endswith("_official") else UNOFFICIAL
-  return paper(attributes, pictures, READS, terms)
+  config = paper(attributes, pictures, READS, UNOFFICIAL)
+  if variant.endswith("_official"):
+    to_official(config)
+  return config
+
+
+def to_official(config):
+  """Turns the unofficial training code's setting into the authors' release.
+
+  Args:
+    config: from `paper`; changed.
+  """
+  nets, part = config["nets"], config["stage"]["gan"]
+  nets["style_encoder"].update(OFFICIAL_FACTORS)
+  # The 512 numbers before the last layer; the other code compares logits.
+  nets["features"].update(
+    classes=None, weights=nets["features"]["weights"].replace("_logits", "")
+  )
+  part["recipe"]["weights"].update(OFFICIAL)
+  part["evaluators"]["attributes"]["fid"]["torchvision_rule"] = "l2m-gan"
 
 
 def folders(attribute):
@@ -73,7 +96,7 @@ def folders(attribute):
 
 
 def paper(attributes, pictures, reads, terms, weights="weights"):
-  """Pictures of 256 px, sizes and rates of the released code.
+  """Pictures of 256 px, sizes and rates of the unofficial training code.
 
   Args:
     attributes: names of what is edited.
@@ -97,11 +120,11 @@ def paper(attributes, pictures, reads, terms, weights="weights"):
 
 
 def nets(weights):
-  """The released sizes: 2^14 / 256 channels at first."""
+  """The published sizes: 2^14 / 256 channels at first."""
   trunk = dict(weights="", channels=64, max_channels=512)
   return dict(
     generator=dict(trunk, w_hpf=1.0),
-    style_encoder=dict(trunk, style_dim=64, factor_layers=3, rectified=False),
+    style_encoder=dict(trunk, style_dim=64, **UNOFFICIAL_FACTORS),
     discriminator=dict(trunk),
     fan=dict(
       weights=f"{weights}/l2m_fan.safetensors",
@@ -109,7 +132,9 @@ def nets(weights):
       width=64,
       input_size=256,
     ),
-    features=dict(weights=f"{weights}/resnet18.safetensors"),
+    features=dict(
+      weights=f"{weights}/resnet18_logits.safetensors", classes=1000
+    ),
     # These two only evaluate.
     identity=arcface(),
     classifier=dict(stages=(2, 2, 2, 2), width=64),
@@ -146,7 +171,13 @@ def gan_stage(attributes, pictures, reads, terms, weights):
       identity=f"{weights}/arcface.safetensors",
       inception_torchvision=f"{weights}/inception_torchvision.safetensors",
     ),
-    fid=dict(true_split="train", edit_split="test", pictures=0, outputs=1),
+    fid=dict(
+      true_split="train",
+      edit_split="test",
+      pictures=0,
+      outputs=1,
+      torchvision_rule="stargan-v2",
+    ),
   )
   return stage(
     recipe,

@@ -12,7 +12,12 @@ import jax
 
 from faceedit_jax import recipes
 from faceedit_jax import stages as stages_lib
-from faceedit_jax.core import checkpoint, editing, partial_restore
+from faceedit_jax.core import (
+  checkpoint,
+  compile_cache,
+  editing,
+  partial_restore,
+)
 from faceedit_jax.core import config as config_lib
 from faceedit_jax.core import recipe as recipe_lib
 from faceedit_jax.core.errors import UserError
@@ -62,6 +67,7 @@ def load(
     UserError: one line, when a directory, stage or checkpoint is missing or
       does not fit.
   """
+  compile_cache.enable()
   config, built = find_stage(workdir, config, stage)
   stages_lib.check_trained(built, step)
   place = partial_restore.place_on(

@@ -77,6 +77,9 @@ def run(overrides: Sequence[str]) -> int:
   if _DISTRIBUTED.value:
     distributed.initialize()
   from faceedit_jax import stages, train  # noqa: PLC0415  (seconds to import)
+  from faceedit_jax.core import compile_cache  # noqa: PLC0415
+
+  compile_cache.enable()
 
   data_dir = _DATA_DIR.value or config.get("data_dir") or "data"
   for flag, value in (("workdir", _WORKDIR.value), ("data_dir", data_dir)):

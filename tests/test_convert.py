@@ -243,11 +243,11 @@ def test_nets_have_the_published_size(kind, count):
       )
     ],
     *[
-      (f"l2m_{name}", "configs/l2m_gan.py:celeba_hq_smiling")
+      (f"l2m_{name}", "configs/l2m_gan.py:celeba_hq_smiling_official")
       for name in ("generator", "style_encoder", "discriminator", "fan")
     ],
     ("arcface", "configs/l2m_gan.py:celeba_hq_smiling"),
-    ("resnet18", "configs/l2m_gan.py:celeba_hq_smiling"),
+    ("resnet18", "configs/l2m_gan.py:celeba_hq_smiling_official"),
     ("stargan2_mapping_network", "configs/l2m_gan.py:stargan_v2"),
   ],
 )

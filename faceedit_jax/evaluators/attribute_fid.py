@@ -8,6 +8,7 @@ part of a value's name, for values of two of them are not comparable.
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Literal
 
 import jax
 import numpy as np
@@ -34,7 +35,7 @@ class Variant:
   convert: str
 
 
-# By the name of the file in the evaluator's `weights`.
+# By the name of the file in the evaluator's `weights`; see `Protocol.variants`.
 VARIANTS: Mapping[str, Variant] = {
   "inception": Variant(
     "pytorch-fid",
@@ -59,12 +60,24 @@ class Protocol:
     pictures: how many of either split are looked at; 0 for all.
     outputs: edits of each picture; more than one makes sense where styles are
       drawn at random (StarGAN v2: 10).
+    torchvision_rule: how pictures are resized for torchvision's network, see
+      `metrics.fid.TORCHVISION_RULES`.
   """
 
   true_split: str = "train"
   edit_split: str = "test"
   pictures: int = 0
   outputs: int = 1
+  torchvision_rule: Literal["stargan-v2", "l2m-gan"] = "stargan-v2"
+
+  def variants(self) -> Mapping[str, Variant]:
+    """VARIANTS with this protocol's resizing."""
+    return {
+      net: made
+      if made.net.tensorflow
+      else dataclasses.replace(made, rule=self.torchvision_rule)
+      for net, made in VARIANTS.items()
+    }
 
 
 def run(settings, editors, eval_nets, data_dir, log):
@@ -83,7 +96,7 @@ def run(settings, editors, eval_nets, data_dir, log):
     below the table.
   """
   notes, readers = [], {}
-  for net, variant in VARIANTS.items():
+  for net, variant in settings.fid.variants().items():
     if eval_nets is not None and net in eval_nets:
       readers[variant.rule] = fid_lib.Reader(
         variant.net,

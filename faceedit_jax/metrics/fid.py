@@ -3,8 +3,8 @@
 Heusel et al. 2017; the metric of DiffFAE Sec. 5.1, which names no tool. The
 resizing rule changes the value, so it is part of the name: pytorch-fid's
 (bilinear, no antialiasing) by default, clean-fid's (Parmar et al. 2022) on
-request, and StarGAN v2's, whose network is torchvision's. So does the number of
-pictures: a value is given with both.
+request, and those of StarGAN v2 and of L2M-GAN's release, whose network is
+torchvision's. So does the number of pictures: a value is given with both.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ from faceedit_jax.models.perception.inception import Inception
 from faceedit_jax.nn.layers import resize
 
 SIZE = 299  # side that the network reads, in pixels
-Rule = Literal["pytorch-fid", "clean-fid", "stargan-v2"]
+Rule = Literal["pytorch-fid", "clean-fid", "stargan-v2", "l2m-gan"]
 RULES: dict[str, str] = {
   "pytorch-fid": "bilinear to 299 without antialiasing",
   "clean-fid": "Pillow's antialiased bicubic to 299 in float",
@@ -35,6 +35,7 @@ RULES: dict[str, str] = {
 # With torchvision's network (`Inception.tensorflow` False).
 TORCHVISION_RULES: dict[str, str] = {
   "stargan-v2": "torchvision's network, Pillow's bilinear to 256, then 299",
+  "l2m-gan": "torchvision's network, Pillow's bilinear to 299",
 }
 
 
@@ -137,14 +138,20 @@ def clean_resize(
 
 
 @typechecked
-def stargan_resize(
-  pictures: UInt8[np.ndarray, "n h w 3"],
-) -> UInt8[np.ndarray, "n 299 299 3"]:
-  """The resizing of StarGAN v2's metrics, rounded to grey levels both times."""
+def bilinear_resize(
+  pictures: UInt8[np.ndarray, "n h w 3"], sides: Sequence[int]
+) -> UInt8[np.ndarray, "n h2 w2 3"]:
+  """Pillow's bilinear resizing, rounded to grey levels each time.
+
+  Args:
+    pictures: to be resized.
+    sides: to which, one after the other: 256 and 299 in StarGAN v2's metrics,
+      299 alone in those of L2M-GAN's release.
+  """
 
   def one(picture):
     made = Image.fromarray(picture)
-    for side in (256, SIZE):
+    for side in sides:
       made = made.resize((side, side), Image.Resampling.BILINEAR)
     return np.asarray(made)
 
@@ -155,7 +162,7 @@ def _read(net, variables, pictures, rule):
   """Features of a block of pictures in 0..255."""
   if rule == "clean-fid":
     x = (pictures - 128) / 128
-  elif rule == "stargan-v2":
+  elif rule in TORCHVISION_RULES:
     x = imagenet_units(pictures.astype(jnp.float32) / 127.5 - 1)
   else:
     x = resize(pictures.astype(jnp.float32) / 255, SIZE, SIZE, antialias=False)
@@ -217,7 +224,9 @@ class Reader:
       if self._rule == "clean-fid":
         part = clean_resize(part)
       elif self._rule == "stargan-v2":
-        part = stargan_resize(part)
+        part = bilinear_resize(part, (256, SIZE))
+      elif self._rule == "l2m-gan":
+        part = bilinear_resize(part, (SIZE,))
       filling = ((0, self._block - count), (0, 0), (0, 0), (0, 0))
       part = jax.device_put(np.pad(part, filling), self._rows)
       out.append(np.asarray(self._run(self._variables, part))[:count])

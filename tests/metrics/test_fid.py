@@ -46,7 +46,7 @@ class Corner:
 
 
 def reader(rule="pytorch-fid", **more):
-  net = Corner(tensorflow=rule != "stargan-v2")
+  net = Corner(tensorflow=rule not in fid.TORCHVISION_RULES)
   return fid.Reader(net, jnp.zeros(()), rule, **more)
 
 
@@ -142,12 +142,15 @@ def test_clean_fid_reads_pillows_float_pictures(rng):
   assert seen[15:18].min() == -1 and seen[18:21].max() == 127 / 128
 
 
-def test_stargan_v2_reads_twice_resized_pictures(rng):
-  """In ImageNet's units, as its data loader and its metrics have them."""
+@pytest.mark.parametrize(
+  "rule, sides", [("stargan-v2", (256, 299)), ("l2m-gan", (299,))]
+)
+def test_rules_of_torchvisions_network(rng, rule, sides):
+  """In ImageNet's units, as data loader and metrics of the two have them."""
   image = pictures(rng, 1, 64)
-  seen = reader("stargan-v2")(image)
+  seen = reader(rule)(image)
   made = Image.fromarray(image[0])
-  for side in (256, 299):
+  for side in sides:
     made = made.resize((side, side), Image.Resampling.BILINEAR)
   wanted = np.asarray(made) / 255 - np.array([0.485, 0.456, 0.406])
   wanted = wanted / np.array([0.229, 0.224, 0.225])
@@ -158,7 +161,7 @@ def test_stargan_v2_reads_twice_resized_pictures(rng):
 
 def test_rules_belong_to_networks():
   weights = jnp.zeros(())
-  with pytest.raises(ValueError, match="wanted one of stargan-v2 with this"):
+  with pytest.raises(ValueError, match="one of stargan-v2, l2m-gan with"):
     fid.Reader(Corner(tensorflow=False), weights, "pytorch-fid")
   with pytest.raises(ValueError, match="wanted one of pytorch-fid, clean-fid"):
     fid.Reader(Corner(), weights, "stargan-v2")

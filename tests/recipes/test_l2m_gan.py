@@ -361,10 +361,19 @@ def test_every_stage_builds(variant, tmp_path):
   ("variant", "sizes"),
   [
     (
-      "celeba_hq_smiling",
+      "celeba_hq_smiling_official",
       dict(
         generator=43_295_363,
         style_encoder=20_954_368,
+        discriminator=20_852_290,
+      ),
+    ),
+    (
+      "celeba_hq_smiling",
+      dict(
+        generator=43_295_363,
+        # A layer more in the decomposer and in each of two transformers.
+        style_encoder=20_954_368 + 3 * (64 * 64 + 64),
         discriminator=20_852_290,
       ),
     ),
