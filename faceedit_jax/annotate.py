@@ -22,7 +22,12 @@ from data_pipelines.videos import command
 from faceedit_jax import feature_cache, train
 from faceedit_jax import main as main_lib
 from faceedit_jax import stages as stages_lib
-from faceedit_jax.core import cached_features, partial_restore, sharding
+from faceedit_jax.core import (
+  cached_features,
+  compile_cache,
+  partial_restore,
+  sharding,
+)
 from faceedit_jax.core import config as config_lib
 from faceedit_jax.core.config import ConfigDict
 from faceedit_jax.core.errors import UserError, as_user_error
@@ -50,6 +55,7 @@ def load_nets(stage: Stage, config: ConfigDict) -> dict[str, Variables] | None:
   Raises:
     UserError: the recipe prepares no features, or a net cannot be loaded.
   """
+  compile_cache.enable()
   names = cached_features.prepared_nets(stage.recipe)
   if not names:
     raise UserError(
