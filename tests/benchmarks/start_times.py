@@ -51,8 +51,7 @@ def timed(command, cache):
   done = subprocess.run(
     command,
     env={**environment, compile_cache.VARIABLE: str(cache)},
-    stdout=subprocess.PIPE,
-    stderr=subprocess.PIPE,
+    capture_output=True,
     text=True,
   )
   wall = time.perf_counter() - begin
