@@ -4,6 +4,7 @@ Layout: `<stage>/checkpoints/<step>/` is one Orbax checkpoint with the item
 `state`; data position, config and library version travel as JSON beside it.
 """
 
+import copy
 import dataclasses
 import functools
 import hashlib
@@ -216,8 +217,7 @@ def read_record(
 ) -> Record:
   """Reads the JSON part of a checkpoint alone."""
   path = _path(directory, step)
-  with _loading(path, partial=False):
-    found = ocp.checkpointables_metadata(path).custom_metadata or {}
+  found = copy.deepcopy(_metadata(path)[1])
   return Record(
     step=int(path.name),
     data=found.get("data", {}),
@@ -230,10 +230,21 @@ def stored_shapes(
   directory: str | os.PathLike, step: int | None = None
 ) -> dict[str, tuple[tuple[int, ...], str]]:
   """Lists the leaves that a checkpoint stores, without reading them."""
-  path = _path(directory, step)
+  return dict(_metadata(_path(directory, step))[0])
+
+
+def _metadata(path: pathlib.Path) -> tuple[dict, dict]:
+  """The shapes and the record of a checkpoint."""
+  # A checkpoint never changes; one of the same step, made anew, is younger.
+  return _read_metadata(path, path.stat().st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=64)
+def _read_metadata(path: pathlib.Path, made: int) -> tuple[dict, dict]:
+  del made
   with _loading(path, partial=False):
-    tree = ocp.checkpointables_metadata(path).metadata[_ITEM]
-  return flat_shapes(tree)
+    found = ocp.checkpointables_metadata(path)
+    return flat_shapes(found.metadata[_ITEM]), found.custom_metadata or {}
 
 
 def restore_parts(
