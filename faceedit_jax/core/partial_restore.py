@@ -129,7 +129,8 @@ def load_net(
       return restore_net(directory, name, abstract, source.ema)
   raise CheckpointError(
     f"net {net!r}: {path} is neither a .safetensors file nor the directory of "
-    "a trained stage"
+    "a trained stage; python -m faceedit_jax.convert makes the former of a "
+    "published file"
   )
 
 

@@ -23,6 +23,7 @@ class Report:
     fresh: our parameters that start untrained.
     elsewhere: how many keys belong to other parts of the file.
     reshaped: "ours: got shape, wanted shape".
+    note: on raw and averaged weights, see `parts.Part`.
   """
 
   used: list[str] = dataclasses.field(default_factory=list)
@@ -32,6 +33,7 @@ class Report:
   fresh: list[str] = dataclasses.field(default_factory=list)
   reshaped: list[str] = dataclasses.field(default_factory=list)
   elsewhere: int = 0
+  note: str = ""
 
   @property
   def faults(self) -> dict[str, list[str]]:
@@ -44,7 +46,8 @@ class Report:
     return {name: keys for name, keys in found.items() if keys}
 
   def __str__(self) -> str:
-    parts = [f"{len(self.used)} used"]
+    note = f"{self.note}: " if self.note else ""
+    parts = [f"{note}{len(self.used)} used"]
     # Counters of batches, which no net needs, are not worth their names.
     named = [k for k in self.dead if not k.endswith("num_batches_tracked")]
     parts.append(f"{len(self.dead)} known and not needed" + _shown(named, 12))
