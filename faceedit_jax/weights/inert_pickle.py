@@ -52,7 +52,7 @@ _CUT = re.compile(r"exhausted|only \d+ remain|not enough data|no newline")
 _KEYS = (str, bytes, int, float, bool, type(None))
 # What may be copied beyond the size of the pickle, in values or pieces of
 # text: a short pickle can name a long list again and again.
-_COPIES, _PIECE = 1 << 20, 16
+_COPIES, _PIECE = 1 << 18, 16
 
 
 class Damaged(ValueError):

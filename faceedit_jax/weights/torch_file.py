@@ -10,6 +10,7 @@ import io
 import math
 import mmap
 import pathlib
+import re
 import struct
 import zipfile
 from collections.abc import Callable, Mapping
@@ -140,7 +141,7 @@ class _Dtype(Inert):
 
   def dtype(self) -> np.dtype | None:
     text = self.text
-    if not isinstance(text, str) or text[:1] not in "biufc":
+    if not isinstance(text, str) or not re.fullmatch(r"[biufc]\d{1,2}", text):
       return None
     return np.dtype(text).newbyteorder(self.order)
 
