@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from faceedit_jax.weights import file_kinds, safetensors_file, torch_file
-from faceedit_jax.weights.inert_pickle import Inert
+from faceedit_jax.files import file_kinds, safetensors_file, torch_file
+from faceedit_jax.files.inert_pickle import Inert
 
 # How weight files are usually called.
 SUFFIXES = (".pt", ".pth", ".ckpt", ".tar", ".pkl", ".bin")

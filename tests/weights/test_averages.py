@@ -11,10 +11,10 @@ from faceedit_jax.core.errors import UserError
 from faceedit_jax.models.diffusion.unet import UNet
 from faceedit_jax.weights import ldm, parts, reader
 from faceedit_jax.weights.checkpoint_formats import FORMATS
+from tests.files.torch_files import tensors, write_zip
 from tests.test_convert import NETS as SMALL
 from tests.test_convert import torch_unet
 from tests.weights.test_published_files import IDENTITY, NETS, iresnet_state
-from tests.weights.torch_files import tensors, write_zip
 
 SIZES = dict(SMALL["unet"], adain="none", context_dim=5)
 PREFIX = "model.diffusion_model."

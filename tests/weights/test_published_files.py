@@ -14,8 +14,8 @@ from faceedit_jax import convert, net_sizes, to_diffusers
 from faceedit_jax.core.errors import UserError
 from faceedit_jax.weights import diffusers_names
 from faceedit_jax.weights.checkpoint_formats import FORMATS
+from tests.files.torch_files import tensors, write_old, write_zip
 from tests.weights.test_diffusers_names import SMALL
-from tests.weights.torch_files import tensors, write_old, write_zip
 
 IDENTITY = dict(
   stages=(1, 2, 1, 1), widths=(4, 8, 8, 8), stem=4, embedding=6, input_size=16

@@ -9,9 +9,10 @@ import sys
 import numpy as np
 import pytest
 
-from faceedit_jax.weights import reader
-from tests.weights.hostile import MEGABYTE, little, outcome
-from tests.weights.torch_files import pickled, tensors, write_old, write_zip
+from faceedit_jax.morphable import flame_files
+from faceedit_jax.weights import parts, reader
+from tests.files.hostile import MEGABYTE, little, outcome
+from tests.files.torch_files import pickled, tensors, write_old, write_zip
 
 GOOD = tensors({"weight": np.ones(3, np.float32)})
 
@@ -312,10 +313,22 @@ def test_what_grows_is_refused(tmp_path, name):
     assert isinstance(outcome(path), str)
 
 
+@pytest.mark.parametrize("name", [*CALLS, *NONSENSE, *BOMBS])
+def test_tables_are_read_by_the_same_means(tmp_path, trap, name):
+  path = tmp_path / "generic_model.pkl"
+  if name in CALLS:
+    write(path, CALLS[name], "plain")
+  else:
+    path.write_bytes({**NONSENSE, **BOMBS}[name])
+  with little(256 * MEGABYTE), pytest.raises(ValueError) as error:
+    flame_files.read_model(path)
+  assert "\n" not in str(error.value) and str(path) in str(error.value)
+  if name in CALLS:
+    assert "is refused: it names " in str(error.value)
+
+
 def test_dicts_of_the_same_dicts_are_held_once(tmp_path):
   """With tensors at the bottom, where a reader must go down."""
-  from faceedit_jax.weights import parts
-
   value = GOOD
   for _ in range(25):
     value = {"a": value, "b": value}

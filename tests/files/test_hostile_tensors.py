@@ -7,8 +7,8 @@ import zipfile
 import numpy as np
 import pytest
 
-from tests.weights.hostile import MEGABYTE, little, outcome
-from tests.weights.torch_files import (
+from tests.files.hostile import MEGABYTE, little, outcome
+from tests.files.torch_files import (
   Call,
   Global,
   New,

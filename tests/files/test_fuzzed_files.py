@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from faceedit_jax.core.errors import UserError, as_user_error
 from faceedit_jax.weights import ldm, parts, reader
-from tests.weights.hostile import little
-from tests.weights.torch_files import (
+from tests.files.hostile import little
+from tests.files.torch_files import (
   Call,
   New,
   Storage,

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from faceedit_jax.weights import file_kinds, reader
-from tests.weights.torch_files import tensors, write_zip
+from faceedit_jax.files import file_kinds
+from faceedit_jax.weights import reader
+from tests.files.torch_files import tensors, write_zip
 
 
 def archive(*members):

@@ -12,8 +12,7 @@ import safetensors.numpy
 
 from faceedit_jax import convert
 from faceedit_jax.weights import reader
-from tests.weights.test_published_files import IDENTITY, NETS, iresnet_state
-from tests.weights.torch_files import (
+from tests.files.torch_files import (
   Call,
   Global,
   New,
@@ -24,6 +23,7 @@ from tests.weights.torch_files import (
   write_old,
   write_zip,
 )
+from tests.weights.test_published_files import IDENTITY, NETS, iresnet_state
 
 PROTOCOLS = (2, 3, 4, 5)
 STATE = {

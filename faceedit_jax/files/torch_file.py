@@ -19,8 +19,8 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from faceedit_jax.weights import file_kinds, inert_pickle
-from faceedit_jax.weights.inert_pickle import Damaged, Inert, Name
+from faceedit_jax.files import file_kinds, inert_pickle
+from faceedit_jax.files.inert_pickle import Damaged, Inert, Name
 
 _DTYPES = {
   "float64": np.float64,
@@ -56,6 +56,7 @@ _STORAGES = {
   "ComplexDoubleStorage": "complex128",
   "UntypedStorage": "uint8",
 }
+Allows = Callable[[str], bool]  # of a name in a pickle
 _MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of the older layout
 _NESTED = 3  # pickles inside of pickles
 # What an expanded tensor may hold more than its storage, in bytes.
@@ -152,6 +153,7 @@ class _Array(Inert):
   def __init__(self, *args: Any) -> None:
     super().__init__("numpy.ndarray", args)
     self.value: np.ndarray | None = None
+    self.objects: list[Any] = []  # of an array of objects
 
   def build(self, state: Any) -> None:
     if not isinstance(state, tuple) or len(state) != 5:
@@ -164,6 +166,7 @@ class _Array(Inert):
   def fill(self, data: Any, dtype: Any, shape: Any, order: str) -> None:
     """Takes numbers; objects and records stay without effect."""
     of = dtype.dtype() if isinstance(dtype, _Dtype) else None
+    self.objects = data if isinstance(data, list) else []
     if of is None or not isinstance(data, bytes | bytearray):
       return
     if not isinstance(shape, tuple) or any(type(n) is not int for n in shape):
@@ -171,6 +174,16 @@ class _Array(Inert):
     if min(shape, default=0) < 0 or math.prod(shape) * of.itemsize != len(data):
       raise Damaged("an array of another size than it says")
     self.value = np.frombuffer(data, of).reshape(shape, order=order)
+
+
+def _scalar(dtype: Any, data: Any) -> Any:
+  """A number of NumPy's as one of Python's."""
+  of = dtype.dtype() if isinstance(dtype, _Dtype) else None
+  if isinstance(data, str):
+    data = data.encode("latin1")
+  if of is None or not isinstance(data, bytes) or len(data) != of.itemsize:
+    return Inert("numpy.generic")
+  return np.frombuffer(data, of)[0].item()
 
 
 def _frombuffer(data: Any, dtype: Any, shape: Any, order: Any) -> _Array:
@@ -223,7 +236,7 @@ _TENSORS: Mapping[str, Callable[..., Any]] = {
 }
 
 
-def _known(depth: int) -> dict[str, Callable[..., Any]]:
+def _known(depth: int, allows: Allows) -> dict[str, Callable[..., Any]]:
   """What a pickle may ask for; see `inert_pickle.load`."""
   left = [1 << 16]  # so many nested files may be opened
 
@@ -232,7 +245,7 @@ def _known(depth: int) -> dict[str, Callable[..., Any]]:
     left[0] -= 1
     if not isinstance(content, bytes) or depth >= _NESTED or left[0] < 0:
       raise Damaged("a tensor inside of a tensor")
-    return _read_pickles(io.BytesIO(content), memoryview(content), depth + 1)
+    return _read_pickles(io.BytesIO(content), content, allows, depth + 1)
 
   known = dict(_TENSORS)
   for name in (
@@ -249,6 +262,7 @@ def _known(depth: int) -> dict[str, Callable[..., Any]]:
   known["numpy.dtype"] = _Dtype
   for core in ("core", "_core"):
     known[f"numpy.{core}.multiarray._reconstruct"] = _Array
+    known[f"numpy.{core}.multiarray.scalar"] = _scalar
     known[f"numpy.{core}.numeric._frombuffer"] = _frombuffer
   return known
 
@@ -277,6 +291,12 @@ def array(value: Any) -> Any:
   if isinstance(value, _Array) and value.value is not None:
     return value.value
   return value
+
+
+def only_object(value: Any) -> Any:
+  """What an array of one object holds, or None for any other value."""
+  objects = value.objects if isinstance(value, _Array) else []
+  return objects[0] if len(objects) == 1 else None
 
 
 def read(path: pathlib.Path) -> Any:
@@ -334,7 +354,7 @@ class _Archive:
       order = bytes(self._member("byteorder"))
     self._order = ">" if order == b"big" else "<"
     pickled = io.BytesIO(bytes(self._member("data.pkl")))
-    return inert_pickle.load(pickled, _known(0), self._storage)
+    return inert_pickle.load(pickled, _known(0, _everything), self._storage)
 
   def _storage(self, pid: Any) -> _Storage:
     dtype, key, count, _ = _storage(pid)
@@ -378,15 +398,36 @@ class _Archive:
     return memoryview(self._content)[start : start + info.file_size]
 
 
-def _read_pickles(file: Any, content: memoryview, depth: int = 0) -> Any:
+def _everything(name: str) -> bool:
+  del name
+  return True
+
+
+def load(content: bytes, allows: Allows) -> Any:
+  """Reads a pickle of arrays in memory; see `read`.
+
+  Args:
+    content: of a file, from the beginning of the pickle.
+    allows: which names it may hold.
+
+  Raises:
+    inert_pickle.Trap: it holds another name.
+  """
+  return _read_pickles(io.BytesIO(content), content, allows)
+
+
+def _read_pickles(
+  file: Any, content: Any, allows: Allows = _everything, depth: int = 0
+) -> Any:
   """torch's older layout, or one pickle of arrays.
 
   Args:
     file: to read from.
-    content: the same.
+    content: the same as bytes.
+    allows: see `load`.
     depth: how many pickles it lies in.
   """
-  known, found = _known(depth), {}
+  known, found = _known(depth, allows), {}
 
   def persistent(pid: Any) -> Any:
     if isinstance(pid, tuple) and pid[:1] == ("module",) and len(pid) > 1:
@@ -400,14 +441,14 @@ def _read_pickles(file: Any, content: memoryview, depth: int = 0) -> Any:
       raise Damaged("a storage of an impossible size")
     return _Storage(dtype, size, None, whole, start)
 
-  first = inert_pickle.load(file, known)
+  first = inert_pickle.load(file, known, None, allows)
   if first != _MAGIC or type(first) is not int:
     return first
   for _ in range(2):  # protocol, and the machine that wrote it
-    about = inert_pickle.load(file, known)
+    about = inert_pickle.load(file, known, None, allows)
   little = not isinstance(about, dict) or about.get("little_endian", True)
-  value = inert_pickle.load(file, known, persistent)
-  keys = inert_pickle.load(file, known)
+  value = inert_pickle.load(file, known, persistent, allows)
+  keys = inert_pickle.load(file, known, None, allows)
   at = file.tell()
   for key in keys if isinstance(keys, list) else ():
     storage = found.get(str(key))

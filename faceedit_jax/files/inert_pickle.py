@@ -60,7 +60,7 @@ class Damaged(ValueError):
 
 
 class Trap(ValueError):
-  """A pickle that names what runs programs or opens files."""
+  """A pickle that names what runs programs, or what its reader excludes."""
 
 
 class Name:
@@ -105,6 +105,7 @@ def load(
   file: BinaryIO,
   known: Known,
   persistent: Callable[[Any], Any] | None = None,
+  allows: Callable[[str], bool] = lambda name: True,
 ) -> Any:
   """Reads the next pickle of a file.
 
@@ -114,6 +115,7 @@ def load(
     known: functions by "module.name" that are called with the arguments in the
       pickle. Some may return an `Inert` of a class of their own.
     persistent: of an id that stands for something outside of the pickle.
+    allows: which names it may hold, beside those of dicts and lists.
 
   Returns:
     Plain values, dicts, lists, tuples, `Name`s, `Inert`s, and what `known` and
@@ -121,10 +123,10 @@ def load(
     strings, bytes, numbers or None, or else an `Inert` each.
 
   Raises:
-    Trap: it names what runs programs or opens files.
+    Trap: it names what runs programs or opens files, or is not allowed.
     Damaged: it ends early or makes no sense.
   """
-  machine = _Machine(known, persistent)
+  machine = _Machine(known, persistent, allows)
   try:
     for opcode, argument, _ in pickletools.genops(file):
       if opcode.name == "STOP":
@@ -143,8 +145,9 @@ def load(
 class _Machine:
   """The stack, the marks and the memo of one pickle."""
 
-  def __init__(self, known: Known, persistent: Any) -> None:
+  def __init__(self, known: Known, persistent: Any, allows: Any) -> None:
     self._known, self._persistent = known, persistent
+    self._allows = allows
     self._stack: list[Any] = []
     self._marks: list[list[Any]] = []
     self._memo: dict[int, Any] = {}
@@ -270,18 +273,33 @@ class _Machine:
 
   def _global(self, argument: str) -> None:
     module, _, name = argument.partition(" ")
-    self._stack.append(_named(module, name))
+    self._name(module, name)
 
   def _stack_global(self, _) -> None:
     module, name = self._last(2)
     del self._stack[-2:]
     if not isinstance(module, str) or not isinstance(name, str):
       raise Damaged("it names something by what is no text")
-    self._stack.append(_named(module, name))
+    self._name(module, name)
+
+  def _name(self, module: str, name: str) -> None:
+    module = {"__builtin__": "builtins", "copy_reg": "copyreg"}.get(
+      module, module
+    )
+    text = f"{module}.{name}"
+    if (
+      module.split(".")[0] in _TRAP_PACKAGES
+      or module in _TRAP_MODULES
+      or module in ("builtins", "io", "_io")
+      and name.split(".")[0] in _TRAP_NAMES
+      or not self._allows(text)
+    ):
+      raise Trap(text)
+    self._stack.append(Name(text))
 
   def _extension(self, code: int) -> None:
     """Names by number, which only a registry of a running program knows."""
-    self._stack.append(Name(f"copyreg.extension_{code}"))
+    self._name("copyreg", f"extension_{code}")
 
   _ext1 = _ext2 = _ext4 = _extension
 
@@ -361,21 +379,6 @@ class _Machine:
 
   def _next_buffer(self, _) -> None:
     raise Damaged("it refers to buffers that are not in the file")
-
-
-def _named(module: str, name: str) -> Name:
-  module = {"__builtin__": "builtins", "copy_reg": "copyreg"}.get(
-    module, module
-  )
-  if (
-    module.split(".")[0] in _TRAP_PACKAGES
-    or module in _TRAP_MODULES
-    or (
-      module in ("builtins", "io", "_io") and name.split(".")[0] in _TRAP_NAMES
-    )
-  ):
-    raise Trap(f"{module}.{name}")
-  return Name(f"{module}.{name}")
 
 
 def _pair(value: Any) -> tuple[Any, Any]:
