@@ -136,8 +136,10 @@ def _matches(path: str, patterns: Sequence[str]) -> bool:
 
 def _widen(kernel: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
   """A kernel (..., in, out) with zeros for further inputs."""
+  if kernel.ndim != len(shape):
+    return kernel
   more = shape[-2] - kernel.shape[-2]
-  if kernel.ndim != len(shape) or more < 1:
+  if more < 1 or kernel.shape[-1] != shape[-1]:
     return kernel
   width = [(0, 0)] * kernel.ndim
   width[-2] = (0, more)

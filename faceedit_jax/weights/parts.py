@@ -28,6 +28,7 @@ _WRAPPERS = frozenset(
 # Words in the names of averages: "params_ema", "ema_model", "EMACallback".
 _AVERAGE = re.compile(r"(?:^|_)(?:ema|EMA|swa|averaged|shadow)(?=_|$)|EMA")
 _LITEMA = "model_ema"  # of latent diffusion: names without their dots
+_LISTED = "shadow_params"  # of torch_ema and diffusers: a list without names
 _COUNTERS = frozenset(
   "decay num_updates n_averaged initted step optimization_step".split()
 )
@@ -108,6 +109,8 @@ def find(
   candidates = _candidates(entries, known, _lightning_average(raw))
   chosen = _choose(candidates, places, size)
   plain, ema = _best(chosen, averaged=False), _best(chosen, averaged=True)
+  if plain and not ema:
+    entries, ema = _listed(entries, plain)
   if weights == "ema" and not ema or weights == "raw" and ema and not plain:
     raise ValueError(_lacks(weights, plain or ema))
   if not plain and not ema:
@@ -126,6 +129,37 @@ def find(
   if plain:
     note += " (--weights=raw takes the raw ones)"
   return Part(raw_state | averages, len(entries), note)
+
+
+def _listed(
+  entries: list[_Entry], plain: _Place
+) -> tuple[list[_Entry], _Place | None]:
+  """Names an average that is a list, in the order of the raw parameters."""
+  listed: dict[str, list[_Entry]] = {}
+  for entry in entries:
+    head, _, last = entry.path.rpartition(".")
+    if head.endswith(_LISTED) and last.isdigit():
+      listed.setdefault(head, []).append(entry)
+  start = f"{plain.prefix}." if plain.prefix else ""
+  wanted = [
+    entry
+    for entry in entries
+    if plain.found.get(entry.path.removeprefix(start), "").startswith("params/")
+    and entry.path.startswith(start)
+  ]
+  for head, values in listed.items():
+    shapes = [entry.value.shape for entry in values]
+    if shapes != [entry.value.shape for entry in wanted]:
+      continue
+    place = _Place(head, True, plain.inside)
+    named = []
+    for entry, raw in zip(values, wanted, strict=True):
+      name = raw.path.removeprefix(start)
+      place.found[name] = plain.found[name]
+      named.append(dataclasses.replace(entry, path=f"{head}.{name}"))
+    gone = {entry.path for entry in values}
+    return [*(e for e in entries if e.path not in gone), *named], place
+  return entries, None
 
 
 def _best(places: Sequence[_Place], averaged: bool) -> _Place | None:

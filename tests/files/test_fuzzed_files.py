@@ -14,6 +14,7 @@ import pytest
 import safetensors.numpy
 from hypothesis import strategies as st
 
+from faceedit_jax import convert
 from faceedit_jax.core.errors import UserError, as_user_error
 from faceedit_jax.weights import ldm, parts, reader
 from tests.files.hostile import little
@@ -33,8 +34,22 @@ SETTINGS = dict(
   deadline=None,
   derandomize=True,
   database=None,
+  phases=[hypothesis.Phase.generate],  # no minutes for a smaller example
   suppress_health_check=list(hypothesis.HealthCheck),
 )
+IDENTITY = dict(
+  stages=(1, 1, 1, 1), widths=(4, 4, 4, 4), stem=4, embedding=6, input_size=16
+)
+UNET = dict(
+  channels=8,
+  mult=(1,),
+  res_blocks=1,
+  attention_levels=(),
+  context_dim=5,
+  condition_dim=6,
+  groups=4,
+)
+DISCRIMINATOR = dict(image_size=8, channels=4, max_channels=8)
 STATE = {
   "model.conv_in.weight": np.arange(12, dtype=np.float32).reshape(2, 3, 2),
   "model.conv_in.bias": np.ones(2, np.float16),
@@ -253,3 +268,33 @@ def test_names_of_any_text(tmp_path):
     one_line(path)
 
   named()
+
+
+@pytest.mark.parametrize("form", ["arcface", "l2m_discriminator", "unet"])
+def test_tensors_of_any_shape_under_the_right_names(tmp_path, form):
+  """All that a net's names can hold is one line too."""
+  names = {
+    "arcface": ["fc.weight", "bn1.weight", "conv1.weight", "layer1.0.bn1.bias"],
+    "l2m_discriminator": [
+      "main.0.weight",
+      "main.5.bias",
+      "main.1.conv1.weight",
+    ],
+    "unet": ["out.2.weight", "input_blocks.0.0.weight", "time_embed.0.bias"],
+  }[form]
+  path = tmp_path / "net.safetensors"
+  types = st.sampled_from(["float32", "float16", "int64", "bool", "complex64"])
+  shape = st.lists(st.sampled_from([0, 1, 2, 5]), max_size=6)
+  tree = st.dictionaries(st.sampled_from(names), st.tuples(shape, types))
+  nets = {"identity": IDENTITY, "unet": UNET, "discriminator": DISCRIMINATOR}
+
+  @hypothesis.settings(max_examples=15 * TIMES, **SETTINGS)
+  @hypothesis.given(tree, st.sampled_from(["", "module.", "model_ema."]))
+  def odd(tree, prefix):
+    state = {prefix + k: np.ones(*made) for k, made in tree.items()}
+    safetensors.numpy.save_file(state, path)
+    with pytest.raises(UserError, match="does not fit this net") as error:
+      convert.convert(form, path, nets)
+    assert "\n" not in str(error.value)
+
+  odd()

@@ -11,7 +11,7 @@ from faceedit_jax.core.errors import UserError
 from faceedit_jax.models.diffusion.unet import UNet
 from faceedit_jax.weights import ldm, parts, reader
 from faceedit_jax.weights.checkpoint_formats import FORMATS
-from tests.files.torch_files import tensors, write_zip
+from tests.files.torch_files import tensor, tensors, write_zip
 from tests.test_convert import NETS as SMALL
 from tests.test_convert import torch_unet
 from tests.weights.test_published_files import IDENTITY, NETS, iresnet_state
@@ -215,6 +215,22 @@ def _as_tensors(value):
     k: _as_tensors(v) if isinstance(v, dict) else tensors({"x": v})
     for k, v in value.items()
   }
+
+
+@pytest.mark.parametrize("complete", [True, False])
+def test_an_average_that_is_a_list(tmp_path, rng, complete):
+  """torch_ema's: parameters in their order, without names."""
+  raw = iresnet_state(IDENTITY, rng)
+  listed = [v for k, v in more(raw).items() if ".running_" not in k]
+  ema = {"shadow_params": [tensor(v) for v in listed[not complete :]]}
+  path = write_zip(tmp_path / "net.pth", {"model": tensors(raw), "ema": ema})
+  report = backbone("ema" if complete else "raw", path)
+  assert ("shadow_params" in report.note) == complete
+  assert len(report.used) == len(raw)
+  backbone("raw", path, "raw")
+  if not complete:
+    with pytest.raises(UserError, match="holds no averages"):
+      convert.convert("arcface", path, NETS, weights="ema")
 
 
 def test_safetensors_with_both(tmp_path, rng):
