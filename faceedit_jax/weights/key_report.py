@@ -65,7 +65,8 @@ def _shown(keys: Sequence[str], most: int) -> str:
   if not keys:
     return ""
   more = ", ..." if len(keys) > most else ""
-  return f" ({', '.join(keys[:most])}{more})"
+  lines = [" ".join(key.split())[:120] for key in keys[:most]]
+  return f" ({', '.join(lines)}{more})"
 
 
 def fit(

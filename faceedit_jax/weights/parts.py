@@ -32,7 +32,8 @@ _LISTED = "shadow_params"  # of torch_ema and diffusers: a list without names
 _COUNTERS = frozenset(
   "decay num_updates n_averaged initted step optimization_step".split()
 )
-_ENTRIES = 1_000_000
+# What a file may hold: a short one can name the same dict in many places.
+_ENTRIES, _LETTERS = 200_000, 1 << 24
 _LEVELS = 12  # segments above a net's own names
 WEIGHTS = ("raw", "ema")
 
@@ -177,21 +178,26 @@ def _lacks(weights: str, other: _Place | None) -> str:
 
 
 def _where(place: _Place) -> str:
-  return repr(place.prefix) if place.prefix else "its top"
+  return repr(place.prefix)[:200] if place.prefix else "its top"
 
 
 def _entries(raw: Mapping[str, Any]) -> Iterator[_Entry]:
-  """All arrays; a file can name the same dict in many places."""
-  left = [_ENTRIES]
+  """All arrays, wherever they lie."""
+  entries, letters = _ENTRIES, _LETTERS
 
   def walk(part: Mapping[str, Any], parent: tuple[str, ...]):
+    nonlocal entries, letters
     for key, value in part.items():
-      left[0] -= 1
-      if left[0] < 0:
-        raise ValueError(f"the file holds more than {_ENTRIES:,} entries")
+      entries, letters = entries - 1, letters - len(key)
       if isinstance(value, Mapping):
         yield from walk(value, (*parent, key))
       else:
+        letters -= sum(map(len, parent))
+        if min(entries, letters) < 0:
+          raise ValueError(
+            f"the file holds more than {_ENTRIES:,} entries, or names of more "
+            f"than {_LETTERS:,} letters"
+          )
         yield _Entry(parent, ".".join((*parent, key)), value)
 
   return walk(raw, ())

@@ -9,6 +9,8 @@ import sys
 import numpy as np
 import pytest
 
+from faceedit_jax import convert
+from faceedit_jax.core.errors import UserError
 from faceedit_jax.morphable import flame_files
 from faceedit_jax.weights import parts, reader
 from tests.files.hostile import MEGABYTE, little, outcome
@@ -330,10 +332,32 @@ def test_tables_are_read_by_the_same_means(tmp_path, trap, name):
 def test_dicts_of_the_same_dicts_are_held_once(tmp_path):
   """With tensors at the bottom, where a reader must go down."""
   value = GOOD
-  for _ in range(25):
+  for _ in range(18):
     value = {"a": value, "b": value}
   path = write_zip(tmp_path / "net.pth", value)
   with little():
     found = reader.read(path)
-  with pytest.raises(ValueError, match="more than 1,000,000 entries"):
-    parts.find(found, ("",), lambda key: None, 3)
+  with little(256 * MEGABYTE):
+    with pytest.raises(ValueError, match="more than 200,000 entries"):
+      parts.find(found, ("",), lambda key: None, 3)
+
+
+def test_long_names_in_many_places(tmp_path):
+  """A short file can make many long paths."""
+  value = tensors({"a." * MEGABYTE + "\n": np.ones(1)})
+  for _ in range(12):
+    value = {"a": value, "b": value}
+  path = write_zip(tmp_path / "net.pth", value)
+  with little(512 * MEGABYTE):
+    found = reader.read(path)
+    with pytest.raises(ValueError, match="names of more than") as error:
+      parts.find(found, ("",), lambda key: None, 3)
+  assert len(str(error.value)) < 500
+
+
+def test_names_with_ends_of_lines(tmp_path):
+  state = {"a\nb" * 1000: np.ones(1), "\r": np.ones(1)}
+  path = write_zip(tmp_path / "net.pth", {"x\ny": tensors(state)})
+  with pytest.raises(UserError, match="unexpected") as error:
+    convert.convert("resnet18", path)
+  assert "\n" not in str(error.value) and len(str(error.value)) < 2000
