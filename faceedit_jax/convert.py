@@ -26,9 +26,10 @@ from faceedit_jax.core import config as config_lib
 from faceedit_jax.core import partial_restore
 from faceedit_jax.core.errors import UserError, as_user_error
 from faceedit_jax.morphable import flame_files
-from faceedit_jax.weights import diffusers_names, key_report, reader
+from faceedit_jax.weights import diffusers_names, key_report, parts, reader
 from faceedit_jax.weights.checkpoint_formats import FORMATS
-from faceedit_jax.weights.format import Sizes
+from faceedit_jax.weights.format import CheckpointFormat, Sizes
+from faceedit_jax.weights.keymap import KeyMap
 
 
 def convert(
@@ -36,6 +37,7 @@ def convert(
   files: str | pathlib.Path | Sequence[str | pathlib.Path],
   nets: Sizes | None = None,
   seed: int = 0,
+  weights: str | None = None,
 ) -> tuple[dict[str, np.ndarray], key_report.Report]:
   """Converts a published net.
 
@@ -44,6 +46,7 @@ def convert(
     files: the published file, or the files that hold it together.
     nets: other sizes than the published ones, as a config's `nets`.
     seed: of what starts untrained.
+    weights: "raw", "ema", or None for the average where the file has one.
 
   Returns:
     Arrays by "/"-joined path ("params/conv_in/kernel"; FLAME's files keep
@@ -56,12 +59,14 @@ def convert(
   _check_known(name)
   paths = [files] if isinstance(files, str | pathlib.Path) else list(files)
   if name in flame_files.READERS:
+    if weights:
+      raise UserError(
+        f"--weights={weights}: {name} is a table of numbers, without averages"
+      )
     return _convert_tables(name, paths)
-  made = FORMATS[name]
+  made, files_named = FORMATS[name], " and ".join(map(str, paths))
   with as_user_error(f"convert {name}"):
     raw = reader.read_all(paths)
-    parts = (reader.section(raw, place) for place in made.places)
-    state = next(filter(None, parts), {})
   with as_user_error(f"convert {name}: --config.nets"):
     try:
       net, inputs = made.net(nets)
@@ -69,21 +74,53 @@ def convert(
       raise ValueError(str(e)) from e
     init = functools.partial(net.init, jax.random.key(seed))
     wanted = jax.eval_shape(init, *inputs)
-  keymap = made.keymap(net)
-  if made.diffusers and diffusers_names.recognised(state):
+  keymaps = [made.keymap(net)]
+  if made.diffusers:
     names = made.diffusers.naming(net)
-    keymap = diffusers_names.keymap(diffusers_names.table(names, wanted))
+    table = diffusers_names.table(names, wanted)
+    keymaps.append(diffusers_names.keymap(table))
+  with as_user_error(f"convert {name}: {files_named}"):
+    part = parts.find(
+      raw,
+      made.places,
+      functools.partial(_known, keymaps),
+      len(jax.tree.leaves(wanted)),
+      weights,
+      made.dotted,
+    )
+  state = part.state
+  theirs = made.diffusers and diffusers_names.recognised(state)
+  keymap = keymaps[1 if theirs else 0]
   arrays, report = key_report.fit(
     state, keymap, wanted, made.fresh, made.widened, made.renewed
   )
-  report.elsewhere = reader.count(raw) - len(state)
+  report.elsewhere, report.note = part.total - len(state), part.note
   if report.faults:
-    advice = made.hint(state) or "another FORMAT, or other --config.nets?"
     raise UserError(
-      f"convert {name}: {' and '.join(map(str, paths))} does not fit this net: "
-      f"{report} ({advice})"
+      f"convert {name}: {files_named} does not fit this net: {report} "
+      f"({_advice(made, state)})"
     )
   return {**arrays, **_untrained(init, inputs, report.fresh)}, report
+
+
+def _known(keymaps: Sequence[KeyMap], key: str) -> str | None:
+  """What `parts.find` asks of a key."""
+  for keymap in keymaps:
+    try:
+      goal = keymap(key)
+    except KeyError:
+      continue
+    return "/".join((goal.collection, *goal.path)) if goal else ""
+  return None
+
+
+def _advice(made: CheckpointFormat, state: Mapping[str, np.ndarray]) -> str:
+  """What a file that does not fit says of itself."""
+  try:
+    said = made.hint(state)
+  except (ValueError, LookupError):  # tensors of other shapes than any net's
+    said = ""
+  return said or "another FORMAT, or other --config.nets?"
 
 
 def _check_known(name: str) -> None:
@@ -187,6 +224,12 @@ def run(arguments: Sequence[str]) -> None:
     help="config whose `nets` give the sizes, in place of the published ones; "
     "--config.nets.unet.context_dim=128 and so on change either",
   )
+  parser.add_argument(
+    "--weights",
+    choices=parts.WEIGHTS,
+    help="raw weights, or their average over the training (ema); without it "
+    "the average where FILE has one",
+  )
   parser.add_argument("--seed", type=int, default=0, help="of untrained parts")
   overrides, arguments = config_lib.split_args(arguments)
   options = parser.parse_args(arguments)
@@ -194,7 +237,9 @@ def run(arguments: Sequence[str]) -> None:
   made = FORMATS.get(options.format)
   published = made.published if made else {}
   nets = net_sizes.of_command(published, options.config, overrides)
-  arrays, report = convert(options.format, options.files, nets, options.seed)
+  arrays, report = convert(
+    options.format, options.files, nets, options.seed, options.weights
+  )
   files = [pathlib.Path(name) for name in options.files]
   notes = {
     "format": options.format,

@@ -16,11 +16,12 @@ PACKAGE = "faceedit_jax"
 ALLOWED = {
   "core": {"core"},
   "nn": {"nn", TYPING},
-  "morphable": {"morphable", TYPING},
+  "files": {"files"},
+  "morphable": {"morphable", "files", TYPING},
   "diffusion": {"diffusion", "nn", TYPING},
   "losses": {"losses", "nn", TYPING},
   "models": {"models", "nn", TYPING},
-  "weights": {"weights", "models", "nn", TYPING},
+  "weights": {"weights", "files", "models", "nn", TYPING},
   "metrics": {"metrics", "losses", "models", "morphable", "nn", TYPING},
   "faces": {
     "faces",

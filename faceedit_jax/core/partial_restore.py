@@ -20,6 +20,12 @@ from faceedit_jax.core.typing import PyTree, Variables
 Place = Callable[[PyTree], PyTree]
 
 
+_UNCONVERTED = (
+  "; its names are not ours: python -m faceedit_jax.convert makes a file that "
+  "a config can name of a published one"
+)
+
+
 def run_once() -> dict[str, Any] | None:
   """Compiler options for what runs once, such as drawing parameters.
 
@@ -129,7 +135,8 @@ def load_net(
       return restore_net(directory, name, abstract, source.ema)
   raise CheckpointError(
     f"net {net!r}: {path} is neither a .safetensors file nor the directory of "
-    "a trained stage"
+    "a trained stage; python -m faceedit_jax.convert makes the former of a "
+    "published file"
   )
 
 
@@ -306,7 +313,7 @@ def _load_safetensors(
 ) -> Variables:
   try:
     flat = safetensors.numpy.load_file(path)
-  except (OSError, safetensors.SafetensorError) as e:
+  except Exception as e:  # its own, and those of types that NumPy lacks
     raise CheckpointError(f"net {net!r}: cannot read {path}: {e}") from e
   wanted = flax.traverse_util.flatten_dict(abstract, sep="/")
   if not set(wanted) <= set(flat):  # a bundle of several nets
@@ -324,6 +331,7 @@ def _load_safetensors(
       f"net {net!r}: {path} does not fit: {len(missing)} missing "
       f"{missing[:5]}, {len(unused)} unused {sorted(unused)[:5]}, "
       f"{len(changed)} of another shape {changed[:5]}"
+      + ("" if any("params/" in k for k in flat) else _UNCONVERTED)
     )
   arrays = {
     k: jax.device_put(jnp.asarray(flat[k], v.dtype), v.sharding)

@@ -91,7 +91,7 @@ def _unpickled(file, in_npy: bool) -> Any:
   shape, _, dtype = read(file)
   if shape or not dtype.hasobject:
     return None
-  return pickles.load(file)[()]
+  return pickles.load(file)
 
 
 def _pick(

@@ -28,12 +28,14 @@ class CheckpointFormat:
       with the values of the published file.
     build: such sections -> the net, and the inputs that `init` takes.
     keymap: a net from `build` -> its key map; torch may number layers by size.
-    places: where the net lies in the file, see `reader.section`; the first
-      one that is there.
+    places: where the net lies in the file, see `parts.find`; the first one
+      that is there.
     fresh: see `key_report.fit`.
     widened: see `key_report.fit`.
     renewed: see `key_report.fit`.
     diffusers: the class of diffusers whose files are read as well, and written.
+    dotted: a name of the net without its dots -> with them, or None; averages
+      of latent diffusion have none.
     hint: of a file that does not fit: what its keys say it is, or "".
   """
 
@@ -46,6 +48,7 @@ class CheckpointFormat:
   widened: tuple[str, ...] = ()
   renewed: tuple[str, ...] = ()
   diffusers: DiffusersModel | None = None
+  dotted: Callable[[str], str | None] = lambda name: None
   hint: Callable[[Mapping[str, Any]], str] = lambda state: ""
 
   def net(self, nets: Sizes | None = None) -> Net:

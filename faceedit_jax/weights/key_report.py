@@ -23,6 +23,7 @@ class Report:
     fresh: our parameters that start untrained.
     elsewhere: how many keys belong to other parts of the file.
     reshaped: "ours: got shape, wanted shape".
+    note: on raw and averaged weights, see `parts.Part`.
   """
 
   used: list[str] = dataclasses.field(default_factory=list)
@@ -32,6 +33,7 @@ class Report:
   fresh: list[str] = dataclasses.field(default_factory=list)
   reshaped: list[str] = dataclasses.field(default_factory=list)
   elsewhere: int = 0
+  note: str = ""
 
   @property
   def faults(self) -> dict[str, list[str]]:
@@ -44,7 +46,8 @@ class Report:
     return {name: keys for name, keys in found.items() if keys}
 
   def __str__(self) -> str:
-    parts = [f"{len(self.used)} used"]
+    note = f"{self.note}: " if self.note else ""
+    parts = [f"{note}{len(self.used)} used"]
     # Counters of batches, which no net needs, are not worth their names.
     named = [k for k in self.dead if not k.endswith("num_batches_tracked")]
     parts.append(f"{len(self.dead)} known and not needed" + _shown(named, 12))
@@ -62,7 +65,8 @@ def _shown(keys: Sequence[str], most: int) -> str:
   if not keys:
     return ""
   more = ", ..." if len(keys) > most else ""
-  return f" ({', '.join(keys[:most])}{more})"
+  lines = [" ".join(key.split())[:120] for key in keys[:most]]
+  return f" ({', '.join(lines)}{more})"
 
 
 def fit(
@@ -133,8 +137,10 @@ def _matches(path: str, patterns: Sequence[str]) -> bool:
 
 def _widen(kernel: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
   """A kernel (..., in, out) with zeros for further inputs."""
+  if kernel.ndim != len(shape):
+    return kernel
   more = shape[-2] - kernel.shape[-2]
-  if kernel.ndim != len(shape) or more < 1:
+  if more < 1 or kernel.shape[-1] != shape[-1]:
     return kernel
   width = [(0, 0)] * kernel.ndim
   width[-2] = (0, more)

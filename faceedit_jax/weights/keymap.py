@@ -5,6 +5,7 @@ collection, the path inside it and the layout of the array. None means that
 the tensor has no place in our network (a counter, a buffer).
 """
 
+import itertools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
@@ -102,6 +103,34 @@ def from_rules(rules: Sequence[tuple[str, str, str]]) -> KeyMap:
     raise KeyError(f"key map: no rule for {key!r}")
 
   return keymap
+
+
+def dots(
+  rules: Sequence[tuple[str, str, str]],
+) -> Callable[[str], str | None]:
+  """Of a weight's or bias's name without its dots: the name.
+
+  Args:
+    rules: as for `from_rules`.
+
+  Returns:
+    The function; it gives None for a name that no rule matches.
+  """
+  compiled = []
+  for pattern, *_ in rules:
+    # An empty group stands where a dot was, and says where it belongs.
+    parts = [*pattern.split(r"\."), "(?:weight|bias)"]
+    groups = [f"{part}(?P<dot{i}>)" for i, part in enumerate(parts[:-1])]
+    compiled.append(re.compile("".join(groups) + parts[-1]))
+
+  def dotted(name: str) -> str | None:
+    for pattern in compiled:
+      if found := pattern.fullmatch(name):
+        cuts = [0, *sorted(found.start(g) for g in pattern.groupindex), None]
+        return ".".join(name[a:b] for a, b in itertools.pairwise(cuts))
+    return None
+
+  return dotted
 
 
 def convert(state: Mapping[str, np.ndarray], keymap: KeyMap) -> dict:

@@ -18,7 +18,7 @@ from faceedit_jax.weights.format import (
   picture,
   sizes,
 )
-from faceedit_jax.weights.keymap import KeyMap, Target, from_rules
+from faceedit_jax.weights.keymap import KeyMap, Target, dots, from_rules
 
 _BLOCK = (
   (r"norm([12])", r"norm\1", "norm"),
@@ -42,34 +42,33 @@ def _below(prefix: str, ours: str, rules, groups: int):
   return out
 
 
-_AUTOENCODER = from_rules(
-  [
-    *_below(
-      r"(encoder|decoder)\.(down|up)\.(\d+)\.block\.(\d+)",
-      r"\1/\2_\3_block_\4",
-      _BLOCK,
-      4,
-    ),
-    *_below(
-      r"(encoder|decoder)\.(down|up)\.(\d+)\.attn\.(\d+)",
-      r"\1/\2_\3_attn_\4",
-      _PIXEL_ATTENTION,
-      4,
-    ),
-    (
-      r"(encoder|decoder)\.(down|up)\.(\d+)\.(downsample|upsample)\.conv",
-      r"\1/\2_\3_\4",
-      "conv",
-    ),
-    *_below(r"(encoder|decoder)\.mid\.(block_[12])", r"\1/mid_\2", _BLOCK, 2),
-    *_below(
-      r"(encoder|decoder)\.mid\.attn_1", r"\1/mid_attn_1", _PIXEL_ATTENTION, 1
-    ),
-    (r"(encoder|decoder)\.norm_out", r"\1/norm_out", "norm"),
-    (r"(encoder|decoder)\.(conv_in|conv_out)", r"\1/\2", "conv"),
-    (r"(quant_conv|post_quant_conv)", r"\1", "conv"),
-  ]
-)
+_AUTOENCODER_RULES = [
+  *_below(
+    r"(encoder|decoder)\.(down|up)\.(\d+)\.block\.(\d+)",
+    r"\1/\2_\3_block_\4",
+    _BLOCK,
+    4,
+  ),
+  *_below(
+    r"(encoder|decoder)\.(down|up)\.(\d+)\.attn\.(\d+)",
+    r"\1/\2_\3_attn_\4",
+    _PIXEL_ATTENTION,
+    4,
+  ),
+  (
+    r"(encoder|decoder)\.(down|up)\.(\d+)\.(downsample|upsample)\.conv",
+    r"\1/\2_\3_\4",
+    "conv",
+  ),
+  *_below(r"(encoder|decoder)\.mid\.(block_[12])", r"\1/mid_\2", _BLOCK, 2),
+  *_below(
+    r"(encoder|decoder)\.mid\.attn_1", r"\1/mid_attn_1", _PIXEL_ATTENTION, 1
+  ),
+  (r"(encoder|decoder)\.norm_out", r"\1/norm_out", "norm"),
+  (r"(encoder|decoder)\.(conv_in|conv_out)", r"\1/\2", "conv"),
+  (r"(quant_conv|post_quant_conv)", r"\1", "conv"),
+]
+_AUTOENCODER = from_rules(_AUTOENCODER_RULES)
 
 
 def autoencoder(key: str) -> Target | None:
@@ -130,17 +129,9 @@ spatial_transformer: KeyMap = from_rules(
 )
 
 
-def unet(attention: str = "transformer") -> KeyMap:
-  """Key map of `UNet`.
-
-  Args:
-    attention: as the field of the network.
-
-  Returns:
-    Map of keys without the prefix `model.diffusion_model.`.
-  """
-  inner = _TRANSFORMER if attention == "transformer" else _SELF
-  rules = [
+def _unet_rules(inner) -> list[tuple[str, str, str]]:
+  """Rules of `UNet` with one sort of attention."""
+  return [
     (r"time_embed\.0", r"time_in", "linear"),
     (r"time_embed\.2", r"time_out", "linear"),
     (r"input_blocks\.0\.0", r"conv_in", "conv"),
@@ -156,7 +147,19 @@ def unet(attention: str = "transformer") -> KeyMap:
     (r"out\.0", r"norm_out", "norm"),
     (r"out\.2", r"conv_out", "conv"),
   ]
-  mapped = from_rules(rules)
+
+
+def unet(attention: str = "transformer") -> KeyMap:
+  """Key map of `UNet`.
+
+  Args:
+    attention: as the field of the network.
+
+  Returns:
+    Map of keys without the prefix `model.diffusion_model.`.
+  """
+  inner = _TRANSFORMER if attention == "transformer" else _SELF
+  mapped = from_rules(_unet_rules(inner))
 
   def keymap(key: str) -> Target | None:
     if key == "label_emb.weight":
@@ -164,6 +167,33 @@ def unet(attention: str = "transformer") -> KeyMap:
     return mapped(key)
 
   return keymap
+
+
+_UNET_DOTS = dots([*_unet_rules(_TRANSFORMER), (r"label_emb", "", "")])
+_AUTOENCODER_DOTS = dots(
+  [*_AUTOENCODER_RULES, (r"quantize\.embedding", "", "")]
+)
+
+
+def dotted_unet(name: str) -> str | None:
+  """A name in the average of a latent diffusion, which has no dots, with them.
+
+  Args:
+    name: behind `model_ema.`.
+
+  Returns:
+    The name behind `model.`, or None where it is not the U-Net's.
+  """
+  found = _UNET_DOTS(name.removeprefix("diffusion_model"))
+  inside = name.startswith("diffusion_model")
+  return found and ("diffusion_model." if inside else "") + found
+
+
+def dotted_autoencoder(name: str) -> str | None:
+  """The same of a first stage that was trained with an average."""
+  if name.startswith("loss"):
+    return f"loss.{name.removeprefix('loss')}"
+  return _AUTOENCODER_DOTS(name)
 
 
 # What only the codebook reads.
@@ -211,6 +241,7 @@ _STABLE_DIFFUSION = CheckpointFormat(
   widened=(r"params/conv_in/kernel",),
   renewed=(r"params/.*/attn2/to_[kv]/kernel",),
   diffusers=diffusers_models.unet,
+  dotted=dotted_unet,
 )
 FORMATS: Mapping[str, CheckpointFormat] = {
   "vq": CheckpointFormat(
@@ -221,6 +252,7 @@ FORMATS: Mapping[str, CheckpointFormat] = {
     fixed(autoencoder),
     _FIRST_STAGE,
     diffusers=diffusers_models.vq,
+    dotted=dotted_autoencoder,
   ),
   "kl": CheckpointFormat(
     "KL-f8 first stage of Stable Diffusion or latent diffusion, or "
@@ -230,6 +262,7 @@ FORMATS: Mapping[str, CheckpointFormat] = {
     fixed(autoencoder),
     _FIRST_STAGE,
     diffusers=diffusers_models.kl,
+    dotted=dotted_autoencoder,
   ),
   "unet": _STABLE_DIFFUSION,
   "difffae_unet": dataclasses.replace(

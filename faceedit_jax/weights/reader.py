@@ -1,79 +1,85 @@
 """Reads published weight files without running anything that they hold.
 
-`.safetensors` by its own library; torch's formats by torch with
-`weights_only`, which builds tensors and plain values and refuses the rest.
+What a file is, its content says, not its name: `.safetensors` by their own
+library, files of torch and pickles as data (`torch_file`), neither with torch.
 """
 
 import pathlib
-import re
-import zipfile
-from collections.abc import Mapping, Sequence
+import reprlib
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import safetensors
-import safetensors.flax
 
-TORCH_SUFFIXES = (".pt", ".pth", ".ckpt", ".tar", ".pkl", ".bin")
-# Training frameworks leave records of their own beside the tensors (callbacks,
-# options, scores). They are stood in for by empty objects; no code of theirs is
-# called.
-_BOOKKEEPING = (
-  "pytorch_lightning.",
-  "lightning.",
-  "omegaconf.",
-  "argparse.",
-  "numpy.",
-  "_codecs.encode",
-)
+from faceedit_jax.files import file_kinds, safetensors_file, torch_file
+from faceedit_jax.files.inert_pickle import Inert
 
-# Put before every key by torch's DataParallel and compile.
-_WRAPPERS = ("module.", "_orig_mod.")
-
-
-class _StandIn:
-  """Takes the place of an object that nobody reads."""
-
-  def __init__(self, *args, **kwargs):
-    del args, kwargs
-
-  def __setstate__(self, state):
-    del state
+# How weight files are usually called.
+SUFFIXES = (".pt", ".pth", ".ckpt", ".tar", ".pkl", ".bin")
+_DEPTH = 100  # no state is nested so deep
 
 
 def read(path: str | pathlib.Path) -> dict[str, Any]:
   """Reads a weight file.
 
   Args:
-    path: `.safetensors`, or one of TORCH_SUFFIXES.
+    path: of safetensors, of `torch.save` in any of its layouts, or a pickle of
+      arrays, under any name.
 
   Returns:
-    What the file holds: arrays by key; a torch file may nest them.
+    The arrays that the file holds, by key; a file of torch may nest them. What
+    is no tensor is left out. A module that was saved whole is its state.
 
   Raises:
     ValueError: one line: no such file, another format, a damaged file, or one
-      that names code to be run.
+      that names what runs programs.
   """
   path = pathlib.Path(path)
   check_file(path, "weight file")
-  if path.suffix == ".safetensors":
-    try:
-      flat = safetensors.flax.load_file(path)
-    except Exception as e:  # its own, and those of types that NumPy lacks
-      raise ValueError(f"weight file {path} is damaged: {e}") from e
-    return {key: np.asarray(value) for key, value in flat.items()}
-  if path.suffix not in TORCH_SUFFIXES:
-    raise ValueError(
-      f"weight file {path} ends in {path.suffix!r}; wanted .safetensors or one "
-      f"of {', '.join(TORCH_SUFFIXES)}"
+  try:
+    if safetensors_file.recognised(path):
+      return safetensors_file.read(path)
+    value = torch_file.read(path)
+    found = _Arrays().of(value)
+  except torch_file.Refused as e:
+    raise ValueError(f"weight file {path} is refused: {e}") from e
+  except Exception as e:  # anything at all can stand in a file
+    raise ValueError(_fault(path, e)) from e
+  if isinstance(found, dict):
+    return found
+  if isinstance(found, np.ndarray):
+    what = "a single tensor without a key"
+  elif isinstance(value, Mapping):
+    what = f"no tensors; its keys are {reprlib.repr(sorted(map(str, value)))}"
+  elif isinstance(value, Inert):
+    what = f"a {value.kind:.60} without tensors"
+  else:
+    what = f"no tensors but a {type(value).__name__}"
+  raise ValueError(
+    f"weight file {path} holds {what}; wanted a dictionary of tensors"
+  )
+
+
+def _fault(path: pathlib.Path, error: Exception) -> str:
+  """A line on a file that cannot be read."""
+  advice = ""
+  if path.suffix.lower() not in (*SUFFIXES, ".safetensors"):
+    advice = (
+      f" (its name ends in {path.suffix!r}; wanted .safetensors or one of "
+      f"{', '.join(SUFFIXES)})"
     )
-  found = _arrays(_read_torch(path))
-  if not isinstance(found, dict):
-    raise ValueError(
-      f"weight file {path} holds a {type(found).__name__}, wanted a dict of "
-      "tensors"
-    )
-  return found
+  if kind := file_kinds.of_file(path):
+    return f"weight file {path} is no weight file: {kind}{advice}"
+  with path.open("rb") as file:
+    start = file.read(12)
+  text = " ".join(str(error).split()) or type(error).__name__
+  if len(start) > 4 and start.decode("latin1").isprintable():
+    text = "it is a text"
+  return (
+    f"weight file {path} is damaged or none: {text:.160}; it has "
+    f"{path.stat().st_size:,} bytes and begins with {start!r}; download it "
+    f"again, or name another{advice}"
+  )
 
 
 def check_file(path: pathlib.Path, what: str) -> None:
@@ -83,7 +89,7 @@ def check_file(path: pathlib.Path, what: str) -> None:
   if not path.is_file():
     raise ValueError(f"{what} {path} does not exist")
   if not path.stat().st_size:
-    raise ValueError(f"{what} {path} is empty")
+    raise ValueError(f"{what} {path} is empty; download it again")
 
 
 def read_all(paths: Sequence[str | pathlib.Path]) -> dict[str, Any]:
@@ -94,89 +100,73 @@ def read_all(paths: Sequence[str | pathlib.Path]) -> dict[str, Any]:
   """
   found: dict[str, Any] = {}
   for path in paths:
-    more = read(path)
-    if twice := sorted(set(found) & set(more)):
+    if twice := _merge(found, read(path)):
       raise ValueError(
         f"weight file {path} holds {twice[:5]}, which another of the "
         f"{len(paths)} files holds too"
       )
-    found |= more
   return found
 
 
-def _read_torch(path: pathlib.Path) -> Any:
-  try:
-    import torch
-  except ImportError as e:
-    raise ValueError(
-      f"weight file {path} is torch's: reading it needs torch (pip install "
-      "'faceedit_jax[torch]'); a .safetensors file does not"
-    ) from e
-  try:
-    names = []
-    if zipfile.is_zipfile(path):  # else torch's format before 1.6
-      names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-    unknown = [n for n in names if not n.startswith(_BOOKKEEPING)]
-    if not unknown:
-      known = [(_StandIn, name) for name in names]
-      with torch.serialization.safe_globals(known):
-        return torch.load(path, map_location="cpu", weights_only=True)
-  except Exception as e:  # a damaged pickle may raise anything
-    unknown = re.findall(r"GLOBAL ([\w.]+)", str(e))[:1]
-    if not unknown:
-      line = str(e).split("\n")[0].split(". ")[0] or type(e).__name__
-      raise ValueError(
-        f"weight file {path} is damaged or not torch's: {line:.120}"
-      ) from e
-  raise ValueError(
-    f"weight file {path} is refused: it names {unknown[:5]}; only tensors and "
-    "plain values are read"
-  )
+def _merge(found: dict[str, Any], more: Mapping[str, Any]) -> list[str]:
+  """Adds arrays, and names those that were there before."""
+  twice = []
+  for key, value in more.items():
+    both = key in found and isinstance(value, dict)
+    if both and isinstance(found[key], dict):
+      found[key] = dict(found[key])
+      twice += _merge(found[key], value)
+    elif key in found:
+      twice.append(key)
+    else:
+      found[key] = value
+  return sorted(twice)
 
 
-def _arrays(value: Any) -> Any:
-  """The same with arrays in place of tensors."""
-  if isinstance(value, Mapping):
-    return {str(key): _arrays(item) for key, item in value.items()}
-  if not hasattr(value, "detach"):
-    return value
-  value = value.detach()
-  if str(value.dtype) == "torch.bfloat16":  # NumPy has none
-    value = value.float()
-  return value.cpu().numpy()
+class _Arrays:
+  """Picks the arrays of what a file holds; every part is looked at once."""
+
+  def __init__(self) -> None:
+    self._seen: dict[int, Any] = {}
+
+  def of(self, value: Any, depth: int = 0) -> Any:
+    """An array, {key: of its parts}, or None where there are none."""
+    value = torch_file.array(value)
+    if isinstance(value, np.ndarray):
+      return value
+    if not isinstance(value, Inert | dict | list | tuple) or depth > _DEPTH:
+      return None
+    if id(value) not in self._seen:
+      self._seen[id(value)] = None  # a part that holds itself ends here
+      parts = self._parts(value)
+      found = {
+        key.decode("latin1") if isinstance(key, bytes) else str(key): array
+        for key, item in parts.items()
+        if (array := self.of(item, depth + 1)) is not None
+      }
+      self._seen[id(value)] = found or None
+    return self._seen[id(value)]
+
+  def _parts(self, value: Any) -> dict[Any, Any]:
+    """Entries of a dict or a list, or of an object that is one; attributes."""
+    if isinstance(value, list | tuple):
+      return dict(enumerate(value))
+    if isinstance(value, dict):
+      return value
+    state = value.state
+    if isinstance(state, tuple) and state:  # of a class with slots
+      state = state[0]
+    if isinstance(state, dict) and "_parameters" in state:
+      # A module of torch: its state names its parts without these.
+      inside = [state.get(n) for n in ("_parameters", "_buffers", "_modules")]
+      return {k: v for part in inside for k, v in _items(part)}
+    content = value.items or state
+    return self._parts(content) if _is_plain(content) else {}
 
 
-def section(raw: Mapping[str, Any], name: str) -> dict[str, np.ndarray]:
-  """The arrays of one part of a file, by key without the part's name.
-
-  Args:
-    raw: from `read`.
-    name: a nested dict ("E_flame"), or a prefix of keys
-      ("first_stage_model."); of both the longer way down is looked for, below
-      `state_dict` if there is one. "" is everything. A wrapper's prefix
-      that all keys share ("module.") is left out.
-
-  Returns:
-    Arrays by key; empty when there is no such part.
-  """
-  inner = raw.get("state_dict", raw)
-  if not isinstance(inner, Mapping):
-    return {}
-  if isinstance(inner.get(name), Mapping):
-    inner, name = inner[name], ""
-  found = {k: v for k, v in inner.items() if isinstance(v, np.ndarray)}
-  for wrapper in _WRAPPERS:
-    if all(key.startswith(wrapper) for key in found):
-      found = {key[len(wrapper) :]: v for key, v in found.items()}
-  return {
-    key[len(name) :]: value
-    for key, value in found.items()
-    if key.startswith(name)
-  }
+def _is_plain(value: Any) -> bool:
+  return isinstance(value, dict | list | tuple)
 
 
-def count(raw: Any) -> int:
-  """How many arrays a file holds."""
-  if isinstance(raw, Mapping):
-    return sum(map(count, raw.values()))
-  return int(isinstance(raw, np.ndarray))
+def _items(part: Any) -> Iterable[tuple[Any, Any]]:
+  return part.items() if isinstance(part, dict) else ()

@@ -222,7 +222,16 @@ def test_safetensors_and_unknown_sources(tmp_path, state):
   assert_same(partial_restore.load_net("disc", source, abstract, tmp_path), net)
   flat.pop("params/Dense_0/bias")
   save_file(flat, path)
-  with pytest.raises(CheckpointError, match="1 missing.*Dense_0/bias"):
+  with pytest.raises(CheckpointError, match="1 missing.*Dense_0/bias") as error:
+    partial_restore.load_net("disc", source, abstract, tmp_path)
+  assert "convert" not in str(error.value)
+  # As others publish it: with their names, or in types that NumPy lacks.
+  save_file({"dense.weight": np.ones(1)}, path)
+  with pytest.raises(CheckpointError, match="names are not ours.*convert"):
+    partial_restore.load_net("disc", source, abstract, tmp_path)
+  header = b'{"a":{"dtype":"F8_E4M3","shape":[2],"data_offsets":[0,2]}}'
+  path.write_bytes(len(header).to_bytes(8, "little") + header + b"ab")
+  with pytest.raises(CheckpointError, match="cannot read"):
     partial_restore.load_net("disc", source, abstract, tmp_path)
   for source, message in (
     (WeightSource(stage="ae"), "--stage=ae"),
