@@ -27,13 +27,8 @@ def first_stage_loss(case: Case) -> dict:
   )
   x, features = case.image("x"), case.image("feat")
   config.expect(batch=len(x), hw=x.shape[1])
-  if kind == "vq":
-    config.without_effect("klw", "use_logvar")
-  else:
-    config.without_effect("cw")
-    start = float(case.state()["logvar"])
-    if not np.isclose(config.spelled("use_logvar", default=start), start):
-      raise NotImplementedError("option 'use_logvar' is not the recorded one")
+  # The other kind's weight, and the start of a number that the state holds.
+  config.without_effect("klw" if kind == "vq" else "cw", "use_logvar")
   last = jnp.transpose(case["last"], (2, 3, 1, 0))
   discriminator = PatchDiscriminator(config["ndf"], config["layers"])
   discriminator_variables = case.variables(
