@@ -139,14 +139,18 @@ def savi_attention(state: Mapping[str, np.ndarray]) -> dict:
     the state has a bias only in the "new" gate there.
   """
   norms = {"LayerNorm_0": "norm_slots", "LayerNorm_1": "norm_inputs"}
-  out: dict = {}
-  for ours in (*norms.items(), ("MLP_0.LayerNorm_0", "norm_mlp")):
-    out[ours[1]] = {
-      leaf: state[f"{ours[0]}.{leaf}"] for leaf in ("scale", "bias")
-    }
-  for i, name in enumerate(("mlp_in", "mlp_out")):
-    dense = f"MLP_0.dense_mlp_{i}"
-    out[name] = {leaf: state[f"{dense}.{leaf}"] for leaf in ("kernel", "bias")}
+  layers = {}
+  if any(key.startswith("MLP_0.") for key in state):
+    norms |= {"MLP_0.LayerNorm_0": "norm_mlp"}
+    layers = {"MLP_0.dense_mlp_0": "mlp_in", "MLP_0.dense_mlp_1": "mlp_out"}
+  out: dict = {
+    ours: {leaf: state[f"{theirs}.{leaf}"] for leaf in leaves}
+    for names, leaves in (
+      (norms, ("scale", "bias")),
+      (layers, ("kernel", "bias")),
+    )
+    for theirs, ours in names.items()
+  }
   for letter in "qkv":
     kernel = state[f"general_dense_{letter}_0.kernel"]
     out[f"project_{letter}"] = {"kernel": kernel.reshape(len(kernel), -1)}
@@ -176,10 +180,16 @@ def savi_attention(state: Mapping[str, np.ndarray]) -> dict:
   return {"params": out}
 
 
-def savi_decoder(key: str) -> Target | None:
-  """Key map of `BroadcastDecoder` from a SAVi tree."""
+def savi_decoder(key: str, position: str = "linear") -> Target | None:
+  """Key map of `BroadcastDecoder` from a SAVi tree.
+
+  Args:
+    key: dotted Flax path.
+    position: of the decoder; the tree holds the table of every kind, and only
+      that of "gaussian" was drawn.
+  """
   if key.endswith("pos_embedding"):
-    return None
+    return Target(("table",)) if position == "gaussian" else None
   module, _, leaf = key.rpartition(".")
   if found := re.fullmatch(r"CNN_0\.conv_(\d+)", module):
     return Target((f"conv_{found[1]}", leaf))

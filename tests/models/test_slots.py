@@ -68,6 +68,21 @@ def test_gaussian_start_uses_noise(rng):
   assert np.abs(different[:, 0] - different[:, 1]).max() > 1e-3
 
 
+def test_frames_of_a_clip_hand_their_slots_on(rng):
+  net = RegionEncoder(**TINY)
+  clips = jnp.asarray(rng.uniform(-1, 1, (2, 3, 16, 16, 3)), jnp.float32)
+  variables = randomised(net, rng, clips[:, 0])
+  run = jax.jit(net.apply)
+  tokens, masks = run(variables, clips)
+  assert tokens.shape == (2, 3, 3, 6)
+  assert masks.shape == (2, 3, 4, 4, 3)
+  # The first frame is a picture; the second knows the one before.
+  alone = [run(variables, clips[:, i]) for i in range(2)]
+  np.testing.assert_allclose(tokens[:, 0], alone[0][0], atol=1e-5)
+  np.testing.assert_allclose(masks[:, 0], alone[0][1], atol=1e-5)
+  assert np.abs(tokens[:, 1] - alone[1][0]).max() > 1e-3
+
+
 def test_side_error():
   with pytest.raises(ValueError, match="20 x 16, wanted multiples of 8"):
     shapes(RegionEncoder(**TINY), array(1, 20, 16, 3))
@@ -136,6 +151,22 @@ def test_learned_places_make_a_token_a_picture(rng):
 def test_decoder_error():
   with pytest.raises(ValueError, match="2 features and 1 strides"):
     shapes(BroadcastDecoder(features=(4, 4), strides=(2,)), array(1, 2, 5))
+
+
+def test_a_drawn_position_is_never_trained(rng):
+  net = BroadcastDecoder(
+    "pixel", None, (2, 3), (4,), (1,), 1, "gaussian", bases=5
+  )
+  slots = jnp.asarray(rng.normal(size=(1, 2, 6)), jnp.float32)
+  variables = randomised(net, rng, slots)
+
+  def loss(variables):
+    return jnp.square(net.apply(variables, slots).image).sum()
+
+  slopes = jax.jit(jax.grad(loss))(variables)["params"]
+  assert slopes["table"].shape == (1, 2, 3, 10)
+  assert not np.any(slopes["table"])
+  assert np.any(slopes["position"]["kernel"])
 
 
 def test_fourier_places_tell_themselves_apart(rng):

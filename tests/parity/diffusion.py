@@ -7,11 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from faceedit_jax import diffusion
-from faceedit_jax.diffusion import grids, predictions
+from faceedit_jax.diffusion import bounds, grids, predictions
 from faceedit_jax.diffusion.schedules import expand
 from faceedit_jax.weights import ldm as maps
 from tests.parity.harness import Case, nchw, nearest, runner
 from tests.parity.ldm import official_unet
+from tests.parity.options import Options
+from tests.parity.schedules import check_buffers, make_schedule, predicted_kind
 
 
 def fake(x, t, c=None):
@@ -31,16 +33,20 @@ def guided(case: Case):
   )
 
 
-def latent_schedule(config) -> diffusion.Schedule:
+def latent_schedule(config: Options) -> diffusion.Schedule:
   """The schedule of latent diffusion that a json describes."""
-  return diffusion.make_schedule(
-    "linear", config["T"], config["ls"], config["le"]
-  )
+  return make_schedule(config, config["T"], config["ls"], config["le"])
+
+
+def expect_pictures(config: Options, x) -> None:
+  """Reads what recorded pictures (b, c, h, w) say of themselves."""
+  config.expect(batch=len(x), ch=x.shape[1], hw=x.shape[2])
 
 
 @runner("ldm/schedules_ddim")
 def schedules_ddim(case: Case) -> dict:
   config, recorded = case.config, case.outputs()
+  expect_pictures(config, case["x_T"])
   schedule = latent_schedule(config)
   out = {
     "alphas_cumprod": schedule.alpha_bar,
@@ -120,6 +126,7 @@ _SOLVERS = {
 @runner("ldm/dpm_solver_pp")
 def dpm_solver_pp(case: Case) -> dict:
   config, recorded = case.config, case.outputs()
+  expect_pictures(config, case["x_T"])
   whole = latent_schedule(config)
   level = whole.log_alpha - 0.5 * np.log1p(-whole.alpha_bar)
   # The official schedule ends where log(alpha / sigma) is -5.1.
@@ -171,6 +178,8 @@ def dpm_solver_pp(case: Case) -> dict:
     return states
 
   out |= run(case["x_T"])
+  # Says whether there are further runs; those that were recorded are run.
+  config.without_effect("extra")
   if "singlestep3" in recorded:
     # How many evaluations it took is not recorded; others end far away.
     names = [name for name in out if name.startswith("singlestep3/")]
@@ -181,6 +190,7 @@ def dpm_solver_pp(case: Case) -> dict:
 
 @runner("sd/diffusers_schedulers")
 def diffusers_schedulers(case: Case) -> dict:
+  expect_pictures(case.config, case["x_T"])
   schedule = diffusion.make_schedule("scaled_linear", 1000, 0.00085, 0.012)
   samplers = {
     "ddim": (diffusion.ddim, "leading"),
@@ -211,40 +221,71 @@ def diffusers_schedulers(case: Case) -> dict:
 @runner("ldm/ddpm_loss")
 def ddpm_loss(case: Case) -> dict:
   config = case.config
-  config.one_of("cond", {None: None})
-  net = official_unet(config)
-  schedule = latent_schedule(config)
+  schedule, kind = latent_schedule(config), predicted_kind(config)
+  mix = config.spelled("v_posterior", default=0.0)
+  state = case.state()
+  check_buffers(state, schedule, mix)
   x0, noise, t = case.image("x0"), case.image("noise"), case["t"]
+  config.one_of("cond", {None: None})  # its loss hands no condition on
+  net = official_unet(config, x0)
   variables = case.variables(
     net, maps.unet(net.attention), x0, t, prefix="model.diffusion_model."
   )
+  norm = config.spelled("loss_type", "norm", default="l2")
+  weights = {"simple_weight": config["simple"], "bound_weight": config["vlb"]}
+  logvar = _logvar(case, schedule)
 
   @jax.jit
   def run(variables, x0, noise, t):
     x_t = schedule.q_sample(x0, noise, t)
     prediction = net.apply(variables, x_t, t).prediction
-    simple = diffusion.diffusion_loss(prediction, x0, noise, t, schedule)
-    bound = simple * diffusion.loss_weight(schedule, t, "eps", "vlb")
-    mean, variance = schedule.q_posterior(x0, x_t, t)
-    # The variance of step 0 is 0; its logarithm is cut there.
-    logvar = jnp.log(jnp.maximum(variance, 1e-20))[:, None, None, None]
-    simple, bound = simple.mean(), bound.mean()
-    return {
+    errors = diffusion.diffusion_loss(
+      prediction, x0, noise, t, schedule, kind, norm
+    )
+    parts = bounds.latent_loss(
+      errors, t, schedule, kind, mix=mix, logvar=logvar, **weights
+    )
+    mean, _ = schedule.q_posterior(x0, x_t, t)
+    out = {
       "x_t": x_t,
+      "pred": prediction,
       "q_post_mean": mean,
-      "q_post_logvar": logvar,
-      "loss_simple": simple,
-      "loss_vlb": bound,
-      "loss": config["simple"] * simple + config["vlb"] * bound,
+      "loss_simple": parts.simple,
+      "loss_vlb": parts.bound,
+      "loss": parts.loss,
     }
+    if logvar is not None:
+      likelihood = bounds.latent_loss(errors, t, schedule, kind, logvar=logvar)
+      out |= {"loss_gamma": likelihood.loss, "logvar": logvar.mean()}
+    return out
 
-  out = dict(run(variables, x0, noise, t))
-  return out | {name: nchw(out[name]) for name in ("x_t", "q_post_mean")}
+  out = run(variables, x0, noise, t)
+  out = {k: nchw(v) if np.ndim(v) == 4 else v for k, v in out.items()}
+  # The variance of step 0 is 0; its logarithm is cut there.
+  variance = np.maximum(bounds.reverse_variance(schedule, mix), 1e-20)
+  logvars = np.log(variance)[np.asarray(t)]
+  out["q_post_logvar"] = logvars[:, None, None, None]
+  return case.recorded(out)
+
+
+def _logvar(case: Case, schedule: diffusion.Schedule) -> jax.Array | None:
+  """Logarithms of the variance of an error, where the loss weighs by them.
+
+  `LatentDiffusion` does; `DDPM` takes the options and makes no use of them.
+  """
+  start = case.config.spelled("logvar_init", "logvar", default=0.0)
+  learned = case.config.spelled("learn_logvar", default=False)
+  if "LatentDiffusion" not in case.info["module_path"].partition("(")[0]:
+    return None
+  if learned:
+    return jnp.asarray(case.state()["logvar"])
+  return jnp.full(schedule.steps, start, jnp.float32)
 
 
 @runner("latref/diffae_diffusion")
 def diffae_diffusion(case: Case) -> dict:
   config = case.config
+  expect_pictures(config, case["x_T"])
   scale = 1000 / config["T"]
   schedule = diffusion.make_schedule(
     "true_linear", config["T"], scale * 1e-4, scale * 0.02
@@ -277,10 +318,24 @@ def diffae_diffusion(case: Case) -> dict:
     return jnp.clip(x0, -1, 1)
 
   shared = {"x0_transform": clip if config["clip"] else None, "trace": True}
+  reverse = config.spelled("model_var_type", "var", default="fixed_large")
 
   @jax.jit
   def run(x, x0, noise, t):
-    states = {"q_sample": schedule.q_sample(x0, noise, t)}
+    x_t = schedule.q_sample(x0, noise, t)
+    states = {
+      "q_sample": x_t,
+      "prior_bpd": bounds.prior_term(x0, schedule),
+      "vb": bounds.bound_term(
+        denoise(x_t, t),
+        x0,
+        x_t,
+        t,
+        schedule,
+        variance=reverse,
+        clip=config["clip"],
+      ),
+    }
     for steps in config["steps"]:
       _, trace = diffusion.ddim(
         denoise,
@@ -298,4 +353,5 @@ def diffae_diffusion(case: Case) -> dict:
         states[f"{name}{steps}/xstart_t"] = found.x0
     return states
 
-  return out | run(*(case[name] for name in ("x_T", "x0", "noise", "t")))
+  out |= run(*(case[name] for name in ("x_T", "x0", "noise", "t")))
+  return case.recorded(out)

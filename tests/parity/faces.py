@@ -17,6 +17,7 @@ _DEPTHS = {
   "iresnet34": (3, 4, 6, 3),
   "iresnet50": (3, 4, 14, 3),
   "iresnet100": (3, 13, 30, 3),
+  "iresnet200": (6, 26, 60, 6),
 }
 
 
@@ -36,7 +37,7 @@ def _captured(net, variables, x):
 @runner("arcface/iresnet")
 def iresnet(case: Case) -> dict:
   config = case.config
-  stages = _DEPTHS[config["arch"]]
+  stages = config.one_of("arch", _DEPTHS)
   net = IResNet(
     stages,
     tuple(width // config["div"] for width in (64, 128, 256, 512)),
@@ -44,6 +45,7 @@ def iresnet(case: Case) -> dict:
     config["num_features"],
   )
   x = case.image("x")
+  config.expect(batch=len(x))
   variables = case.variables(net, maps.iresnet, x)
   features, parts = _captured(net, variables, x)
   out = {"feat": features}
@@ -68,20 +70,23 @@ def _irse(case: Case, group: str = "") -> IRSE:
   starts = np.cumsum((0, *stages[:-1]))
   squeeze = state.get("body.0.res_layer.5.fc1.weight", ())
   modes = {"ir": None, "ir_se": width(0) // max(len(squeeze), 1)}
+  affine = "output_layer.4.weight" in state
+  case.config.expect(affine=affine, batch=len(case["x"]))
   return IRSE(
     stages,
     tuple(width(i) for i in starts),
     state["input_layer.1.bias"].size,
     state["output_layer.3.bias"].size,
     case.config.one_of("mode", modes),
-    affine="output_layer.4.weight" in state,
+    affine=affine,
   )
 
 
 @runner("arcface/irse_backbone")
 def irse(case: Case) -> dict:
-  net = _irse(case)
-  crop = portrait_crop(case.image("x"))
+  net, x = _irse(case), case.image("x")
+  case.config.expect(res=x.shape[1])
+  crop = portrait_crop(x)
   variables = case.variables(net, maps.irse, crop)
   raw, parts = _captured(net, variables, crop)
   other = jax.jit(net.apply)(variables, portrait_crop(case.image("y")))
@@ -107,6 +112,7 @@ def treb1en(case: Case) -> dict:
   variables = case.variables(net, maps.irse, x, group="backbone")
   features = normalize(jax.jit(net.apply)(variables, x))
   centres = jnp.asarray(case.state("head")["kernel"].T)
+  case.config.expect(classes=len(centres))
 
   def logits(features):
     cosines = margins.cosine_logits(features, centres)
@@ -137,6 +143,7 @@ def deca_encoder(case: Case) -> dict:
     input_size=case["x"].shape[-1],
   )
   x = 2 * case.image("x") - 1
+  config.expect(batch=len(x))
   variables = case.variables(net, maps.deca_encoder, x)
   codes, parts = _captured(net, variables, x)
   encoder = parts["encoder"]
@@ -156,6 +163,7 @@ def detail_decoder(case: Case) -> dict:
   widths = tuple(state[f"conv_blocks.{i}.bias"].size for i in indices)
   net = DetailDecoder(widths, config["init"], config["out"], config["scale"])
   z = case["z"]
+  config.expect(batch=len(z), latent=z.shape[1])
   variables = case.variables(net, maps.deca_detail_decoder, z)
   image, parts = _captured(net, variables, z)
   start = np.asarray(parts["start"]["__call__"][0])

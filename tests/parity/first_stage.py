@@ -26,6 +26,9 @@ def first_stage_loss(case: Case) -> dict:
     "dloss", {"hinge": adversarial.hinge_discriminator, "vanilla": _vanilla}
   )
   x, features = case.image("x"), case.image("feat")
+  config.expect(batch=len(x), hw=x.shape[1])
+  # The other kind's weight, and the start of a number that the state holds.
+  config.without_effect("klw" if kind == "vq" else "cw", "use_logvar")
   last = jnp.transpose(case["last"], (2, 3, 1, 0))
   discriminator = PatchDiscriminator(config["ndf"], config["layers"])
   discriminator_variables = case.variables(

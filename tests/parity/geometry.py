@@ -18,6 +18,18 @@ from faceedit_jax.morphable import (
   shading,
 )
 from tests.parity.harness import Case, nchw, runner
+from tests.parity.options import Options
+
+
+def expect_ellipsoid(config: Options, points: int) -> None:
+  """Reads of how many rings and meridians a recorded mesh is."""
+  rings, meridians = config["nlat"], config["nlon"]
+  if rings * meridians + 2 != points:
+    raise NotImplementedError(
+      f"options 'nlat' {rings} and 'nlon' {meridians} give no mesh of {points} "
+      "points"
+    )
+  config.without_effect("mseed", "seed")
 
 
 def fields(case: Case, group: str) -> dict[str, np.ndarray]:
@@ -33,6 +45,7 @@ def fields(case: Case, group: str) -> dict[str, np.ndarray]:
 @runner("deca/flame")
 def flame_model(case: Case) -> dict:
   config, arrays, state = case.config, fields(case, "file"), case.state()
+  expect_ellipsoid(config, len(arrays["v_template"]))
   found = flame_landmarks.embedding(arrays["f"], fields(case, "lmk"))
   head = flame.from_arrays(
     arrays, config["n_shape"], config["n_exp"], landmarks68=found.full
@@ -40,6 +53,7 @@ def flame_model(case: Case) -> dict:
   coefficients = jnp.concatenate([case["shape"], case["exp"]], -1)
   pose = case["pose"]
   batch = len(pose)
+  config.expect(batch=batch)
   neck = jnp.tile(state["neck_pose"], (batch, 1))
   own_eyes = jnp.tile(state["eye_pose"], (batch, 1))
 
@@ -113,6 +127,8 @@ def maths(case: Case) -> dict:
   recorded = case.outputs()
   turns = rotations.rotation_matrix(case["aa"])
   points, faces = case["V"], case["F"].astype(jnp.int32)
+  expect_ellipsoid(case.config, points.shape[1])
+  case.config.expect(n=len(turns))
   normals = [
     mesh.vertex_normals(p[None], f, eps=1e-6)[0]
     for p, f in zip(points, faces, strict=True)

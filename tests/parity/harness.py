@@ -3,19 +3,22 @@
 A case is `<stem>.json` (constructor options, rounding floor) plus
 `<stem>.npz` (`state/<torch key>`, `in/<name>`, `out/<name>`). A runner reads
 every size from the json, so other cases of the same network run unchanged, and
-gives every recorded output: a case with one left out fails.
+gives every recorded output: a case with one left out fails, and so does a case
+with an option that its runner does not read.
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from faceedit_jax.weights.keymap import KeyMap, convert
+from tests.parity.options import Options
 
 Runner = Callable[["Case"], Mapping[str, np.ndarray]]
 RUNNERS: dict[str, Runner] = {}
@@ -32,39 +35,22 @@ NOT_BUILT = {
 }
 
 
-class Options(Mapping):
-  """The `config` of a json, which knows what was asked of it."""
-
-  def __init__(self, values: Mapping):
-    self._values, self._read = values, set()
-
-  def __getitem__(self, name: str):
-    self._read.add(name)
-    return self._values[name]
-
-  def __iter__(self) -> Iterator[str]:
-    return iter(self._values)
-
-  def __len__(self) -> int:
-    return len(self._values)
-
-  def unread(self) -> dict:
-    """Options that no runner looked at."""
-    return {k: v for k, v in self._values.items() if k not in self._read}
-
-  def one_of(self, name: str, choices: Mapping):
-    """What stands for the value of an option; those we lack are an error.
-
-    Args:
-      name: the option.
-      choices: ours by the official value.
-    """
-    value = self[name]
-    if value not in choices:
-      raise NotImplementedError(
-        f"option {name!r} is {value!r}; our net knows {sorted(choices)}"
-      )
-    return choices[value]
+# Keys of a json that say where a case is from and how its arrays were made.
+PROVENANCE = (
+  "io",
+  "module_path",
+  "n_parameters",
+  "norm_eps_x10_max_relative_change",
+  "notes",
+  "npz_bytes",
+  "parameters_without_influence_on_any_output",
+  "repo",
+  "revision",
+  "seed",
+  "set",
+  "state_dtype",
+  "torch",
+)
 
 
 @dataclass(frozen=True)
@@ -97,6 +83,16 @@ class Case:
   def outputs(self) -> dict[str, np.ndarray]:
     """Recorded outputs by name."""
     return {k[4:]: v for k, v in self.arrays.items() if k.startswith("out/")}
+
+  def recorded(self, outputs: Mapping) -> dict:
+    """Those of the outputs that this case has; not every case has all."""
+    return {k: v for k, v in outputs.items() if f"out/{k}" in self.arrays}
+
+  def unread(self) -> dict:
+    """Options that no runner looked at, and keys of the json nobody knows."""
+    known = {*PROVENANCE, *_DESCRIPTION, "case", "config"}
+    strange = {k: v for k, v in self.info.items() if k not in known}
+    return strange | self.config.unread()
 
   def state(self, group: str = "", prefix: str = "") -> dict[str, np.ndarray]:
     """Weights by torch key.
@@ -132,6 +128,42 @@ def check_structure(ours, wanted) -> None:
   assert not missing and not surplus, f"missing {missing}; surplus {surplus}"
   wrong = {k: (got[k], want[k]) for k in want if got[k] != want[k]}
   assert not wrong, f"shapes (got, wanted): {wrong}"
+
+
+def _groups(case: Case, groups: list) -> bool:
+  if groups == [""]:  # one, whose keys have no group in front
+    return True
+  keys = [k for k in case.arrays if k.startswith("state/")]
+  return {k.split("/")[1] for k in keys} == set(groups)
+
+
+def _shapes(case: Case, stats: dict) -> bool:
+  shapes = {name: list(value["shape"]) for name, value in stats.items()}
+  return shapes == {k: list(v.shape) for k, v in case.outputs().items()}
+
+
+# What a json says of its arrays beside the options, and how that is checked.
+_DESCRIPTION: dict[str, Callable[[Case, Any], bool]] = {
+  "float32_vs_float64_max_abs": (
+    lambda case, floor: set(floor or ()) <= set(case.outputs())
+  ),
+  "layout": lambda _, layout: layout.startswith(("NCHW", "channels last")),
+  "n_state_tensors": lambda case, count: (
+    count == sum(k.startswith("state/") for k in case.arrays)
+  ),
+  "out_stats": _shapes,
+  "state_groups": _groups,
+}
+
+
+def check_description(case: Case) -> None:
+  """Asserts that the json and the arrays of a case belong together."""
+  for name, agrees in _DESCRIPTION.items():
+    if name in case.info:
+      assert agrees(case, case.info[name]), (
+        f"{case.name}: {name} of the json does not describe the arrays: "
+        f"{str(case.info[name])[:200]}"
+      )
 
 
 def nchw(x) -> np.ndarray:
@@ -262,23 +294,29 @@ def check(case: Case, run: Runner) -> list[tuple]:
     AssertionError: with a reason, where the case cannot be run or compared;
       it names the options of the json that the runner did not look at.
   """
+  check_description(case)
   try:
     return compare(case, run(case))
   except NotImplementedError as error:
-    raise AssertionError(str(error)) from error
+    raise AssertionError(f"{case.name}: {error}") from error
   except Exception as error:
     kind = type(error).__name__
     raise AssertionError(f"{kind}: {error}; {_not_looked_at(case)}") from error
 
 
 def failures(case: Case, rows: list[tuple]) -> str:
-  """What is wrong with the rows of a case; empty when nothing is."""
-  wrong = [row for row in rows if not row[1] <= row[2]]
-  if not wrong:
-    return ""
-  listed = ", ".join(f"{n} {d:.2e} > {b:.2e}" for n, d, b in wrong)
-  return f"{case.name}: {listed}; {_not_looked_at(case)}"
+  """What is wrong with a case that was run; empty when nothing is.
+
+  That is an output that differs from the recorded one, or an option of the
+  json that the runner did not look at: the numbers may agree by chance.
+  """
+  faults = []
+  if wrong := [row for row in rows if not row[1] <= row[2]]:
+    faults.append(", ".join(f"{n} {d:.2e} > {b:.2e}" for n, d, b in wrong))
+  if case.unread():
+    faults.append(_not_looked_at(case))
+  return f"{case.name}: {'; '.join(faults)}" if faults else ""
 
 
 def _not_looked_at(case: Case) -> str:
-  return f"options that the runner does not read: {case.config.unread()}"
+  return f"options that the runner does not read: {case.unread()}"

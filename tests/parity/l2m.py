@@ -40,6 +40,8 @@ def inner(parts, *path):
 def sizes(case: Case, max_channels: str = "max_conv_dim") -> dict:
   """The fields that the nets share."""
   config = case.config
+  picture = case["x"]
+  config.expect(batch=len(picture), img_size=picture.shape[-1])
   return {
     "image_size": config["img_size"],
     "channels": config["base"],
@@ -163,6 +165,7 @@ def discriminator(case: Case) -> dict:
 @runner("l2m/stargan2_mapping_network")
 def mapping_network(case: Case) -> dict:
   net, variables = make_mapping(case)
+  case.config.expect(batch=len(case["z"]))
   style, parts = captured(net, variables, case["z"], labels(case, "y"))
   return {"s": style, "h": inner(parts, "shared")}
 
@@ -193,8 +196,11 @@ def make_fan(case: Case, group: str = ""):
 @runner("l2m/fan_wing")
 def fan(case: Case) -> dict:
   net, variables = make_fan(case)
-  assert net.landmarks == case.config["num_landmarks"]
-  heatmaps, parts = captured(net, variables, case.image("x"))
+  x = case.image("x")
+  case.config.expect(
+    num_landmarks=net.landmarks, in_size=x.shape[1], batch=len(x)
+  )
+  heatmaps, parts = captured(net, variables, x)
   points = heatmaps[..., :-1]
   side = net.input_size
   out = {
@@ -212,6 +218,8 @@ def fan(case: Case) -> dict:
 @runner("l2m/fan_preprocess")
 def fan_preprocess(case: Case) -> dict:
   heatmaps = case.image("heatmaps")
+  case.config.expect(n=len(heatmaps))
+  case.config.without_effect("seed")
   return {
     "up": nchw(enlarged(heatmaps))[:, ::7, ::4, ::4],
     "peaks": peaks(heatmaps),

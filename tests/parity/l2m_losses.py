@@ -48,6 +48,7 @@ class Recorded(TranslationLosses):
 def make_losses(case: Case, perceptual=None, **nets) -> Recorded:
   """The losses of a recording's nets, with its weights."""
   config = case.config
+  config.without_effect("device")  # that the recording ran on
   weights = {"adversarial": 1.0, "r1": config["lambda_reg"]}
   for theirs, ours in TERMS.items():
     if f"lambda_{theirs}" in config:
@@ -105,6 +106,9 @@ def stargan2_losses(case: Case) -> dict:
     "discriminator": make_discriminator(case, "discriminator"),
   }
   nets = {name: net for name, (net, _) in made.items()}
+  frozen = {}
+  if "fan" in case.info["state_groups"]:
+    nets["fan"], frozen["fan"] = make_fan(case, "fan")
   losses = make_losses(case, latent_dim=case.config["latent_dim"], **nets)
   params = {name: v["params"] for name, (_, v) in made.items()}
   batch = {
@@ -120,7 +124,7 @@ def stargan2_losses(case: Case) -> dict:
   for name, kind in (("z", "latent"), ("r", "reference")):
     for side, loss in (("d", against), ("g", toward)):
       run = jax.jit(functools.partial(loss, losses, kind=kind))
-      _, parts = run(params, {}, {}, batch)
+      _, parts = run(params, {}, frozen, batch)
       out |= {f"{name}_{side}_{k}": value for k, value in parts.items()}
   return out
 

@@ -13,12 +13,19 @@ from faceedit_jax.models.diffusion.unet_interface import (
 from faceedit_jax.nn.attention import SpatialTransformer, attend
 from faceedit_jax.weights import ldm as maps
 from tests.parity.harness import Case, nchw, nearest, runner
+from tests.parity.options import Options
 
 ALL_MAPS = Capture(cross_maps=PARTS, map_heads="all")
 
 
-def autoencoder_options(config) -> dict:
-  """Fields of our autoencoders from the official constructor options."""
+def autoencoder_options(config: Options, x) -> dict:
+  """Fields of our autoencoders from the official constructor options.
+
+  Args:
+    config: the options.
+    x: the recorded pictures.
+  """
+  config.expect(batch=len(x), res=x.shape[1], in_ch=x.shape[3])
   sides = [config["res"] // 2**i for i in range(len(config["mult"]))]
   return {
     "channels": config["ch"],
@@ -35,11 +42,11 @@ def autoencoder_options(config) -> dict:
 
 @runner("ldm/vq_model")
 def vq_model(case: Case) -> dict:
-  net = VQModel(
-    codes=case.config["n_embed"], **autoencoder_options(case.config)
-  )
+  config, x = case.config, case.image("x")
+  # Twice the channels are for a posterior.
+  config.one_of("double", {False: None})
+  net = VQModel(codes=config["n_embed"], **autoencoder_options(config, x))
   recorded = case.outputs()
-  x = case.image("x")
   z = case.image("z") if case.has("z") else None
   variables = case.variables(net, maps.autoencoder, x)
 
@@ -89,10 +96,9 @@ def vq_model(case: Case) -> dict:
 
 @runner("ldm/autoencoder_kl")
 def autoencoder_kl(case: Case) -> dict:
-  net = KLModel(
-    double_z=case.config["double"], **autoencoder_options(case.config)
-  )
-  x, eps = case.image("x"), case.image("eps")
+  config, x, eps = case.config, case.image("x"), case.image("eps")
+  net = KLModel(double_z=config["double"], **autoencoder_options(config, x))
+  config.without_effect("n_embed")  # of the codebook
   variables = case.variables(net, maps.autoencoder, x)
 
   @jax.jit
@@ -127,6 +133,12 @@ def spatial_transformer(case: Case) -> dict:
   )
   x = case.image("x")
   context = case["context"] if case.has("context") else None
+  config.expect(batch=len(x), hw=x.shape[1], ch=x.shape[3])
+  if context is not None:
+    config.expect(ntok=context.shape[1], ctx=context.shape[2])
+  else:
+    config.one_of("ctx", {None: None})
+    config.without_effect("ntok")
   variables = case.variables(net, maps.spatial_transformer, x, context)
 
   @jax.jit
@@ -155,8 +167,11 @@ def _joined(probabilities) -> np.ndarray:
   return np.reshape(probabilities, (-1, *probabilities.shape[2:]))
 
 
-def unet_options(config) -> dict:
+def unet_options(config: Options) -> dict:
   """Fields of `UNet` from the constructor options of the official one."""
+  # Says from which of heads and width the other follows, which agree where
+  # one divides the other.
+  config.without_effect("legacy")
   factors = [2**i for i in range(len(config["mult"]))]
   head_channels = config.get("head_ch", -1)
   if head_channels != -1:
@@ -182,8 +197,19 @@ def unet_options(config) -> dict:
   }
 
 
-def official_unet(config) -> UNet:
-  """`UNet` from the options of the latent-diffusion cases."""
+def official_unet(config: Options, x, context=None) -> UNet:
+  """`UNet` from the options of the latent-diffusion cases.
+
+  Args:
+    config: the options.
+    x: the recorded latents.
+    context: the recorded tokens that it attends to, if any.
+  """
+  config.expect(batch=len(x), hw=x.shape[1], in_ch=x.shape[3])
+  if context is None:
+    config.without_effect("ntok")
+  else:
+    config.expect(ntok=context.shape[1], ctx=context.shape[2])
   return UNet(
     in_channels=config["in_ch"],
     out_channels=config["out_ch"],
@@ -218,11 +244,11 @@ def attention_maps(found, outputs) -> dict:
 
 @runner("ldm/unet_spatial_transformer", "ldm/unet_attention_block")
 def unet(case: Case) -> dict:
-  net = official_unet(case.config)
-  x, t = case.image("x"), case["t"]
+  config, x, t = case.config, case.image("x"), case["t"]
   context = None
-  if net.attention == "transformer" and case.config["ctx"]:
+  if config["spatial"] and config["ctx"]:
     context = case["context"]
+  net = official_unet(config, x, context)
   labels = case["y"] if case.has("y") else None
   variables = case.variables(
     net, maps.unet(net.attention), x, t, context, labels=labels

@@ -16,6 +16,7 @@ def lpips(case: Case) -> dict:
   first = "net.slice1.0.bias"
   net = LPIPS(kind, case.state()[first].size)
   a, b = case.image("x0"), case.image("x1")
+  case.config.expect(batch=len(a), hw=a.shape[1])
   variables = case.variables(net, maps.lpips, a, b)
 
   @jax.jit
@@ -45,6 +46,7 @@ def lpips(case: Case) -> dict:
 @runner("metrics/ms_ssim")
 def ms_ssim(case: Case) -> dict:
   a, b = (case.image(name).astype(jnp.float32) / 255 for name in "xy")
+  case.config.expect(n=len(a), hw=a.shape[1:3], ch=a.shape[3])
 
   # Variants that the json tells in words only: a negative for the second
   # picture, the window of 7 pixels with a deviation of 1, three scales.
@@ -68,6 +70,7 @@ def ms_ssim(case: Case) -> dict:
 @runner("metrics/fid")
 def fid(case: Case) -> dict:
   a, b = (np.asarray(case[name], np.float64) for name in ("f1", "f2"))
+  case.config.expect(n1=len(a), n2=len(b), D=a.shape[1])
   one, two = frechet.FeatureState.of(a), frechet.FeatureState.of(b)
   return {
     "mu1": one.mean,

@@ -11,7 +11,9 @@ from faceedit_jax.morphable.rasterize import (
   interpolate,
   rasterize,
 )
+from tests.parity.geometry import expect_ellipsoid
 from tests.parity.harness import Case, nchw, runner
+from tests.parity.options import Options
 
 # What our rasteriser has to do to draw as the two that the cases are from.
 STANDARD = {"rule": "standard", "centre": 0.0}
@@ -34,6 +36,11 @@ def standard_screen(points, size: int):
 @runner("deca/rasterizer_raw")
 def raw(case: Case) -> dict:
   soup, size = case["tri"], case.config["size"]
+  case.config.expect(n=len(soup))
+  rings, meridians, _ = case.config["mesh"]  # and its seed
+  expect_ellipsoid(
+    Options({"nlat": rings, "nlon": meridians}), len(case["mesh_v"])
+  )
   faces = np.arange(soup.shape[0] * 3, dtype=np.int32).reshape(-1, 3)
   out = _raw(case, "tri", soup.reshape(-1, 3), jnp.asarray(faces), size)
   faces = case["mesh_f"].astype(jnp.int32)
@@ -82,6 +89,8 @@ def renderer(case: Case) -> dict:
   size = case.config["size"]
   head = _head(case)
   points, projected = case["verts"], case["trans_verts"]
+  expect_ellipsoid(case.config, points.shape[1])
+  case.config.expect(batch=len(points), uv=case["albedo"].shape[-1])
   # The official renderer moves the head away from the camera.
   away = projected + jnp.array([0.0, 0.0, 10.0])
   shown = points, projected

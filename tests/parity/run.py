@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tests.parity import harness
 
-TOOLS = ("__init__", "harness", "pack", "run")
+TOOLS = ("__init__", "harness", "options", "pack", "run", "twins")
 HERE = Path(__file__).parent
 SHARED = Path(
   os.environ.get("FACEEDIT_SHARED", str(HERE.parents[2] / "shared"))

@@ -1,5 +1,7 @@
 """Runners of the slot-attention cases."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,8 +21,21 @@ from faceedit_jax.weights import slots as maps
 from faceedit_jax.weights.keymap import convert
 from tests.parity.harness import Case, check_structure, nchw, runner
 from tests.parity.ldm import ALL_MAPS, attention_maps, unet_options
+from tests.parity.options import Options
+from tests.parity.schedules import check_buffers, make_schedule, predicted_kind
 
 NORMS = {"": "none", "bn": "batch", "gn": "group", "in": "instance"}
+
+
+def _expect_tokens(config: Options, inputs, slots) -> None:
+  """Reads what the arrays of a slot attention say of themselves."""
+  config.expect(
+    batch=len(inputs),
+    n=inputs.shape[1],
+    inputs=inputs.shape[2],
+    in_f=inputs.shape[2],
+    slots=slots.shape[1],
+  )
 
 
 @runner("slot/slotdiffusion_slot_attention")
@@ -38,6 +53,7 @@ def slotdiffusion_attention(case: Case) -> dict:
 
   last = config["iters"]
   inputs, slots = case["inputs"], case["slots"]
+  _expect_tokens(config, inputs, slots)
   variables = case.variables(
     net(1), maps.slotdiffusion_attention, inputs, slots
   )
@@ -74,7 +90,7 @@ def savi_attention(case: Case) -> dict:
       iterations,
       heads=config["heads"],
       qkv_size=config["qkv"],
-      eps=1e-8,
+      eps=config.spelled("epsilon", "eps", default=1e-8),
       eps_place="sum",
       project_out=config["heads"] > 1,
       norm_eps=1e-6,
@@ -82,6 +98,7 @@ def savi_attention(case: Case) -> dict:
 
   last = config["iters"]
   inputs, slots = case["inputs"], case["slots"]
+  _expect_tokens(config, inputs, slots)
   variables = maps.savi_attention(case.state())
   wanted = jax.eval_shape(net(1).init, jax.random.key(0), inputs, slots)
   check_structure(variables, wanted)
@@ -100,37 +117,34 @@ def savi_attention(case: Case) -> dict:
   return run(variables, inputs, slots)
 
 
-def _attention_levels(config) -> tuple[int, ...]:
-  """Levels with self-attention; ours are the same both ways."""
-  kinds = {"DownBlock2D": False, "AttnDownBlock2D": True}
-  kinds |= {kind.replace("Down", "Up"): value for kind, value in kinds.items()}
-  for kind in (*config["down"], *config["up"]):
-    if kind not in kinds:
-      raise NotImplementedError(f"block {kind!r}; our net knows {list(kinds)}")
-  down, up = ([kinds[kind] for kind in config[side]] for side in ("down", "up"))
-  if down != up[::-1]:
+def _attention_levels(config: Options, side: str) -> tuple[int, ...]:
+  """Levels with self-attention, finest first, on the way down or up."""
+  plain, attends = f"{side}Block2D", f"Attn{side}Block2D"
+  kinds = list(config[side.lower()])
+  if strange := set(kinds) - {plain, attends}:
     raise NotImplementedError(
-      f"options 'down' {config['down']} and 'up' {config['up']} do not mirror "
-      "each other"
+      f"option {side.lower()!r}: our net knows {plain} and {attends}, not "
+      f"{sorted(strange)}"
     )
-  return tuple(i for i, attends in enumerate(down) if attends)
+  kinds = kinds if side == "Down" else kinds[::-1]
+  return tuple(i for i, kind in enumerate(kinds) if kind == attends)
 
 
 @runner("slot/lsd_slot_encoder")
 def lsd_encoder(case: Case) -> dict:
   config = case.config
   base = config["bo"][0]
-  if any(width % base for width in config["bo"]):
-    raise NotImplementedError(f"option 'bo': {config['bo']} are no multiples")
+  batch, frames, side = config["batch"], config["T"], config["res"]
   unet = FeatureUNet(
     channels=base,
-    mult=tuple(width // base for width in config["bo"]),
+    mult=tuple(width / base for width in config["bo"]),
     res_blocks=config["lpb"],
-    attention_levels=_attention_levels(config),
+    attention_levels=_attention_levels(config, "Down"),
     head_channels=config["hd"],
     out_channels=config["inp"],
-    patch=config["size"] // config["res"],
+    patch=config["size"] // side,
     groups=config["groups"],
+    up_attention_levels=_attention_levels(config, "Up"),
   )
   head = SlotHead(
     config["slots"],
@@ -140,11 +154,15 @@ def lsd_encoder(case: Case) -> dict:
     config["iters"],
     config["heads"],
     "learned" if config["learn"] else "gaussian",
+    eps=config.spelled("epsilon", "eps", default=1e-8),
   )
+  # Of the last iteration it takes the gradient alone to the learned start.
+  config.spelled("bi_level", default=False)
   image = case.image("img")
+  assert len(image) == batch * frames, (image.shape, batch, frames)
+  config.expect(size=image.shape[1])
   noise = None if config["learn"] else case["slot_noise"]
-  side = config["res"]
-  features = jnp.zeros((len(image), side, side, config["inp"]))
+  features = jnp.zeros((batch, frames, side, side, config["inp"]))
   weights = (
     case.variables(unet, maps.lsd_unet, image, group="unet_encoder"),
     case.variables(head, maps.lsd_head, features, noise, group="slot_attn"),
@@ -152,60 +170,78 @@ def lsd_encoder(case: Case) -> dict:
 
   @jax.jit
   def run(weights, image, noise):
-    features = unet.apply(weights[0], image)
+    found = unet.apply(weights[0], image)
     (tokens, _), extra = head.apply(
       weights[1],
-      features,
+      found.reshape(features.shape),
       noise,
       capture_intermediates=lambda module, _: module.name == "attention",
     )
-    (_, probabilities) = extra["intermediates"]["attention"]["__call__"][0]
+    calls = extra["intermediates"]["attention"]["__call__"]  # one a frame
     return {
-      "feat": jnp.moveaxis(features, -1, 1),
+      "feat": jnp.moveaxis(found.reshape(features.shape), -1, 2),
       "slots": tokens,
-      "attn": probabilities,
+      "attn": jnp.stack([probabilities for _, probabilities in calls], 1),
     }
 
-  frames = (config["batch"], config["T"])
-  out = run(weights, image, noise)
-  return {k: np.reshape(v, (*frames, *v.shape[1:])) for k, v in out.items()}
+  return run(weights, image, noise)
+
+
+POSITIONS = {
+  "linear": "linear",
+  "fourier": "fourier",
+  "gaussian_fourier": "gaussian",
+  "discrete_1d": "columns",
+}
 
 
 @runner("slot/savi_broadcast_decoder")
 def savi_decoder(case: Case) -> dict:
   config = case.config
+  joins = {"project_add": "add", "concat": "concat"}
   net = BroadcastDecoder(
     grid=tuple(config["res"]),
     features=tuple(config["feat"]),
     strides=tuple(config["strides"]),
     kernel=config["ks"],
-    position=config.one_of("pe", {"linear": "linear", "fourier": "fourier"}),
+    position=config.one_of("pe", POSITIONS),
+    join=joins[config.spelled("update_type", "update", default="project_add")],
     bases=config["bases"],
     early_fusion=config["early"],
   )
   slots = case["slots"]
-  frames = slots.shape[:2]
-  slots = slots.reshape(-1, *slots.shape[2:])
-  variables = case.variables(net, maps.savi_decoder, slots)
+  batch, clip, count, size = slots.shape
+  config.expect(batch=batch, T=clip, slots=count, slot_size=size)
+  slots = slots.reshape(-1, count, size)
+  keymap = functools.partial(maps.savi_decoder, position=net.position)
+  variables = case.variables(net, keymap, slots)
   result = jax.jit(net.apply)(variables, slots)
   masks = np.moveaxis(np.asarray(result.masks), -1, 1)[..., None]
   out = {
     "rgb": result.image,
+    "rgb_combined": result.image,
     "alphas": masks,
     "segmentations": masks.argmax(1),
+    # Merged early, there is no picture of each slot, only the merged one.
+    "rgb_slots": result.image if net.early_fusion else result.parts,
   }
-  if not config["early"]:
-    # Otherwise merged before the last layer: there is no picture of each.
-    out["rgb_slots"] = result.parts
+  if not net.early_fusion:
     out["rgb_masked"] = masks * result.parts
-  return {k: np.reshape(v, (*frames, *v.shape[1:])) for k, v in out.items()}
+  out = {k: np.reshape(v, (batch, clip, *v.shape[1:])) for k, v in out.items()}
+  return case.recorded(out)
 
 
 def _slot_schedule(case: Case, prefix: str) -> diffusion.Schedule:
-  """The schedule behind the buffers of a case, which must be the usual one."""
-  recorded = case.state(prefix=prefix)["alphas_bar"]
-  schedule = diffusion.make_schedule("linear", len(recorded), 0.0015, 0.0195)
-  np.testing.assert_allclose(schedule.alpha_bar, recorded, atol=1e-6)
+  """The schedule of a case, which its buffers must agree with."""
+  config = case.config
+  state = case.state(prefix=prefix)
+  schedule = make_schedule(
+    config,
+    config.spelled("timesteps", "T", default=len(state["alphas_bar"])),
+    config.spelled("linear_start", "ls", default=0.0015),
+    config.spelled("linear_end", "le", default=0.0195),
+  )
+  check_buffers(state, schedule)
   return schedule
 
 
@@ -228,17 +264,15 @@ def _denoising(net, schedule, kind, variables, x0, noise, t, slots):
   return x_t, prediction, output.cross_maps, losses.mean()
 
 
-_PREDICTIONS = {"eps": "eps", "x0": "x0", "v": "v"}
-
-
 @runner("slot/slotdiffusion_unet")
 def slotdiffusion_unet(case: Case) -> dict:
   config = case.config
-  kind = config.one_of("pred", _PREDICTIONS)
+  kind = predicted_kind(config)
   net = _slot_unet(config)
   schedule = _slot_schedule(case, "")
   x0, noise = case.image("x0"), case.image("noise")
   t, slots = case["t"], case["slots"]
+  config.expect(batch=len(x0), hw=x0.shape[1], slots=slots.shape[1])
   variables = case.variables(
     net, ldm_maps.unet(), x0, t, slots, prefix="model.diffusion_model."
   )
@@ -252,13 +286,20 @@ def slotdiffusion_unet(case: Case) -> dict:
   return out | attention_maps(found, case.outputs())
 
 
-def _slot_encoder(config) -> SlotEncoder:
+def _slot_encoder(config: Options, image) -> SlotEncoder:
   """The CNN and slot attention of SlotDiffusion."""
+  config.expect(batch=len(image), res=image.shape[1:3], hw=image.shape[1])
+  if config["enc_ch"][0] != image.shape[3]:
+    raise NotImplementedError(
+      f"option 'enc_ch' is {config['enc_ch']}, but pictures of "
+      f"{image.shape[3]} channels are recorded"
+    )
   return SlotEncoder(
     slots=config["slots"],
     slot_size=config["slot_size"],
     mlp_size=config["mlp"],
     iterations=config["iters"],
+    eps=config.spelled("eps", default=1e-6),
     widths=tuple(config["enc_ch"][1:]),
     out_channels=config["enc_out"],
     kernel=config.get("enc_ks", 5),
@@ -270,10 +311,10 @@ def _slot_encoder(config) -> SlotEncoder:
 @runner("slot/slotdiffusion_encode")
 def slotdiffusion_encode(case: Case) -> dict:
   config = case.config
-  kind = config.one_of("pred", _PREDICTIONS)
-  encoder, unet = _slot_encoder(config), _slot_unet(config)
-  schedule = _slot_schedule(case, "dm_decoder.")
+  kind = predicted_kind(config)
   image, noise, t = case.image("img"), case.image("noise"), case["t"]
+  encoder, unet = _slot_encoder(config, image), _slot_unet(config)
+  schedule = _slot_schedule(case, "dm_decoder.")
   state = case.state()
   ours = {k: v for k, v in state.items() if not k.startswith("dm_decoder.")}
   weights = (
@@ -304,15 +345,17 @@ def slotdiffusion_encode(case: Case) -> dict:
 
 @runner("slot/slotdiffusion_sa_model")
 def slotdiffusion_autoencoder(case: Case) -> dict:
-  config = case.config
+  config, image = case.config, case.image("img")
   height, width = config["dec_res"]
   # Strides of 2 until the picture's size is reached.
   strides = [
     2 if height * 2**i < config["res"][0] else 1
     for i in range(len(config["dec_ch"]) - 1)
   ]
+  if config["dec_ch"][0] != config["slot_size"]:
+    raise NotImplementedError("option 'dec_ch' begins with another slot size")
   net = SlotAutoencoder(
-    _slot_encoder(config),
+    _slot_encoder(config, image),
     BroadcastDecoder(
       grid=(height, width),
       features=tuple(config["dec_ch"][1:]),
@@ -323,7 +366,6 @@ def slotdiffusion_autoencoder(case: Case) -> dict:
       norm=config.one_of("dec_norm", NORMS),
     ),
   )
-  image = case.image("img")
   variables = convert(
     maps.split_readout(case.state()), maps.slotdiffusion_autoencoder
   )

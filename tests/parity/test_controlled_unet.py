@@ -29,9 +29,14 @@ def case(shared):
 
 def net_of(config) -> UNet:
   """Ours, by the options of the case."""
+  # Those of the ControlNet alone, whose residuals are recorded.
+  config.without_effect("cond_ch", "order", "scale", "guess")
+  config.one_of("linear", {False: None})
   widths = config["bo"]
   kinds = {"CrossAttnDownBlock2D": True, "DownBlock2D": False}
   attends = [kinds[kind] for kind in config["down"]]
+  ups = [kind.replace("Up", "Down") for kind in config["up"]]
+  assert ups == config["down"][::-1]
   return UNet(
     in_channels=config["in_ch"],
     out_channels=config["in_ch"],
@@ -96,6 +101,8 @@ def test_the_official_net(case, group, prediction):
       Residuals(tuple(recorded[s] for s in skips), recorded["cn/mid"]),
     )
   x = case.image("x")
+  case.config.expect(batch=len(x), hw=x.shape[1], tok=case["ctx"].shape[1])
+  assert not case.unread()
   t = jnp.broadcast_to(case["t"], x.shape[:1]).astype(jnp.float32)
   wanted = jax.eval_shape(net.init, jax.random.key(0), x, t, case["ctx"])
   rows = diffusers_names.table(diffusers_names.unet(net), wanted)

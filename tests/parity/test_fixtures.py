@@ -1,6 +1,7 @@
 """Our networks against recorded outputs of the official ones."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 
 from tests.parity import harness, run
 from tests.parity.harness import Case, compare
+from tests.parity.options import Options
 from tests.parity.run import SHARED, load_runners
 
 load_runners()
@@ -56,8 +58,8 @@ def test_copies_are_equal(shared: Path):
       assert ours[name].dtype == value.dtype
 
 
-def _case(**outputs) -> Case:
-  info = {"case": "a", "config": {"width": 3}}
+def _case(options=(), **outputs) -> Case:
+  info = {"case": "a", "config": dict(options)}
   info["float32_vs_float64_max_abs"] = {"y": 1e-4}
   return Case(info, {f"out/{k}": np.asarray(v) for k, v in outputs.items()})
 
@@ -74,7 +76,8 @@ def test_compare_sees_a_difference():
   assert "z 2.1" in _fault(case, **good | {"z": np.full(3, 20.0021)})
   assert "y nan" in _fault(case, **good | {"y": np.full(3, np.nan)})
   # What a runner did not look at may be why.
-  assert "{'width': 3}" in _fault(case, **good | {"y": np.zeros(3)})
+  case = _case({"width": 3}, y=np.ones(3))
+  assert "{'width': 3}" in _fault(case, y=np.zeros(3))
 
 
 def test_integers_must_be_equal():
@@ -113,11 +116,115 @@ def test_marked_ties_do_not_count():
     assert next(iter(wrong)) in _fault(case, **given | wrong)
 
 
-def test_options_we_lack_are_named():
-  options = harness.Options({"norm": "ln", "width": 3})
+def _twin(folder: Path, stem: str, change, extra=None) -> str:
+  """What is wrong with a copy of a case whose json is changed.
+
+  Args:
+    folder: to write it to.
+    stem: of the copied case.
+    change: changes the parsed json in place.
+    extra: further arrays.
+  """
+  info = json.loads((COPIES / f"{stem}.json").read_text())
+  change(info)
+  (folder / f"{stem}.json").write_text(json.dumps(info))
+  if extra is None:
+    shutil.copyfile(COPIES / f"{stem}.npz", folder / f"{stem}.npz")
+  else:
+    arrays = harness.load_case(COPIES, stem).arrays
+    np.savez(folder / f"{stem}.npz", **arrays, **extra)
+  return run.run(folder, stem)[1]
+
+
+def test_an_option_that_nobody_reads_fails(tmp_path: Path):
+  def same(info):
+    pass
+
+  def unknown(info):
+    info["config"]["gelu"] = "tanh"
+
+  def nested(info):
+    info["config"]["head"] = {"norm": "ln"}
+
+  def outside(info):
+    info["options"] = {"norm": "ln"}
+
+  # The numbers agree in each of them.
+  assert not _twin(tmp_path, "metrics__fid", same)
+  unread = "metrics/fid: options that the runner does not read: {%s}"
+  for change, what in (
+    (unknown, "'gelu': 'tanh'"),
+    (nested, "'head': {'norm': 'ln'}"),
+    (outside, "'options': {'norm': 'ln'}"),
+  ):
+    assert _twin(tmp_path, "metrics__fid", change) == unread % what
+
+
+def test_an_option_that_the_arrays_contradict_fails(tmp_path: Path):
+  def wider(info):
+    info["config"]["D"] = 17
+
+  fault = _twin(tmp_path, "metrics__fid", wider)
+  assert "option 'D' is 17, but the arrays say 16" in fault
+
+
+def test_an_output_that_nobody_compares_fails(tmp_path: Path):
+  def without_statistics(info):
+    del info["out_stats"]
+
+  extra = {"out/kid": np.zeros(3)}
+  fault = _twin(tmp_path, "metrics__fid", without_statistics, extra)
+  assert "outputs not compared ['kid']" in fault
+  fault = _twin(tmp_path, "metrics__fid", lambda info: None, extra)
+  assert "out_stats of the json does not describe the arrays" in fault
+
+
+def test_a_json_of_other_arrays_fails(tmp_path: Path):
+  for key, value in (
+    ("n_state_tensors", 1),
+    ("state_groups", ["encoder"]),
+    ("layout", "NHWC"),
+    ("float32_vs_float64_max_abs", {"kid": 1.0}),
+  ):
+    fault = _twin(
+      tmp_path, "metrics__fid", lambda i, k=key, v=value: i.update({k: v})
+    )
+    assert f"{key} of the json does not describe" in fault
+
+
+def test_options_note_what_is_read():
+  options = Options({"norm": "ln", "sizes": {"a": 1, "b": 2}, "in": [{"k": 3}]})
+  assert "norm" in options  # which is no read
+  assert options.unread() == {
+    "norm": "ln",
+    "sizes": {"a": 1, "b": 2},
+    "in": [{"k": 3}],
+  }
   with pytest.raises(NotImplementedError, match="'norm' is 'ln'; our net"):
     options.one_of("norm", {"": "none", "bn": "batch"})
-  assert options.unread() == {"width": 3}
+  assert options["sizes"]["a"] == 1
+  assert len(options["in"]) == 1
+  assert options.unread() == {"sizes.b": 2, "in[0].k": 3}
+  assert dict(options["sizes"]) == {"a": 1, "b": 2}
+  assert options["in"][0]["k"] == 3
+  assert options.unread() == {}
+
+
+def test_options_have_several_names_and_defaults():
+  options = Options(
+    {"param": "x0", "batch": 2, "res": [4, 6], "eps": 1, "e": 2}
+  )
+  names = ("parameterization", "param")
+  assert options.spelled(*names, default="eps") == "x0"
+  assert options.spelled("loss_type", default="l2") == "l2"
+  with pytest.raises(NotImplementedError, match=r"\['eps', 'e'\] are one"):
+    options.spelled("eps", "e", default=0)
+  options.expect(batch=2, res=(4, 6), width=7)
+  with pytest.raises(NotImplementedError, match="'batch' is 2, but the arrays"):
+    options.expect(batch=3)
+  assert options.unread() == {"eps": 1, "e": 2}
+  options.without_effect("eps", "e", "not there")
+  assert not options.unread()
 
 
 def test_unknown_cases_are_errors(tmp_path: Path):

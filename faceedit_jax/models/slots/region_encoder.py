@@ -43,10 +43,12 @@ class FeatureUNet(nn.Module):
     time_embedding: whether the blocks have the constant time embedding of
       the published code, which a plain bias replaces otherwise.
     dtype: compute dtype.
+    up_attention_levels: levels with self-attention on the way up; None: as on
+      the way down.
   """
 
   channels: int = 64
-  mult: tuple[int, ...] = (1, 1, 2, 4)
+  mult: tuple[float, ...] = (1, 1, 2, 4)
   res_blocks: int = 2
   attention_levels: tuple[int, ...] = ()
   head_channels: int = 8
@@ -56,6 +58,7 @@ class FeatureUNet(nn.Module):
   groups: int = 16
   time_embedding: bool = True
   dtype: Any = jnp.float32
+  up_attention_levels: tuple[int, ...] | None = None
 
   @nn.compact
   @typechecked
@@ -91,7 +94,7 @@ class FeatureUNet(nn.Module):
     h = conv(self.channels, dtype=self.dtype, name="conv_in")(h)
     skips = [h]
     for level, factor in enumerate(self.mult):
-      width = self.channels * factor
+      width = round(self.channels * factor)
       for i in range(self.res_blocks):
         h = block(h, width, f"down_{level}_res_{i}")
         if level in self.attention_levels:
@@ -105,12 +108,14 @@ class FeatureUNet(nn.Module):
     h = attend(h, "mid_attn")
     h = block(h, h.shape[-1], "mid_res_1")
 
+    up_levels = self.up_attention_levels
+    up_levels = self.attention_levels if up_levels is None else up_levels
     for step, level in enumerate(reversed(range(len(self.mult)))):
-      width = self.channels * self.mult[level]
+      width = round(self.channels * self.mult[level])
       for i in range(self.res_blocks + 1):
         h = jnp.concatenate([h, skips.pop()], -1)
         h = block(h, width, f"up_{step}_res_{i}")
-        if level in self.attention_levels:
+        if level in up_levels:
           h = attend(h, f"up_{step}_attn_{i}")
       if level:
         h = conv(width, dtype=self.dtype, name=f"up_{step}_up")(upsample2(h))
@@ -164,6 +169,7 @@ class SlotHead(nn.Module):
       order the same for every image; "gaussian": drawn around a shared
       learned mean.
     dtype: compute dtype.
+    eps: of the slot attention; published: 1e-8.
   """
 
   slots: int = 4
@@ -174,19 +180,25 @@ class SlotHead(nn.Module):
   heads: int = 1
   slot_init: Literal["learned", "gaussian"] = "learned"
   dtype: Any = jnp.float32
+  eps: float = 1e-6
 
   @nn.compact
   @typechecked
   def __call__(
     self,
-    features: Image,
+    features: Float[Array, "b *t h w c"],
     noise: Float[Array, "b k d"] | None = None,
-  ) -> tuple[Float[Array, "b k e"], Float[Array, "b h w k"]]:
-    """Maps (b, h, w, c) to tokens (b, k, e) and masks (b, h, w, k)."""
-    b, height, width, channels = features.shape
+  ) -> tuple[Float[Array, "b *t k e"], Float[Array, "b *t h w k"]]:
+    """Maps (b, h, w, c) to tokens (b, k, e) and masks (b, h, w, k).
+
+    Frames of one clip (b, t, h, w, c) go one after the other: the slots of a
+    frame start from those of the frame before, the first from the mean.
+    """
+    b, *clip, height, width, channels = features.shape
+    features = features.reshape(-1, height, width, channels)
     grid = position_grid(height, width)
     position = conv(channels, 1, dtype=self.dtype, name="position")
-    h = (features + position(grid[None])).reshape(b, -1, channels)
+    h = (features + position(grid[None])).reshape(len(features), -1, channels)
     h = LayerNorm(name="norm_in")(h)
     h = nn.relu(dense(channels, dtype=self.dtype, name="mlp_in")(h))
     h = dense(channels, dtype=self.dtype, name="mlp_out")(h)
@@ -195,17 +207,26 @@ class SlotHead(nn.Module):
       self.mlp_size,
       self.iterations,
       self.heads,
+      eps=self.eps,
       softmax_over="heads_slots",
       scale_by="slot",
       dtype=self.dtype,
       name="attention",
     )
-    slots, maps = attention(h, self._start(b, noise))
+    slots, found = self._start(b, noise), []
+    h = h.reshape(b, -1, *h.shape[1:])
+    for frame in range(h.shape[1]):
+      slots, maps = attention(h[:, frame], slots)
+      found.append((slots, maps))
+    slots, maps = (jnp.stack(values, 1) for values in zip(*found, strict=True))
     tokens = LayerNorm(name="norm_out")(slots)
     tokens = dense(self.token_size, name="out")(tokens)
     # One softmax over heads and slots: the sum over heads sums to 1.
-    masks = maps.sum(1).reshape(b, height, width, self.slots)
-    return tokens, masks
+    masks = maps.sum(2)
+    return (
+      tokens.reshape(b, *clip, self.slots, self.token_size),
+      masks.reshape(b, *clip, height, width, self.slots),
+    )
 
   def _start(self, batch: int, noise: Array | None) -> Array:
     normal = nn.initializers.normal(1.0)
@@ -274,24 +295,28 @@ class RegionEncoder(nn.Module):
   @typechecked
   def __call__(
     self,
-    image: Image,
+    image: Float[Array, "b *t h w c"],
     noise: Float[Array, "b k d"] | None = None,
-  ) -> tuple[Float[Array, "b k e"], Float[Array, "b _h _w k"]]:
+  ) -> tuple[Float[Array, "b *t k e"], Float[Array, "b *t _h _w k"]]:
     """Encodes images.
 
     Args:
-      image: (b, h, w, 3) in [-1, 1].
+      image: (b, h, w, 3) in [-1, 1], or the frames of clips (b, t, h, w, 3),
+        whose slots each start from those of the frame before.
       noise: (b, k, slot_size) unit Gaussian for the initial slots, used with
         `slot_init="gaussian"`; zeros when absent.
 
     Returns:
       Tokens (b, k, token_size) float32, and masks (b, h/patch, w/patch, k)
-      float32 that sum to 1 over k: the softmax of the last iteration.
+      float32 that sum to 1 over k: the softmax of the last iteration. Of clips
+      both have the axis t behind b.
 
     Raises:
       ValueError: the image cannot be halved often enough.
     """
-    return self.head(self.unet(image), noise)
+    features = self.unet(image.reshape(-1, *image.shape[-3:]))
+    features = features.reshape(*image.shape[:-3], *features.shape[1:])
+    return self.head(features, noise)
 
   @typechecked
   def features(self, image: Image) -> Features:

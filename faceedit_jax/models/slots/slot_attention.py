@@ -20,7 +20,7 @@ class SlotAttention(nn.Module):
 
   Attributes:
     slot_size: features of one slot.
-    mlp_size: hidden features of the residual MLP.
+    mlp_size: hidden features of the residual MLP; None: there is none.
     iterations: number of updates, all with the same parameters.
     heads: number of heads.
     qkv_size: features of queries, keys and values; `slot_size` when None.
@@ -37,7 +37,7 @@ class SlotAttention(nn.Module):
   """
 
   slot_size: int = 192
-  mlp_size: int = 192
+  mlp_size: int | None = 192
   iterations: int = 3
   heads: int = 1
   qkv_size: int | None = None
@@ -53,13 +53,14 @@ class SlotAttention(nn.Module):
     size = self.qkv_size or self.slot_size
     self.norm_inputs = LayerNorm(self.norm_eps)
     self.norm_slots = LayerNorm(self.norm_eps)
-    self.norm_mlp = LayerNorm(self.norm_eps)
     self.project_q = dense(size, bias=False)
     self.project_k = dense(size, bias=False, dtype=self.dtype)
     self.project_v = dense(size, bias=False, dtype=self.dtype)
     self.gru = GRUCell()
-    self.mlp_in = dense(self.mlp_size)
-    self.mlp_out = dense(self.slot_size)
+    if self.mlp_size is not None:
+      self.norm_mlp = LayerNorm(self.norm_eps)
+      self.mlp_in = dense(self.mlp_size)
+      self.mlp_out = dense(self.slot_size)
     if self.project_out:
       self.output = dense(size // self.heads)
 
@@ -119,5 +120,7 @@ class SlotAttention(nn.Module):
     if self.project_out:
       updates = self.output(updates)
     slots = self.gru(slots, updates)
-    h = nn.relu(self.mlp_in(self.norm_mlp(slots)))
-    return slots + self.mlp_out(h), attention.transpose(0, 2, 1, 3)
+    if self.mlp_size is not None:
+      h = nn.relu(self.mlp_in(self.norm_mlp(slots)))
+      slots = slots + self.mlp_out(h)
+    return slots, attention.transpose(0, 2, 1, 3)
