@@ -12,6 +12,9 @@ from PIL import Image, PngImagePlugin
 
 from data_pipelines import images, picture_metadata
 
+# The library's own filter, which pytest puts aside.
+pytestmark = pytest.mark.filterwarnings("ignore:::PIL")
+
 MAKE, ORIENTATION = 0x010F, 0x0112
 # Types of TIFF, each with bytes of one value.
 VALUES = {
