@@ -213,6 +213,8 @@ def _write(
     try:
       if place.name != NAME:  # the cache's
         place.parent.mkdir(parents=True, exist_ok=True)
+      elif not place.parent.stat().st_mode & 0o222:
+        continue  # nobody should write there, not even root
       temporary.write_text(text, encoding="utf-8")
       os.replace(temporary, place)
       return place
