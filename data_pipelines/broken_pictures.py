@@ -12,6 +12,7 @@ import json
 import os
 import pathlib
 import sys
+import threading
 from collections.abc import Sequence
 from typing import Literal
 
@@ -209,7 +210,8 @@ def _write(
   }
   text = json.dumps(content).replace("], ", "],\n")
   for place in places:
-    temporary = place.with_name(f"{place.name}.{os.getpid()}.tmp")
+    mark = f"{os.getpid()}-{threading.get_ident()}"
+    temporary = place.with_name(f"{place.name}.{mark}.tmp")
     try:
       if place.name != NAME:  # the cache's
         place.parent.mkdir(parents=True, exist_ok=True)
