@@ -31,6 +31,7 @@ def config_of(**changes):
     "kind": "image_folder",
     "folder": "photos",
     "holdout": 0.0,
+    "broken": "refuse",
   }
   changes = [f"{k.replace('__', '.')}={v}" for k, v in changes.items()]
   return config_lib.override(config_lib.from_dict(config), changes)

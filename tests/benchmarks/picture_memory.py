@@ -3,8 +3,8 @@
   python -m tests.benchmarks.picture_memory [MEGAPIXELS ...]
 
 Reads a JPEG file, cuts a square as high as the photo, pastes it back and
-writes the photo, without any net and each size in a process of its own; prints
-the peak above that of a photo of one megapixel, by megapixel.
+writes the photo, as an edit does, but without any net and each size in a
+process of its own; prints the peak above that of the imports, by megapixel.
 """
 
 import pathlib
@@ -17,65 +17,69 @@ import time
 import numpy as np
 from PIL import Image
 
+from data_pipelines import align, images
+
 SIZES = (50, 108, 200, 250)  # megapixels, 4:3
 
 
 def make(path, megapixels):
   """Writes a photo of smooth colours."""
-  Image.MAX_IMAGE_PIXELS = None
   height = int((megapixels * 0.75e6) ** 0.5)
   width = int(megapixels * 1e6 / height)
   small = np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8)
   Image.fromarray(small).resize((width, height)).save(path, quality=85)
-  return width, height
 
 
 def edit(path, output):
   """What an edit does with a photo, but for the nets."""
-  from data_pipelines import align, images
-  from faceedit_jax.editing import alignment
-
   photo = images.read_image(path)
   height, width = photo.shape[:2]
   points = align.CANONICAL5.astype(float) * height + [(width - height) / 2, 0]
-  square = alignment.FaceAligner("synthetic_heads", 64).cut(photo, 64, points)
-  pasted = alignment.paste_back(photo, square, 255 - square.image)
-  images.write_image(output, pasted, tagged=True)
+  square = align.align(photo, points, 64)
+  patch = 255 - square.image
+  align.paste_back(photo, patch, square.matrix, in_place=True)
+  images.write_image(output, photo, tagged=True)
+
+
+def peak():
+  """Most memory that this process has held, in megabytes."""
+  return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+
+
+def run(*arguments):
+  """What this module prints in a process of its own."""
+  line = [sys.executable, "-m", "tests.benchmarks.picture_memory", *arguments]
+  done = subprocess.run(line, check=True, capture_output=True, text=True)
+  assert not done.stderr, done.stderr
+  return done.stdout
 
 
 def measure(folder, megapixels):
-  """Peak megabytes and seconds of a process that edits one photo."""
+  """Megabytes for each megapixel of a process that edits one photo."""
   path = folder / f"{megapixels}.jpg"
-  make(path, megapixels)
-  began = time.perf_counter()
-  done = subprocess.run(
-    [sys.executable, "-m", __spec__.name, "--edit", path, folder / "out.jpg"],
-    check=True,
-    capture_output=True,
-    text=True,
-  )
-  assert not done.stderr, done.stderr
+  # Not in this process, whose peak its children would begin with.
+  run("--make", path, str(megapixels))
+  used = float(run("--edit", path, folder / "out.jpg"))
   path.unlink()
-  return float(done.stdout), time.perf_counter() - began
+  return used / megapixels
 
 
 def main():
+  if sys.argv[1:2] == ["--make"]:
+    make(sys.argv[2], float(sys.argv[3]))
+    return
   if sys.argv[1:2] == ["--edit"]:
+    before = peak()
     edit(*map(pathlib.Path, sys.argv[2:]))
-    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(kilobytes * 1024 / 1e6)
+    print(peak() - before)
     return
   sizes = [float(word) for word in sys.argv[1:]] or SIZES
   with tempfile.TemporaryDirectory() as folder:
-    folder = pathlib.Path(folder)
-    least, _ = measure(folder, 1)
-    print(f"1 megapixel: {least:.0f} MB")
     for size in sizes:
-      peak, seconds = measure(folder, size)
-      print(
-        f"{size:g} megapixels: {peak:.0f} MB, "
-        f"{(peak - least) / (size - 1):.1f} MB for each more, {seconds:.0f} s"
-      )
+      began = time.perf_counter()
+      each = measure(pathlib.Path(folder), size)
+      seconds = time.perf_counter() - began
+      print(f"{size:g} megapixels: {each:.1f} MB for each, {seconds:.0f} s")
 
 
 if __name__ == "__main__":

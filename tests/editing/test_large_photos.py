@@ -1,8 +1,5 @@
 """Photos as large as cameras make them, in memory that holds them once."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 from PIL import Image
@@ -11,6 +8,7 @@ from data_pipelines import align
 from faceedit_jax.core.errors import UserError
 from faceedit_jax.editing import alignment, inputs
 from faceedit_jax.editing import editor as editor_lib
+from tests.benchmarks import picture_memory
 from tests.editing import toy_editor
 
 
@@ -72,15 +70,14 @@ def test_the_square_of_a_large_photo_is_cut_by_parts(monkeypatch):
   )
 
 
-def test_memory_grows_with_the_photo_once():
+def test_memory_grows_with_the_photo_once(tmp_path):
   """7 bytes of each pixel and some bands: 4 decoded, 3 as an array."""
-  done = subprocess.run(
-    [sys.executable, "-m", "tests.benchmarks.picture_memory", "16"],
-    capture_output=True,
-    text=True,
-    check=True,
-  )
-  (line,) = [x for x in done.stdout.splitlines() if x.startswith("16 ")]
-  grows = float(line.split(", ")[1].split()[0])
-  # Python, NumPy and bands of a fixed size take the rest.
-  assert 5 < grows < 10, done.stdout
+  each = picture_memory.measure(tmp_path, 16)
+  assert 4 < each < 16
+
+
+def test_an_own_array_is_not_copied_again(rng):
+  photo = rng.integers(0, 255, (90, 90, 3), dtype=np.uint8)
+  square = align.centre_square(photo, 30)
+  pasted = alignment.paste_back(photo, square, 255 - square.image)
+  assert pasted is photo
