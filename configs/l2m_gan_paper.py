@@ -91,7 +91,12 @@ def to_official(config):
 
 def folders(attribute):
   """The paper's setting for pictures in two folders, without and with."""
-  pictures = dict(kind="domain_folder", folder="faces", alignment="celeba_hq")
+  pictures = dict(
+    kind="domain_folder",
+    folder="faces",
+    alignment="celeba_hq",
+    broken="refuse",
+  )
   return paper((attribute,), pictures, (attribute,), UNOFFICIAL)
 
 

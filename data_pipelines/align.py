@@ -54,6 +54,9 @@ TEMPLATES = {"synthetic_heads": CANONICAL5, "celeba_hq": CELEBA_HQ5}
 
 # How far the aligned square may reach, in multiples of the picture's side.
 _MAX_REACH = 8.0
+# Large pictures are shrunk and pasted into by so many pixels at once: floats
+# of all of them would take ten times the picture's memory.
+_BAND = 1 << 21
 
 
 class AlignError(ValueError):
@@ -151,7 +154,6 @@ def _warp(
   matrix: np.ndarray,
   size: tuple[int, int],
   method: str,
-  outside: str,
 ) -> np.ndarray:
   """Warps (h, w) or (h, w, 3), uint8 or float32, onto a grid of `size`."""
   inverse = invert(np.asarray(matrix, np.float64))
@@ -169,29 +171,19 @@ def _warp(
       f"the aligned square spans {(high - low).tolist()} pixels of a picture "
       f"of {width}x{height}: the landmarks do not fit this picture"
     )
-  if outside == "edge":
-    # Only the needed part is copied, its missing rim repeated from the edge.
-    columns = np.clip(np.arange(low[0], high[0]), 0, width - 1)
-    rows = np.clip(np.arange(low[1], high[1]), 0, height - 1)
-    image = image[rows[:, None], columns[None, :]]
-    inverse = inverse.copy()
-    inverse[:, 2] -= low
+  # Only the needed part is taken, its missing rim repeated from the edge.
+  columns = np.clip(np.arange(low[0], high[0]), 0, width - 1)
+  rows = np.clip(np.arange(low[1], high[1]), 0, height - 1)
+  inverse = inverse.copy()
+  inverse[:, 2] -= low
   if method == "nearest":
+    image = image[rows[:, None], columns[None, :]]
     return _resample(image, inverse, size, Image.Resampling.NEAREST)
   # Strong shrinking: box-average whole blocks first, then the rest at twice
   # the wanted grid. Together they pass what the output grid can hold.
-  factor = int(shrink)
-  if factor > 1:
-    if image.dtype == np.uint8:
-      image = np.asarray(Image.fromarray(image).reduce(factor))
-    else:
-      rows = image.shape[0] // factor * factor
-      columns = image.shape[1] // factor * factor
-      image = image[:rows, :columns]
-      image = image.reshape(rows // factor, factor, columns // factor, factor)
-      image = image.mean((1, 3), dtype=np.float32)
-    inverse = inverse / factor
-    shrink = shrink / factor
+  factor = max(1, int(shrink))
+  image = _block_means(image, rows, columns, factor)
+  inverse, shrink = inverse / factor, shrink / factor
   fine = 1 if shrink <= 1.0 + 1e-6 else 2
   inverse = inverse.copy()
   inverse[:, :2] /= fine
@@ -201,6 +193,33 @@ def _warp(
   if image.dtype == np.uint8:
     return np.clip(np.round(out), 0, 255).astype(np.uint8)
   return out
+
+
+def _block_means(
+  image: np.ndarray, rows: np.ndarray, columns: np.ndarray, factor: int
+) -> np.ndarray:
+  """Means over blocks of factor x factor of some rows and columns."""
+  if factor == 1:
+    return image[rows[:, None], columns[None, :]]
+  if image.dtype == np.uint8:
+    band = max(1, _BAND // (len(columns) * factor)) * factor
+    return np.concatenate(
+      [
+        np.asarray(
+          Image.fromarray(
+            image[rows[top : top + band, None], columns[None, :]]
+          ).reduce(factor)
+        )
+        for top in range(0, len(rows), band)
+      ]
+    )
+  rows = rows[: len(rows) // factor * factor]
+  columns = columns[: len(columns) // factor * factor]
+  image = image[rows[:, None], columns[None, :]]
+  image = image.reshape(
+    len(rows) // factor, factor, len(columns) // factor, factor
+  )
+  return image.mean((1, 3), dtype=np.float32)
 
 
 @typechecked
@@ -226,7 +245,7 @@ def warp(
   """
   if method not in ("smooth", "nearest"):
     raise AlignError(f"unknown method {method!r}, wanted smooth or nearest")
-  return _warp(image, matrix, (size, size), method, "edge")
+  return _warp(image, matrix, (size, size), method)
 
 
 def check_points(points: np.ndarray, name: str = "") -> np.ndarray:
@@ -345,18 +364,21 @@ def paste_back(
   matrix: Float[np.ndarray, "2 3"],
   mask: Float[np.ndarray, "s s"] | None = None,
   feather: float = 0.08,
+  in_place: bool = False,
 ) -> UInt8[np.ndarray, "h w 3"]:
   """Puts an edited square back where `align` cut it out.
 
   Args:
-    canvas: uint8 (h, w, 3), the original picture; it is not changed.
+    canvas: uint8 (h, w, 3), the original picture.
     patch: uint8 (s, s, 3), the edited square.
     matrix: (2, 3) from pixels of the canvas to pixels of the patch.
     mask: float (s, s) in [0, 1], what of the patch to use; all by default.
     feather: width of the soft rim as a share of the patch's side.
+    in_place: change the canvas itself; it is as large as the picture.
 
   Returns:
-    A new uint8 (h, w, 3); pixels outside the square are the canvas's own.
+    uint8 (h, w, 3), new if not in place; pixels outside the square are the
+    canvas's own.
   """
   size = patch.shape[0]
   alpha = feather_mask(size, feather)
@@ -367,24 +389,45 @@ def paste_back(
   low = np.clip(np.floor(reach.min(0)).astype(int), 0, None)
   high = np.ceil(reach.max(0)).astype(int)
   high = np.minimum(high, (canvas.shape[1], canvas.shape[0]))
-  out = canvas.copy()
+  out = canvas if in_place else canvas.copy()
   if (high <= low).any():
     return out
-  to_part = matrix.astype(np.float64).copy()
-  to_part[:, 2] += to_part[:, :2] @ low  # the part's pixels to the patch's
-  part_size = (int(high[1] - low[1]), int(high[0] - low[0]))
-  inverse = invert(to_part)
-  # Outside the patch the weight is zero, whatever colour is repeated there.
-  weight = _warp(alpha, inverse, part_size, "smooth", "edge")
-  weight = np.clip(weight, 0.0, 1.0)
-  inside = transform_points(to_part, _pixel_centres(part_size))
-  inside = ((inside >= 0) & (inside <= size)).all(-1).reshape(part_size)
-  weight = (weight * inside)[..., None]
-  colour = _warp(patch, inverse, part_size, "smooth", "edge")
-  rows, columns = slice(low[1], high[1]), slice(low[0], high[0])
-  blend = canvas[rows, columns] * (1.0 - weight) + colour * weight
-  out[rows, columns] = np.clip(np.round(blend), 0, 255).astype(np.uint8)
+  band = max(1, _BAND // int(high[0] - low[0]))
+  for top in range(int(low[1]), int(high[1]), band):
+    bottom = min(top + band, int(high[1]))
+    part = out[top:bottom, low[0] : high[0]]
+    corner = np.array([low[0], top], np.float64)
+    part[:] = _blend(part, patch, alpha, matrix, corner)
   return out
+
+
+def _blend(
+  part: np.ndarray,
+  patch: np.ndarray,
+  alpha: np.ndarray,
+  matrix: np.ndarray,
+  corner: np.ndarray,
+) -> np.ndarray:
+  """A part of a canvas, uint8 (h, w, 3), with what of the patch lies there.
+
+  Args:
+    part: of the canvas.
+    patch: uint8 (s, s, 3).
+    alpha: float32 (s, s), the patch's weight.
+    matrix: (2, 3) from pixels of the canvas to pixels of the patch.
+    corner: x and y of the part's upper left corner in the canvas.
+  """
+  to_part = matrix.astype(np.float64).copy()
+  to_part[:, 2] += to_part[:, :2] @ corner  # the part's pixels to the patch's
+  size, inverse = part.shape[:2], invert(to_part)
+  # Outside the patch the weight is zero, whatever colour is repeated there.
+  weight = np.clip(_warp(alpha, inverse, size, "smooth"), 0.0, 1.0)
+  inside = transform_points(to_part, _pixel_centres(size))
+  inside = ((inside >= 0) & (inside <= len(patch))).all(-1).reshape(size)
+  weight = (weight * inside)[..., None]
+  colour = _warp(patch, inverse, size, "smooth")
+  blend = part * (1.0 - weight) + colour * weight
+  return np.clip(np.round(blend), 0, 255).astype(np.uint8)
 
 
 def _pixel_centres(size: tuple[int, int]) -> np.ndarray:

@@ -65,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
   add(
     "--paste_back",
     action="store_true",
-    help="put the edit back into the source photo",
+    help="put the edit back into the source photo; written as sRGB",
   )
   add(
     "--sheet",
@@ -128,7 +128,7 @@ def _write(path: pathlib.Path, result: EditResult, sheet: bool) -> str:
   picture = result.image if result.pasted is None else result.pasted
   written = str(path)
   with as_user_error():
-    images.write_image(path, picture)
+    images.write_image(path, picture, tagged=result.pasted is not None)
     if result.strip is not None:
       beside = path.with_name(f"{path.stem}_strip.png")
       images.write_image(beside, result.strip_sheet())
@@ -193,13 +193,15 @@ def _run_list(
     (row for _, row, _ in good), **_shared(given), **options
   )
   bar = tqdm.tqdm(total=len(good), unit="edit", disable=None)
-  for (line, _, output), result in zip(good, results, strict=True):
+  for line, _, output in good:
+    result = next(results)
     try:
       if isinstance(result, UserError):
         raise result
       _write(output, result, given.sheet)
     except UserError as error:
       fail(line, error)
+    del result  # with paste_back as large as its photo
     bar.update()
   bar.close()
   written = f"{len(rows) - failed} of {len(rows)} edits written"

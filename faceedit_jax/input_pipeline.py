@@ -216,6 +216,22 @@ def open_data(
     return data.sampler.sample(source, seed)
 
 
+def check_pictures(data: Data, data_dir: pathlib.Path) -> None:
+  """Looks at the pictures of a stage that reads a folder as it is.
+
+  Args:
+    data: the stage's data section.
+    data_dir: directory of prepared data.
+
+  Raises:
+    UserError: one line: some cannot be read.
+  """
+  check = getattr(data.source, "check", None)
+  if check is not None:
+    with as_user_error("data of the stage"):
+      check(data_dir)
+
+
 class _Checked:
   """Checks the first batch and drops arrays that the recipe does not read."""
 
@@ -228,7 +244,8 @@ class _Checked:
     return self
 
   def __next__(self) -> dict[str, np.ndarray]:
-    batch = next(self._loader)
+    with as_user_error(self._where):  # of the threads that read
+      batch = next(self._loader)
     self.position += 1
     if self._first:
       with as_user_error():
@@ -339,7 +356,8 @@ def preview_batch(
     # Spread over the source: neighbours are often frames of one person.
     index = i * max(1, len(source) // count) % len(source)
     rng = samplers.generator(seed, index)
-    examples.append(transform(source[index], rng))
+    with as_user_error("data of the stage"):
+      examples.append(transform(source[index], rng))
   return {
     name: np.stack([np.asarray(e[name]) for e in examples])
     for name in recipe.batch_spec()

@@ -203,7 +203,14 @@ def make_stage(
   loader = {
     k: v for k, v in options["data"]["loader"].items() if k != "num_threads"
   }
-  identity["stage"]["data"] = {**options["data"], "loader": loader}
+  source = {
+    # A run goes on without the pictures that have broken meanwhile.
+    k: v
+    for k, v in options["data"]["source"].items()
+    if k != "broken"
+  }
+  parts = {"loader": loader, "source": source}
+  identity["stage"]["data"] = {**options["data"], **parts}
   return Stage(
     name=name,
     recipe=recipe,
@@ -220,15 +227,18 @@ def make_stage(
 
 
 def check_files(stage: Stage) -> None:
-  """Refuses a stage whose weight files are not there.
+  """Refuses a stage whose weight files or pictures cannot be read.
 
   Raises:
-    CheckpointError: one line.
+    CheckpointError: one line, of weights.
+    UserError: one line, of folders of pictures.
   """
   recipe = stage.recipe
   if finished_step(stage) is None:
     partial_restore.check_files(recipe.init_from())
     partial_restore.check_files(recipe.frozen())
+    if stage.steps:
+      input_pipeline.check_pictures(stage.data, stage.data_dir)
   if stage.options.evaluate:
     for evaluator in stage.evaluators.values():
       partial_restore.check_files(evaluator.eval_nets())

@@ -1,6 +1,7 @@
 """Writes small sets of talking-head videos, drawn, as VoxCeleb1 is laid out."""
 
 import dataclasses
+import fractions
 import pathlib
 
 import numpy as np
@@ -82,8 +83,19 @@ def _between(first, second, share, still):
   return dataclasses.replace(first, **{**changes, "light": still.light})
 
 
-def write_video(path, pictures, rotation=0, options=None):
-  """Writes an mp4 whose index comes first, as files of the web have it."""
+def write_video(
+  path, pictures, rotation=0, options=None, matrix=None, pixels=None
+):
+  """Writes an mp4 whose index comes first, as files of the web have it.
+
+  Args:
+    path: of the file.
+    pictures: uint8 (h, w, 3), its frames as they are stored.
+    rotation: degrees by which players turn them, counterclockwise.
+    options: of the container.
+    matrix: nine numbers by which players turn and mirror them.
+    pixels: width of a pixel over its height, such as "4/3".
+  """
   import av
 
   path.parent.mkdir(parents=True, exist_ok=True)
@@ -95,6 +107,10 @@ def write_video(path, pictures, rotation=0, options=None):
     stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
     if rotation:
       stream.set_display_rotation(rotation)
+    if matrix:
+      stream.set_display_matrix(matrix)
+    if pixels:
+      stream.codec_context.sample_aspect_ratio = fractions.Fraction(pixels)
     for picture in pictures:
       frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
       file.mux(stream.encode(frame))

@@ -28,7 +28,7 @@ _MASKS_PER_FOLDER = 2000
 INSTRUCTIONS = f"""\
 Download CelebAMask-HQ.zip from github.com/switchablenorms/CelebAMask-HQ
 (non-commercial research only) and unpack it. Its folder CelebAMask-HQ holds
-  {IMAGES}/0.jpg ... {PICTURES - 1}.jpg
+  {IMAGES}/0.jpg ... {PICTURES - 1}.jpg   (or .png, or 00000.jpg)
   {TABLE}
   {MAPPING}
   {MASKS}/0/00000_skin.png ... {MASKS}/14/...   (only for labels)
@@ -51,6 +51,7 @@ class Index:
       number plus one); None without the mapping.
     partition: int8 (n,), 0 train, 1 validation, 2 test; None without the file.
     content: tells apart what the tables say.
+    files: name of every picture's file.
   """
 
   root: pathlib.Path
@@ -59,6 +60,7 @@ class Index:
   original: np.ndarray | None
   partition: np.ndarray | None
   content: str
+  files: tuple[str, ...]
 
   def __len__(self) -> int:
     return len(self.attributes)
@@ -67,7 +69,7 @@ class Index:
 def _lines(path: pathlib.Path) -> list[list[str]]:
   """The words of every line that has any."""
   try:
-    text = path.read_text(encoding="utf-8")
+    text = path.read_text(encoding="utf-8-sig")
   except OSError as error:
     raise CelebaError(
       f"{path}: cannot be read ({error.strerror or error}); wanted the folder "
@@ -80,7 +82,7 @@ def _table(path: pathlib.Path, pictures: int) -> tuple[tuple, np.ndarray]:
   """Names and 0/1 values of the attribute file: a count, names, rows."""
   lines = _lines(path)
   names = tuple(lines[1]) if len(lines) > 1 else ()
-  rows = {words[0]: words[1:] for words in lines[2:]}
+  rows = {_official_name(words[0]): words[1:] for words in lines[2:]}
   if len(names) != ATTRIBUTES:
     raise CelebaError(
       f"{path}: names {len(names)} attributes in its second line, wanted "
@@ -101,6 +103,12 @@ def _table(path: pathlib.Path, pictures: int) -> tuple[tuple, np.ndarray]:
       )
   values = np.asarray([rows[name] for name in wanted])
   return names, (values == "1").astype(np.int8)
+
+
+def _official_name(name: str) -> str:
+  """`7.jpg` of a table that was exported with `00007.png`."""
+  stem = os.path.splitext(name)[0]
+  return f"{int(stem)}.jpg" if stem.isascii() and stem.isdigit() else name
 
 
 def _original(path: pathlib.Path, pictures: int) -> np.ndarray:
@@ -158,7 +166,7 @@ def read_index(
   """
   root = pathlib.Path(root)
   names, values = _table(root / TABLE, pictures)
-  _check_files(root / IMAGES, {f"{i}.jpg" for i in range(pictures)})
+  files = _picture_files(root / IMAGES, pictures)
   if masks:
     _check_masks(root / MASKS, pictures)
   if partition is None and (root / PARTITION).exists():
@@ -171,17 +179,69 @@ def read_index(
   seen = hashlib.sha256()
   for array in (values, original, parts):
     seen.update(b"none" if array is None else array.tobytes())
-  return Index(root, names, values, original, parts, seen.hexdigest()[:16])
+  if files != _official(pictures):
+    seen.update(repr(files).encode())
+  content = seen.hexdigest()[:16]
+  return Index(root, names, values, original, parts, content, files)
 
 
-def _check_files(folder: pathlib.Path, wanted: set[str]) -> None:
-  found = set(os.listdir(folder)) if folder.is_dir() else set()
-  missing = sorted(wanted - found)
-  if missing:
+def _official(pictures: int) -> tuple[str, ...]:
+  """Names of the files as they are unpacked."""
+  return tuple(f"{i}.jpg" for i in range(pictures))
+
+
+def _picture_files(folder: pathlib.Path, pictures: int) -> tuple[str, ...]:
+  """The file of every number: `7.jpg`, or `7.png`, `00007.jpg` and the like.
+
+  Raises:
+    CelebaError: some are missing, or there are two of one number; the message
+      fits the cause.
+  """
+  official = _official(pictures)
+  found = set(os.listdir(folder)) if folder.is_dir() else None
+  if found is None:
+    raise CelebaError(f"{folder}: no such folder; unpack CelebAMask-HQ.zip")
+  if found >= set(official):
+    return official
+  numbered: dict[int, list[str]] = {}
+  for name in sorted(found):
+    stem, suffix = os.path.splitext(name)
+    if suffix.lower() in images.SUFFIXES and stem.isascii() and stem.isdigit():
+      numbered.setdefault(int(stem), []).append(name)
+  files, twice = [], []
+  for number, name in enumerate(official):
+    names = numbered.get(number, [])
+    files += [name] if name in names else names[:1]
+    twice += [] if name in names or len(names) < 2 else [names]
+  if len(files) < pictures:
+    raise CelebaError(f"{folder}: {_missing(numbered, pictures, len(found))}")
+  if twice:
     raise CelebaError(
-      f"{folder}: {len(missing)} of {len(wanted)} pictures are missing, first "
-      f"{missing[0]}; unpack CelebAMask-HQ.zip again"
+      f"{folder}: {' and '.join(twice[0])} are pictures of one number, and "
+      f"{len(twice) - 1} more; keep one of each"
     )
+  return tuple(files)
+
+
+def _missing(numbered: dict[int, list[str]], pictures: int, files: int) -> str:
+  """Why pictures are missing, and what to do."""
+  wanted = f"wanted 0.jpg to {pictures - 1}.jpg (or .png, or 00000.jpg)"
+  if not numbered:
+    return f"holds {files} files, none named by its number; {wanted}"
+  missing = [i for i in range(pictures) if i not in numbered]
+  beyond = [i for i in numbered if i >= pictures]
+  first = f"{len(missing)} of {pictures} pictures are missing, first "
+  if missing == [0] and pictures in numbered:
+    return (
+      f"counts its pictures from 1 to {pictures}; {wanted}: rename each to the "
+      "number before"
+    )
+  if len(missing) < pictures and not beyond:
+    return f"{first}{missing[0]}.jpg; unpack CelebAMask-HQ.zip again"
+  return (
+    f"{first}{missing[0]}.jpg, while {len(beyond)} have numbers from "
+    f"{pictures} on; {wanted}, the pictures of CelebA-HQ and not of CelebA"
+  )
 
 
 def _mask_folder(number: int) -> str:
@@ -210,7 +270,7 @@ def read_picture(index: Index, number: int, size: int) -> np.ndarray:
   Raises:
     ImageError: it is damaged.
   """
-  image = images.read_image(index.root / IMAGES / f"{number}.jpg")
+  image = images.read_image(index.root / IMAGES / index.files[number])
   picture = Image.fromarray(image)
   return np.array(picture.resize((size, size), Image.Resampling.LANCZOS))
 

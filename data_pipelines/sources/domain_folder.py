@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines import align, images
+from data_pipelines import align, broken_pictures
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 # Folders that may hold a split, the first that is there.
@@ -35,12 +35,19 @@ class DomainFolder:
     folder: below `data_dir`.
     split: "train", "validation" or "test".
     alignment: how the faces are framed, one of `align.TEMPLATES`.
+    broken: what happens to pictures that cannot be read, see
+      `broken_pictures.Broken`.
   """
 
   size: int
   folder: str = ""
   split: str = "train"
   alignment: str = "synthetic_heads"
+  broken: broken_pictures.Broken = "refuse"
+
+  def check(self, data_dir: str | os.PathLike) -> None:
+    """Refuses a folder that cannot be trained on, before any training."""
+    self.open(data_dir)
 
   def open(
     self, data_dir: str | os.PathLike, split: str | None = None
@@ -51,6 +58,7 @@ class DomainFolder:
       self.size,
       split or self.split,
       self.alignment,
+      self.broken,
     )
 
 
@@ -66,10 +74,13 @@ class DomainFolderSource:
     split: "train", "validation" or "test"; the two latter are read from `val`
       where they have no folder of their own.
     alignment: how the faces are framed, one of `align.TEMPLATES`.
+    broken: what happens to pictures that cannot be read, see
+      `broken_pictures.Broken`.
 
   Raises:
     DomainError: there is no such split, or there are not two domains in it.
     AlignError: there is no such alignment.
+    ImageError: pictures cannot be read and are to be refused.
   """
 
   def __init__(
@@ -78,6 +89,7 @@ class DomainFolderSource:
     size: int,
     split: str = "train",
     alignment: str = "synthetic_heads",
+    broken: broken_pictures.Broken = "refuse",
   ):
     top = pathlib.Path(path)
     names = _FOLDERS.get(split, ())
@@ -114,13 +126,25 @@ class DomainFolderSource:
           f"{self.path / domain}: no pictures; wanted {' '.join(SUFFIXES)}"
         )
       self._files += [(f"{domain}/{name}", number) for name in files]
+    usable = broken_pictures.usable(
+      self.path, [pathlib.PurePath(name) for name, _ in self._files], broken
+    )
+    names = {file.as_posix() for file in usable}
+    self._files = [(name, n) for name, n in self._files if name in names]
+    left = {number for _, number in self._files}
+    for number, domain in enumerate(self.domains):
+      if number not in left:
+        raise DomainError(
+          f"{self.path / domain}: not one picture can be read; wanted some of "
+          "each domain"
+        )
 
   def __len__(self) -> int:
     return len(self._files)
 
   def __getitem__(self, index: int) -> dict[str, Any]:
     file, number = self._files[index]
-    image = images.read_image(self.path / file)
+    image = broken_pictures.read(self.path, file)
     aligned = align.centre_square(image, self._size, self._template)
     return {
       "image": aligned.image,

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines import align, images, landmarks
+from data_pipelines import align, broken_pictures, landmarks
 from data_pipelines.sources.people import FolderIndex
 from data_pipelines.sources.source import SourceError
 
@@ -22,6 +22,8 @@ class ImageFolder:
     split: see `people.FolderIndex`.
     holdout: see `people.FolderIndex`.
     landmarks: file with five points per picture, or None.
+    broken: what happens to pictures that cannot be read, see
+      `broken_pictures.Broken`.
   """
 
   size: int
@@ -29,6 +31,11 @@ class ImageFolder:
   split: str = "train"
   holdout: float = 0.1
   landmarks: str | None = None
+  broken: broken_pictures.Broken = "refuse"
+
+  def check(self, data_dir: str | os.PathLike) -> None:
+    """Refuses a folder that cannot be trained on, before any training."""
+    self.open(data_dir)
 
   def open(
     self, data_dir: str | os.PathLike, split: str | None = None
@@ -40,6 +47,7 @@ class ImageFolder:
       split or self.split,
       self.holdout,
       self.landmarks,
+      self.broken,
     )
 
 
@@ -54,6 +62,12 @@ class ImageFolderSource:
     split: see `FolderIndex`.
     holdout: see `FolderIndex`.
     landmarks_file: five points per picture, see `landmarks.read_landmarks`.
+    broken: what happens to pictures that cannot be read, see
+      `broken_pictures.Broken`.
+
+  Raises:
+    SourceError: there is nobody in this split, or pictures lack landmarks.
+    ImageError: pictures cannot be read and are to be refused.
   """
 
   def __init__(
@@ -63,8 +77,12 @@ class ImageFolderSource:
     split: str = "train",
     holdout: float = 0.1,
     landmarks_file: str | os.PathLike | None = None,
+    broken: broken_pictures.Broken = "refuse",
   ):
     self._index = FolderIndex(path, split, holdout)
+    self._index.files = broken_pictures.usable(
+      self._index.path, self._index.files, broken
+    )
     self._frames = self._index.frame_numbers()
     self._size = size
     self._points = None
@@ -86,7 +104,7 @@ class ImageFolderSource:
 
   def __getitem__(self, index: int) -> dict[str, Any]:
     file = self._index.files[index]
-    image = images.read_image(self._index.path / file)
+    image = broken_pictures.read(self._index.path, file)
     if self._points is None:
       aligned = align.centre_square(image, self._size)
     else:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from data_pipelines import images
+from data_pipelines import file_kinds, images
 from data_pipelines.videos import index
 
 POINTS = 68
@@ -24,6 +24,7 @@ POINTS = 68
 _MISSING_SECONDS = 0.5
 
 
+_LONGEST_PIXEL = 8.0  # what goes beyond it is a writer's mistake
 _MOST_FRAMES = 10**7  # of a clip, in tables of points
 
 
@@ -108,6 +109,7 @@ def _file_frames(
       video = container.streams.video[0]
       video.codec_context.thread_count = 1  # clips are read side by side
       _check_index(video, path)
+      shape = _pixel_shape(video)
       seconds = 0.0
       for packet in container.demux():
         if packet.is_corrupt:
@@ -119,7 +121,7 @@ def _file_frames(
           continue
         for frame in packet.decode():
           if number % step == 0:
-            yield number, _picture(frame)
+            yield number, _picture(frame, shape)
           number += 1
       _check_duration(container, seconds, av.time_base)
   except ClipError:
@@ -129,15 +131,61 @@ def _file_frames(
   # What PyAV raises, and the plain errors that its readers let through.
   except (av.FFmpegError, OSError, EOFError, ValueError, RuntimeError) as error:
     reason = getattr(error, "strerror", None) or str(error)
+    words = "" if number else file_kinds.words_for(path)
+    if words and "video" not in words:
+      reason = f"{reason}; it is {words}"
     what = f"is damaged after {number} frames" if number else "cannot be read"
     raise ClipError(f"{what} ({' '.join(reason.split())})") from error
 
 
-def _picture(frame: Any) -> np.ndarray:
-  """RGB, by the file's own colour matrix, and turned as cameras ask for."""
+def _picture(frame: Any, pixel_shape: float) -> np.ndarray:
+  """A frame as players show it.
+
+  Args:
+    frame: PyAV's.
+    pixel_shape: width of its pixels over their height.
+
+  Returns:
+    uint8 (h, w, 3) RGB by the file's own colour matrix, with square pixels,
+    turned and mirrored as its display matrix says.
+  """
   picture = frame.to_ndarray(format="rgb24")
-  turns = round(frame.rotation / 90) % 4
-  return np.ascontiguousarray(np.rot90(picture, turns)) if turns else picture
+  if pixel_shape != 1:
+    height, width = picture.shape[:2]
+    size = (
+      round(width * max(pixel_shape, 1.0)),
+      round(height / min(pixel_shape, 1.0)),
+    )
+    resized = Image.fromarray(picture).resize(size, Image.Resampling.BICUBIC)
+    picture = np.asarray(resized)
+  return np.ascontiguousarray(_as_shown(picture, _display_matrix(frame)))
+
+
+def _display_matrix(frame: Any) -> np.ndarray | None:
+  """(2, 2), from x and y as stored to x and y as shown; None without."""
+  for data in frame.side_data:
+    if data.type.name == "DISPLAYMATRIX":
+      numbers = np.frombuffer(bytes(data), np.int32, 9).reshape(3, 3)
+      return numbers[:2, :2].T.astype(np.float64)
+  return None
+
+
+def _as_shown(picture: np.ndarray, matrix: np.ndarray | None) -> np.ndarray:
+  """Turns by quarters and mirrors; other angles go to the nearest quarter."""
+  if matrix is None or not matrix.any():
+    return picture
+  (xx, xy), (yx, yy) = matrix
+  if abs(xx) + abs(yy) < abs(xy) + abs(yx):
+    picture = picture.swapaxes(0, 1)
+    xx, yy = xy, yx
+  picture = picture[:, ::-1] if xx < 0 else picture
+  return picture[::-1] if yy < 0 else picture
+
+
+def _pixel_shape(video: Any) -> float:
+  """Width of a pixel over its height; 1 where none is said, or none can be."""
+  shape = float(video.sample_aspect_ratio or 1)
+  return shape if 1 / _LONGEST_PIXEL <= shape <= _LONGEST_PIXEL else 1.0
 
 
 def _check_index(video: Any, path: pathlib.Path) -> None:

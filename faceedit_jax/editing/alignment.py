@@ -115,13 +115,13 @@ def paste_back(
   """Puts the edit of a square back into its photo.
 
   Args:
-    photo: uint8 (h, w, 3), what the square was cut from.
+    photo: uint8 (h, w, 3), what the square was cut from; it is changed.
     square: as `FaceAligner.cut` gave it.
     edit: uint8 (s, s, 3), the edited square, at any resolution.
     mask: (s, s) in [0, 1], what of the edit to use.
 
   Returns:
-    uint8 (h, w, 3).
+    The photo.
 
   Raises:
     UserError: the edit is no square.
@@ -133,7 +133,7 @@ def paste_back(
       "leave out paste_back"
     )
   matrix = square.matrix * (height / square.image.shape[0])
-  return align.paste_back(photo, edit, matrix, mask)
+  return align.paste_back(photo, edit, matrix, mask, in_place=True)
 
 
 def table_of(landmarks: Landmarks) -> Mapping[str, np.ndarray] | None:

@@ -5,6 +5,7 @@ inputs -> arrays (photos through the aligner) -> recipe.edit -> paste back.
 
 import dataclasses
 import functools
+import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -25,6 +26,8 @@ from faceedit_jax.editing import options as options_lib
 from faceedit_jax.editing.alignment import Detector, Landmarks
 from faceedit_jax.editing.result import EditResult
 
+_HELD_PIXELS = 64_000_000  # of photos, from which a batch is not filled up
+
 
 @dataclasses.dataclass(frozen=True)
 class _Prepared:
@@ -37,6 +40,11 @@ class _Prepared:
   def kind(self):
     """Edits of one kind share a batch: they trace once."""
     return set(self.inputs.arrays), repr(self.own)
+
+  @property
+  def pixels(self) -> int:
+    """Of the photos that are held until the edit is pasted into them."""
+    return sum(p.shape[0] * p.shape[1] for p in self.inputs.photos.values())
 
 
 class Editor:
@@ -154,7 +162,7 @@ class Editor:
     if source is not None:
       row[SOURCE] = source
     table = alignment_lib.table_of(landmarks)
-    item = self._prepare(row, table, aligned)
+    item = self._prepare(row, table, aligned, paste_back)
     return self._run([item], seed, options, paste_back)[0]
 
   def edit_many(
@@ -189,24 +197,24 @@ class Editor:
 
     def prepare(row):
       try:
-        return self._prepare(row, table, aligned)
+        return self._prepare(row, table, aligned, paste_back)
       except UserError as error:
         return error
 
-    def results():
-      for batch in _batches(map(prepare, rows), self.batch_size):
-        good = [item for item in batch if isinstance(item, _Prepared)]
-        try:
-          made = self._run(good, seed, options, paste_back) if good else ()
-        except UserError as error:
-          if not good[0].own:
-            raise
-          made = [error] * len(good)
-        done = iter(made)
-        for item in batch:
-          yield next(done) if isinstance(item, _Prepared) else item
+    def results(batch):
+      good = [item for item in batch if isinstance(item, _Prepared)]
+      try:
+        made = self._run(good, seed, options, paste_back) if good else ()
+      except UserError as error:
+        if not good[0].own:
+          raise
+        made = [error] * len(good)
+      done = iter(made)
+      for item in batch:
+        yield next(done) if isinstance(item, _Prepared) else item
 
-    return results()
+    batches = _batches(map(prepare, rows), self.batch_size)
+    return itertools.chain.from_iterable(map(results, batches))
 
   def find_points(self, photo: inputs_lib.Picture) -> np.ndarray:
     """Five points (5, 2) in pixels of the face in a photo of any size.
@@ -254,8 +262,8 @@ class Editor:
 
     return read
 
-  def _prepare(self, row, table, aligned) -> _Prepared:
-    """Reads the inputs of one edit."""
+  def _prepare(self, row, table, aligned, paste_back) -> _Prepared:
+    """Reads the inputs of one edit; a photo stays only to be pasted into."""
     row = {
       name: value
       for name, value in row.items()
@@ -264,7 +272,10 @@ class Editor:
     own = {k: v for k, v in row.items() if k not in self._kinds}
     self.check_options(own)
     given = {k: v for k, v in row.items() if k in self._kinds}
-    return _Prepared(self._reader.read(given, table, aligned), own)
+    inputs = self._reader.read(given, table, aligned)
+    kept = {SOURCE} if paste_back else set()
+    photos = {k: v for k, v in inputs.photos.items() if k in kept}
+    return _Prepared(dataclasses.replace(inputs, photos=photos), own)
 
   def _run(self, items, seed, options, paste_back) -> list[EditResult]:
     """Makes up to `batch_size` prepared edits."""
@@ -315,7 +326,7 @@ class Editor:
       if mask is not None:
         mask = np.asarray(mask, np.float32).reshape(image.shape[:2])
       pasted = alignment_lib.paste_back(
-        inputs.photos[SOURCE], square, image, mask
+        inputs.photos.pop(SOURCE), square, image, mask
       )
     pictures = {
       name: sheets.picture_of(value)
@@ -340,19 +351,20 @@ def _batches(
   items: Iterable[_Prepared | UserError], size: int
 ) -> Iterator[Sequence[_Prepared | UserError]]:
   """Neighbours of one kind together, at most `size` that can be made."""
-  waiting, count, kind = [], 0, None
+  waiting, count, kind, pixels = [], 0, None, 0
   for item in items:
     if isinstance(item, UserError):
       waiting.append(item)
     else:
       if count == size or (count and kind != item.kind):
         yield waiting
-        waiting, count = [], 0
+        waiting, count, pixels = [], 0, 0
       waiting.append(item)
-      count, kind = count + 1, item.kind
-    if not count or count == size:
+      count, kind, pixels = count + 1, item.kind, pixels + item.pixels
+    del item  # a photo must not outlive its batch
+    if not count or count == size or pixels >= _HELD_PIXELS:
       yield waiting
-      waiting, count = [], 0
+      waiting, count, pixels = [], 0, 0
   yield waiting
 
 

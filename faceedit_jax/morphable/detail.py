@@ -102,7 +102,7 @@ def load_detail_space(
     fixed = np.load(fixed_path, allow_pickle=False)
     with PIL.Image.open(mask_path) as picture:
       mask = np.asarray(picture.convert("RGB"), np.float32)[..., 0] / 255
-  except (OSError, ValueError) as error:
+  except Exception as error:  # a damaged picture may raise anything
     raise ValueError(
       f"detail: cannot read {mask_path} and {fixed_path}: {error}; wanted "
       "DECA's uv_face_eye_mask.png and fixed_displacement_256.npy."

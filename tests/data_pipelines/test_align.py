@@ -254,3 +254,25 @@ def test_faces_of_celeba_hq():
   assert align.template("celeba_hq") is align.CELEBA_HQ5
   with pytest.raises(align.AlignError, match="'ffhq'; wanted one of synthetic"):
     align.template("ffhq")
+
+
+@pytest.mark.parametrize("size", [(700, 500), (333, 1001)])
+@pytest.mark.parametrize("shrink", [2.0, 3.7, 11.0])
+def test_bands_are_as_the_whole(rng, monkeypatch, size, shrink):
+  """Large pictures are shrunk and pasted into piece by piece."""
+  picture = rng.integers(0, 255, (*size, 3), dtype=np.uint8)
+  points = align.CANONICAL5 * 30.0 * shrink + np.array([40.0, 70.0])
+  turn = np.array([[0.96, 0.28], [-0.28, 0.96]])
+  points = (points @ turn).astype(np.float64)
+  whole = align.align(picture, points, 30)
+  patch = 255 - whole.image
+  pasted = align.paste_back(picture, patch, whole.matrix)
+  monkeypatch.setattr(align, "_BAND", 4000)
+  banded = align.align(picture, points, 30)
+  np.testing.assert_array_equal(banded.image, whole.image)
+  canvas = picture.copy()
+  found = align.paste_back(canvas, patch, whole.matrix, in_place=True)
+  assert found is canvas and (canvas != picture).any()
+  # A rounding may fall the other way where a band begins elsewhere.
+  assert np.abs(found.astype(int) - pasted).max() <= 1
+  assert (found != pasted).mean() < 1e-3

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_pipelines import prepare, records, samplers, sources
+from data_pipelines import images, prepare, records, samplers, sources
 from data_pipelines.celeba import files, splits
 from data_pipelines.celeba import prepare as celeba
 from data_pipelines.synthetic_heads import labels
@@ -168,6 +168,69 @@ def test_incomplete_folders(root, tmp_path):
   refuses("names 2 attributes in its second line, wanted 40")
   (root / files.TABLE).unlink()
   refuses("cannot be read .* wanted the folder CelebAMask-HQ")
+
+
+def _rename(root, name_of):
+  """Gives every picture another name, and maybe another format."""
+  for number in range(COUNT):
+    path = root / files.IMAGES / f"{number}.jpg"
+    new = path.with_name(name_of(number))
+    if new.suffix != ".jpg":
+      images.write_image(new, images.read_image(path))
+      path.unlink()
+    else:
+      path.rename(new)
+
+
+@pytest.mark.parametrize(
+  "name", ["{}.png", "{:05d}.jpg", "{:05d}.png", "{:06d}.webp", "{}.JPG"]
+)
+def test_pictures_under_other_names(root, name):
+  """As re-exports of the set have them."""
+  plain = files.read_index(root, COUNT)
+  wanted = [files.read_picture(plain, i, 16) for i in range(COUNT)]
+  _rename(root, lambda i: name.format(i))
+  index = files.read_index(root, COUNT)
+  assert index.files == tuple(name.format(i) for i in range(COUNT))
+  for number, picture in enumerate(wanted):
+    found = files.read_picture(index, number, 16).astype(int)
+    assert np.abs(found - picture).max() <= 3
+  # Another set than that of the files as unpacked: PNG holds other values.
+  assert index.content != plain.content
+  # Names in the tables may be padded as well.
+  lines = (root / files.TABLE).read_text().splitlines()
+  lines[2:] = [f"0000{line}" for line in lines[2:]]
+  text = "\ufeff" + "\r\n".join(lines)
+  (root / files.TABLE).write_text(text, newline="")
+  again = files.read_index(root, COUNT)
+  np.testing.assert_array_equal(again.attributes, index.attributes)
+
+
+def test_pictures_that_are_missing_by_cause(root, tmp_path):
+  def refuses(message):
+    with pytest.raises(files.CelebaError, match=message) as error:
+      files.read_index(root, COUNT)
+    assert "\n" not in str(error.value)
+
+  folder = root / files.IMAGES
+  (folder / "0.png").write_bytes((folder / "0.jpg").read_bytes())
+  assert files.read_index(root, COUNT).files[0] == "0.jpg"  # the official one
+  (folder / "0.png").unlink()
+  _rename(root, lambda i: f"{i + 1:06d}.png")
+  refuses("counts its pictures from 1 to 10; .* rename each to the number")
+  (folder / "000000.png").write_bytes((folder / "000001.png").read_bytes())
+  (folder / "000003.png").unlink()
+  refuses("1 of 10 pictures are missing, first 3.jpg, while 1 have numbers")
+  (folder / "000010.png").unlink()
+  refuses("1 of 10 pictures are missing, first 3.jpg; unpack .* again")
+  (folder / "3.webp").write_bytes((folder / "000000.png").read_bytes())
+  (folder / "03.jpeg").write_bytes((folder / "000000.png").read_bytes())
+  refuses("03.jpeg and 3.webp are pictures of one number")
+  for path in list(folder.iterdir()):
+    path.rename(path.with_name(f"img{path.name}"))
+  refuses("holds 11 files, none named by its number; wanted 0.jpg to 9.jpg")
+  folder.rename(tmp_path / "elsewhere")
+  refuses("CelebA-HQ-img: no such folder; unpack")
 
 
 def test_the_command(root, tmp_path, monkeypatch, capsys):

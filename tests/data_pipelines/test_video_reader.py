@@ -68,6 +68,72 @@ def test_videos_are_turned_upright(tmp_path, degrees):
     assert np.abs(frame.astype(int) - wanted).mean() < 5
 
 
+TURNS = {
+  "as stored": ((1, 0, 0, 1), lambda a: a),
+  "mirrored": ((-1, 0, 0, 1), lambda a: a[:, ::-1]),
+  "upside down": ((-1, 0, 0, -1), lambda a: a[::-1, ::-1]),
+  "flipped": ((1, 0, 0, -1), lambda a: a[::-1]),
+  "to the right": ((0, 1, -1, 0), lambda a: np.rot90(a, -1)),
+  "to the left": ((0, -1, 1, 0), np.rot90),
+  "transposed": ((0, 1, 1, 0), lambda a: a.swapaxes(0, 1)),
+  "transverse": ((0, -1, -1, 0), lambda a: np.rot90(a[:, ::-1], -1)),
+}
+
+
+@pytest.mark.parametrize("name", TURNS)
+def test_the_whole_display_matrix(tmp_path, name):
+  """x' = a x + c y and y' = b x + d y, as ISO 14496-12 counts them."""
+  (a, b, c, d), shown = TURNS[name]
+  picture = np.zeros((32, 48, 3), np.uint8)
+  picture[:8] = 90
+  picture[:, :12] = 255
+  path = tmp_path / "a.mp4"
+  one = 1 << 16
+  matrix = (a * one, b * one, 0, c * one, d * one, 0, 0, 0, 1 << 30)
+  video_set.write_video(path, [picture] * 2, matrix=matrix)
+  wanted = shown(picture)
+  for _, frame in reader.frames(path):
+    assert frame.shape == wanted.shape
+    assert np.abs(frame.astype(int) - wanted).mean() < 5
+
+
+@pytest.mark.parametrize(
+  "ratio, size",
+  [
+    ("4/3", (32, 64)),
+    ("16/11", (32, 70)),
+    ("3/4", (43, 48)),
+    ("1/1", (32, 48)),
+  ],
+)
+@pytest.mark.parametrize("rotation", [0, 90])
+def test_pixels_become_square(tmp_path, ratio, size, rotation):
+  disc = np.hypot(*(np.mgrid[:32, :48] + 0.5 - [[[16]], [[24]]])) < 12
+  picture = np.repeat(disc[..., None] * np.uint8(255), 3, 2)
+  path = tmp_path / "a.mp4"
+  video_set.write_video(path, [picture], rotation=rotation, pixels=ratio)
+  ((_, frame),) = reader.frames(path)
+  stored = np.rot90(frame, -1) if rotation else frame
+  assert stored.shape == (*size, 3)
+  rows = (stored[..., 0] > 127).sum(0).max()
+  columns = (stored[..., 0] > 127).sum(1).max()
+  assert abs(rows - 24 * size[0] / 32) <= 2
+  assert abs(columns - 24 * size[1] / 48) <= 2
+
+
+@pytest.mark.shared
+def test_the_videos_of_the_report(shared):
+  top = shared / "field_cases" / "D3-mirror-sar"
+  with av.open(str(top / "hflip.mp4")) as file:
+    stored = next(file.decode(video=0)).to_ndarray(format="rgb24")
+  _, first = next(reader.frames(top / "hflip.mp4"))
+  np.testing.assert_array_equal(first, stored[:, ::-1])
+  with av.open(str(top / "sar.mp4")) as file:
+    height, width = file.streams.video[0].height, file.streams.video[0].width
+  _, first = next(reader.frames(top / "sar.mp4"))
+  assert first.shape == (height, round(width * 4 / 3), 3)
+
+
 def test_folders_of_frames(tmp_path):
   for number, picture in enumerate(_counting(12)):
     images.write_image(tmp_path / "clip.mp4" / f"{number:07d}.png", picture)
@@ -120,6 +186,8 @@ def test_what_is_no_clip(video, tmp_path):
   assert "no pictures" in reason(tmp_path / "sound.mp4")
   (tmp_path / "text.mp4").write_text("no video" * 99)
   assert "cannot be read (Invalid data" in reason(tmp_path / "text.mp4")
+  (tmp_path / "page.mp4").write_text("<!doctype html><html></html>")
+  assert "it is a web page (HTML)" in reason(tmp_path / "page.mp4")
   (tmp_path / "empty").mkdir()
   assert reason(tmp_path / "empty") == "holds no frame"
   with pytest.raises(index.VideoError, match="is gone since"):
