@@ -6,13 +6,13 @@ import json
 import os
 import pathlib
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import tqdm
 
-from data_pipelines import align, images, landmarks, records
+from data_pipelines import align, face_points, images, landmarks, records
 from data_pipelines.sources.people import FolderIndex
 
 # image (h, w, 3) uint8 -> (5, 2) in pixels, or None where no face is found.
@@ -20,7 +20,14 @@ Detector = Callable[[np.ndarray], np.ndarray | None]
 # aligned image (s, s, 3) uint8, landmarks5 (5, 2) unit -> more fields.
 Annotator = Callable[[np.ndarray, np.ndarray], dict[str, Any]]
 
+# {picture: points, or why it has none}.
+_Points = Mapping[pathlib.PurePath, np.ndarray | str]
+
 _SHARD_PICTURES = 256
+
+
+class NothingLeftError(records.RecordError):
+  """Not one picture of a split can be used."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,13 +35,17 @@ class Report:
   """What became of a folder.
 
   Attributes:
+    index: the pictures of the split, and what else lay there.
     written: number of examples.
     skipped: (file, reason) of every picture left out.
+    lost: people of the split of whom nothing is left.
     metadata: of the set, see `records.finish`.
   """
 
+  index: FolderIndex
   written: int
   skipped: tuple[tuple[str, str], ...]
+  lost: tuple[str, ...]
   metadata: dict[str, Any]
 
 
@@ -42,20 +53,20 @@ def _align(
   image: np.ndarray,
   file: pathlib.PurePath,
   size: int,
-  table: dict[str, np.ndarray] | None,
+  given: _Points | None,
   detector: Detector | None,
 ) -> align.Aligned:
-  if table is not None:
-    points = landmarks.find(table, file)
-    if points is None:
-      raise align.AlignError(f"{file}: not in the landmarks file")
+  if given is not None:
+    points = given[file]
+    if isinstance(points, str):
+      raise align.AlignError(f"{file}: {points}")
   elif detector is not None:
     points = detector(image)
     if points is None:
       raise align.AlignError(f"{file}: no face found")
-    points = align.check_points(points, str(file))
   else:
     return align.centre_square(image, size)
+  points = face_points.check(points, image.shape[:2], str(file))
   return align.align(image, points, size)
 
 
@@ -91,21 +102,22 @@ def prepare_folder(
     What was written and what was skipped.
 
   Raises:
-    ImageError, SourceError, RecordError: the folders cannot be used, or not
-      one picture can.
+    ImageError, SourceError, RecordError: the folders cannot be used.
+    NothingLeftError: not one picture can.
   """
   index = FolderIndex(input_dir, split, holdout)
   frames = index.frame_numbers()
-  table = None
+  given = None
   if landmarks_file is not None:
     table = landmarks.read_landmarks(landmarks_file)
+    given = landmarks.match(table, index.files)
   shards = -(-len(frames) // _SHARD_PICTURES)
-  how = "file" if table is not None else "detector" if detector else "centre"
+  how = "file" if given is not None else "detector" if detector else "centre"
   settings = {
     "generator": "image_folder",
     "input": str(pathlib.Path(input_dir).resolve()),
     "pictures": len(frames),
-    "content": _fingerprint(index, table),
+    "content": _fingerprint(index, given),
     "size": size,
     "split": split,
     "holdout": holdout,
@@ -119,7 +131,7 @@ def prepare_folder(
     initial=min(len(frames), (shards - len(todo)) * _SHARD_PICTURES),
     desc=f"{pathlib.Path(input_dir).name}, {split}",
     unit="picture",
-    disable=not progress,
+    disable=None if progress else True,
   )
 
   def examples(shard: int) -> Iterator[dict[str, Any]]:
@@ -130,7 +142,7 @@ def prepare_folder(
       file = index.files[place]
       try:
         image = images.read_image(index.path / file)
-        aligned = _align(image, file, size, table, detector)
+        aligned = _align(image, file, size, given, detector)
       except (images.ImageError, align.AlignError) as error:
         skipped.append((file.as_posix(), str(error)))
         bar.write(f"skipped {error}")
@@ -161,20 +173,30 @@ def prepare_folder(
   if not metadata["examples"]:
     # An empty set would answer the next try, with better points, as well.
     shutil.rmtree(path)
-    raise records.RecordError(
+    raise NothingLeftError(
       f"{input_dir}: not one of {len(frames)} pictures could be used, "
       f"first: {skipped_all[0][1]}"
     )
-  return Report(metadata["examples"], skipped_all, metadata)
+  people = {index.identity(file) for file in index.files}
+  gone = {file for file, _ in skipped_all}
+  people -= {index.identity(f) for f in index.files if f.as_posix() not in gone}
+  lost = [name for name, number in index.numbers.items() if number in people]
+  return Report(
+    index,
+    metadata["examples"],
+    skipped_all,
+    (*lost, *index.absent),
+    metadata,
+  )
 
 
-def _fingerprint(index: FolderIndex, table) -> str:
+def _fingerprint(index: FolderIndex, given: _Points | None) -> str:
   """Tells apart what a set is made from: files, their sizes, their points."""
   seen = hashlib.sha256()
   for file in index.files:
     seen.update(f"{file} {(index.path / file).stat().st_size}\n".encode())
-    points = None if table is None else landmarks.find(table, file)
-    if points is not None:
+    points = None if given is None else given[file]
+    if points is not None and not isinstance(points, str):
       seen.update(np.asarray(points, np.float64).tobytes())
   return seen.hexdigest()[:16]
 

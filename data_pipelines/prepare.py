@@ -15,8 +15,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from data_pipelines import folder, records, sources
+from data_pipelines import folder, listing, records, sources
 from data_pipelines.celeba import prepare as celeba
+from data_pipelines.sources import people as people_lib
 from data_pipelines.synthetic_heads import attribute_set, worlds
 from data_pipelines.synthetic_heads import generate as generate_lib
 from data_pipelines.synthetic_heads import pairs as pairs_lib
@@ -358,6 +359,7 @@ def _run_folder(options: argparse.Namespace) -> None:
     )
   if not 0 <= options.holdout < 1:
     raise ValueError(f"--holdout={options.holdout}; wanted 0 up to below 1")
+  problems, listed = [], set()
   for split in splits:
     try:
       report = folder.prepare_folder(
@@ -368,16 +370,35 @@ def _run_folder(options: argparse.Namespace) -> None:
         options.holdout,
         options.landmarks,
       )
-    except sources.SourceError as error:
-      # A handful of people may leave a held-out split empty.
-      if split == "train" or len(splits) == 1:
-        raise
-      print(f"{split}: {error}", file=sys.stderr)
+    except (sources.SourceError, folder.NothingLeftError) as error:
+      problems.append(f"split {split}: {error}")
       continue
+    if report.index.path not in listed:
+      listed.add(report.index.path)
+      _print_found(report.index)
     print(
-      f"{options.output}/{split}: {report.written} examples, "
-      f"{len(report.skipped)} pictures skipped"
+      f"{options.output}/{split}: took {report.written} of "
+      f"{len(report.index.files)} pictures; {_left(report.skipped)}"
     )
+    problems += [
+      f"nothing is left of {name!r} ({split})" for name in report.lost
+    ]
+  if problems:
+    more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
+    raise records.RecordError(
+      "; ".join(problems[:5]) + more + "; --splits names those that are wanted"
+    )
+
+
+def _print_found(index: people_lib.FolderIndex) -> None:
+  print(
+    f"{index.path}: found {index.pictures} pictures of {len(index.numbers)} "
+    f"people; {_left(index.left)}"
+  )
+
+
+def _left(left: Sequence[tuple[str, str]]) -> str:
+  return f"left out {listing.summary(left)}" if left else "left out none"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -14,6 +14,10 @@ import jax
 
 from faceedit_jax.core.typing import Array
 
+# Word processors and telephones write it in their own ways.
+_MINUS = "-\u2010\u2011\u2012\u2013\u2212\ufe63\uff0d"
+_PLUS = "+\ufe62\uff0b"
+
 
 def parse_edits(
   text: str, attributes: Sequence[str]
@@ -22,7 +26,7 @@ def parse_edits(
 
   Args:
     text: names separated by commas; "+" or nothing before a name gives the
-      attribute, "-" takes it away.
+      attribute, "-" takes it away, as does a typographic minus.
     attributes: the names that are known.
 
   Returns:
@@ -42,9 +46,11 @@ def parse_edits(
 
 
 def _edit(word: str, text: str, attributes: Sequence[str]) -> tuple[int, bool]:
-  name = word[1:].strip() if word[:1] in ("+", "-") else word
+  sign, name = "", word
+  if word and word[0] in _PLUS + _MINUS:
+    sign, name = word[0], word[1:].strip()
   if name in attributes:
-    return attributes.index(name), not word.startswith("-")
+    return attributes.index(name), not sign or sign in _PLUS
   known = ", ".join(attributes)
   if not name:
     where = f"in {text!r}" if text.strip() else "given"
