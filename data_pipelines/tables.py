@@ -14,8 +14,7 @@ from collections.abc import Callable, Sequence
 
 from data_pipelines import listing
 
-# What word processors and spreadsheets put in place of a minus: hyphens,
-# figure and en dash, the mathematical minus, the small and the wide one.
+# As in `faceedit_jax.core.signs`, which may not be imported here.
 MINUSES = "\u2010\u2011\u2012\u2013\u2212\ufe63\uff0d"
 _MINUS = str.maketrans(dict.fromkeys(MINUSES, "-"))
 

@@ -12,11 +12,8 @@ from typing import Any
 
 import jax
 
+from faceedit_jax.core import signs
 from faceedit_jax.core.typing import Array
-
-# Word processors and telephones write it in their own ways.
-_MINUS = "-\u2010\u2011\u2012\u2013\u2212\ufe63\uff0d"
-_PLUS = "+\ufe62\uff0b"
 
 
 def parse_edits(
@@ -47,10 +44,10 @@ def parse_edits(
 
 def _edit(word: str, text: str, attributes: Sequence[str]) -> tuple[int, bool]:
   sign, name = "", word
-  if word and word[0] in _PLUS + _MINUS:
+  if word and word[0] in f"+-{signs.PLUSES}{signs.MINUSES}":
     sign, name = word[0], word[1:].strip()
   if name in attributes:
-    return attributes.index(name), not sign or sign in _PLUS
+    return attributes.index(name), not sign or sign in f"+{signs.PLUSES}"
   known = ", ".join(attributes)
   if not name:
     where = f"in {text!r}" if text.strip() else "given"
