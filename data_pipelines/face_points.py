@@ -66,7 +66,7 @@ def fault(
 
   What is turned by a quarter with its order looks like a tilted face and
   passes; so do points of a smaller version of the picture, which look like a
-  smaller face.
+  small face (`folder.prepare_folder` finds them where all pictures have them).
 
   Args:
     points: finite (5, 2), in the order of `align.CANONICAL5`, in pixels.

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import tqdm
+from PIL import ExifTags, Image
 
 from data_pipelines import align, face_points, images, landmarks, records
 from data_pipelines.sources.people import FolderIndex
@@ -24,6 +25,7 @@ Annotator = Callable[[np.ndarray, np.ndarray], dict[str, Any]]
 _Points = Mapping[pathlib.PurePath, np.ndarray | str]
 
 _SHARD_PICTURES = 256
+_LEAST_LOOKED_AT, _MOST_LOOKED_AT = 12, 64
 
 
 class NothingLeftError(records.RecordError):
@@ -111,6 +113,7 @@ def prepare_folder(
   if landmarks_file is not None:
     table = landmarks.read_landmarks(landmarks_file)
     given = landmarks.match(table, index.files)
+    _check_size(index, given)
   shards = -(-len(frames) // _SHARD_PICTURES)
   how = "file" if given is not None else "detector" if detector else "centre"
   settings = {
@@ -188,6 +191,39 @@ def prepare_folder(
     (*lost, *index.absent),
     metadata,
   )
+
+
+def _check_size(index: FolderIndex, given: _Points) -> None:
+  """Refuses points of smaller versions of the pictures.
+
+  One such set looks like a small face in a corner; many in the same corner do
+  not.
+
+  Raises:
+    NothingLeftError: all that were looked at lie in the upper left quarters.
+  """
+  looked = 0
+  for file, points in given.items():
+    if isinstance(points, str):
+      continue
+    try:
+      with Image.open(index.path / file) as picture:
+        wide, high = picture.size
+        if picture.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8):
+          wide, high = high, wide
+    except Exception:  # damaged in any way; said when it is read
+      continue
+    if (points.max(0) > (wide / 2, high / 2)).any():
+      return
+    looked += 1
+    if looked == _MOST_LOOKED_AT:
+      break
+  if looked >= _LEAST_LOOKED_AT:
+    raise NothingLeftError(
+      f"the landmarks of all {looked} pictures looked at lie in their upper "
+      "left quarters, as if they were those of smaller pictures; wanted pixels "
+      f"of the pictures in {index.path}"
+    )
 
 
 def _fingerprint(index: FolderIndex, given: _Points | None) -> str:

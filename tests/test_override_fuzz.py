@@ -97,10 +97,18 @@ def test_commands(built, tmp_path_factory, leaf, text):
     ("difffae", "nets.unet.mult=1,2,2,x", "wanted a list, each entry a whole"),
     ("difffae", "nets.unet.mult=", "wanted a list, each entry a whole number"),
     ("difffae", "compute_dtype=bf16", "wanted 'float32' or 'bfloat16' or"),
-    ("l2m_gan", "stage.gan.recipe.attributes=[Smiling,Bangs]", "attributes"),
   ],
 )
 def test_the_field_case(built, tmp_path, source, override, message):
   """R5-overrides: one line each, before any stage is trained."""
   code, said = outcome(tmp_path, f"configs/{source}.py:smoke", override)
   assert code == 2 and message in said and "\n" not in said
+
+
+def test_the_attributes_of_the_field_case(built, tmp_path):
+  """The sampler draws those of the recipe."""
+  override = "stage.gan.recipe.attributes=[Smiling,Bangs]"
+  assert outcome(tmp_path, "configs/l2m_gan.py:smoke", override) == (0, "")
+  config = config_lib.override(loaded("configs/l2m_gan.py:smoke"), [override])
+  made = stages.make_stage(config, "gan", tmp_path)
+  assert made.data.sampler.attributes == ("Smiling", "Bangs")

@@ -141,6 +141,11 @@ def prepare_videos(
       f"{input_dir}: not one of {len(clips) + len(wrong)} clips could be used, "
       f"first {path}: {reason}"
     )
+  for one in sets:
+    if not metadata[one.split]["examples"]:
+      shutil.rmtree(one.path)
+      del metadata[one.split]
+      empty.append(one.split)
   return Report(
     metadata,
     skipped.clips,

@@ -209,6 +209,27 @@ def test_one_bad_set_leaves_the_others(folder, capsys):
   assert "look like y before x" in said.out and "left of 'b'" in said.err
 
 
+@pytest.mark.parametrize("factor", [0.5, 0.2, 2.0, 5.0])
+def test_points_of_versions_of_another_size(folder, factor, capsys):
+  """One face in the corner of its picture may be; twelve are too many."""
+  for i in range(11):
+    data = (folder / "photos/a.png").read_bytes()
+    (folder / "photos" / f"{i}.png").write_bytes(data)
+  names = ("a.png", *(f"{i}.png" for i in range(11)))
+  table = dict.fromkeys(names, (FACE * factor).tolist())
+  (folder / "points.json").write_text(json.dumps(table))
+  assert command(folder, folder / "points.json") == 1
+  said = capsys.readouterr().err
+  assert ("upper left" if factor < 1 else "those of another size") in said
+  assert not list((folder / "out").glob("*"))
+  del table["0.png"]
+  table["a.png"] = FACE.tolist()
+  (folder / "points.json").write_text(json.dumps(table))
+  command(folder, folder / "points.json")
+  written = len(records.RecordSource(folder / "out/train"))
+  assert written == (11 if factor < 1 else 1)
+
+
 @pytest.mark.shared
 @pytest.mark.parametrize("name", ["good", "swapped", "eyes_only", "yx"])
 def test_the_field_cases(shared, tmp_path, name, capsys):
