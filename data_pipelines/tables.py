@@ -191,6 +191,11 @@ def _rows(path: pathlib.Path, text: str, separator: str) -> tuple[Row, ...]:
   return tuple(rows)
 
 
+def split_words(text: str) -> list[str]:
+  """The words of a text, apart by commas, semicolons or blanks."""
+  return [word for word in re.split(r"[\s,;]+", text) if word]
+
+
 def words(path: pathlib.Path) -> list[list[str]]:
   """The words of every line that has any, apart by blanks or separators.
 
@@ -198,8 +203,7 @@ def words(path: pathlib.Path) -> list[list[str]]:
     TableError: as of `read_text`.
   """
   lines = _lines(plain_minus(read_text(path)))
-  found = ([w for w in re.split(r"[\s,;]+", line) if w] for line in lines)
-  return [line for line in found if line]
+  return [found for line in lines if (found := split_words(line))]
 
 
 def without_index(rows: Sequence[Row]) -> list[Row]:

@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Mapping
 
-from data_pipelines import listing
+from data_pipelines import listing, tables
 from data_pipelines.videos import annotators as annotators_lib
 from data_pipelines.videos import index, prepare, settings, skips, splits
 
@@ -120,7 +120,7 @@ def run(
     settings.VideoSet(**values),
     annotators,
     options.split_file,
-    [split for split in options.splits.split(",") if split],
+    tables.split_words(options.splits),
     options.processes,
   )
   print(f"{options.input}: found {report.found} clips")

@@ -214,6 +214,32 @@ def test_damaged_pictures_of_a_person_and_empty_splits(tmp_path, capsys):
   assert command(tmp_path / "photos", tmp_path / "three", "--holdout=.9") == 1
 
 
+@pytest.mark.parametrize(
+  "arguments",
+  [
+    ["image_folder"],
+    ["image_folder", "--input=x", "--output=y", "--size=x"],
+    ["image_folder", "--input=x", "--output=y", "--size=0"],
+    ["image_folder", "--input=x", "--output=y", "--size=9999999"],
+    ["image_folder", "--input=x", "--output=y", "--holdout=nan"],
+    ["image_folder", "--input=x", "--output=y", "--landmarks=/nowhere"],
+    ["image_folder", "--input=x", "--output=y", "--other=1"],
+    ["videos", "--input=x", "--output=y", "--identity=no"],
+    ["videos", "--input=x\0y", "--output=y"],
+    ["pictures"],
+    [],
+  ],
+)
+def test_mistakes_on_the_command_line_are_one_line(arguments, capsys):
+  try:
+    code = prepare.main(arguments)
+  except SystemExit as done:
+    code = done.code
+  said = capsys.readouterr().err
+  assert code in (1, 2) and said.startswith("error: ")
+  assert said.count("\n") == 1
+
+
 def test_split_folders_are_not_mixed(tmp_path, capsys):
   portrait(tmp_path / "photos/train/ben/1.png")
   portrait(tmp_path / "photos/val/cleo/1.png")
