@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_pipelines import images, listing, prepare, records
+from data_pipelines import align, images, listing, prepare, records
 from data_pipelines.sources import people
 from data_pipelines.videos import index, reader
 from tests.data_pipelines import fake_world
@@ -173,6 +173,31 @@ def test_a_linked_person_is_taken(tmp_path, capsys):
   assert "found 6 pictures of 2 people; left out none" in said
   assert "train: took 6 of 6 pictures" in said
   assert len(records.RecordSource(tmp_path / "out/train")) == 6
+
+
+def test_names_of_another_form_have_their_points(tmp_path, capsys):
+  """C2-nfd of the field cases."""
+  photos = tmp_path / "photos"
+  portrait(photos / f"{APART}_1.png")
+  portrait(photos / APART / "1.png")
+  numbers = ",".join(map(str, (align.CANONICAL5 * 40.0).ravel()))
+  names = (f"{COMPOSED}_1.png", f"{COMPOSED}/1.png")
+  table = "\n".join(f"{name},{numbers}" for name in names)
+  (tmp_path / "points.csv").write_text(table, encoding="utf-8")
+  points = f"--landmarks={tmp_path / 'points.csv'}"
+  assert command(photos, tmp_path / "out", points) == 0
+  assert "took 2 of 2 pictures; left out none" in capsys.readouterr().out
+  # Both are of one person.
+  source = records.RecordSource(tmp_path / "out/train")
+  assert set(source.column("identity").tolist()) == {0}
+
+
+@pytest.mark.shared
+def test_the_field_case_of_names(shared, tmp_path, capsys):
+  case = shared / "field_cases/C2-nfd"
+  points = f"--landmarks={case / 'points.csv'}"
+  assert command(case / "photos", tmp_path / "out", points) == 0
+  assert "took 2 of 2 pictures; left out none" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
