@@ -11,7 +11,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from faceedit_jax.core.typing import Array, Float, Image, typechecked
-from faceedit_jax.nn.layers import conv, resize
+from faceedit_jax.nn.layers import conv, max_pool, resize
 
 _SHIFT = (-0.030, -0.088, -0.188)
 _SCALE = (0.458, 0.448, 0.450)
@@ -120,7 +120,7 @@ class LPIPS(nn.Module):
     out = []
     for index, _, _, _, _, window in plan["layers"]:
       if window:
-        h = nn.max_pool(h, (window, window), (2, 2))
+        h = max_pool(h, window, 2)
       h = nn.relu(self.trunk[f"conv_{index}"](h))
       if index in plan["kept"]:
         out.append(h)
