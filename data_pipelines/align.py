@@ -255,12 +255,17 @@ def check_points(points: np.ndarray, name: str = "") -> np.ndarray:
     AlignError: the shape is another one, or a number is not finite.
   """
   where = f"{name}: " if name else ""
-  points = np.asarray(points)
+  try:
+    points = np.asarray(points)
+  except ValueError as error:  # lists of several lengths
+    raise AlignError(f"{where}landmarks are no array of numbers") from error
   if points.shape != (5, 2):
     raise AlignError(
       f"{where}landmarks have shape {points.shape}, wanted (5, 2): left eye, "
       "right eye, nose, left and right corner of the mouth"
     )
+  if points.dtype.kind not in "iuf":
+    raise AlignError(f"{where}landmarks are {points.dtype}, wanted numbers")
   points = points.astype(np.float64)
   if not np.isfinite(points).all():
     raise AlignError(f"{where}landmarks are not finite: {points.tolist()}")

@@ -6,13 +6,14 @@ import json
 import os
 import pathlib
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import tqdm
+from PIL import ExifTags, Image
 
-from data_pipelines import align, images, landmarks, records
+from data_pipelines import align, face_points, images, landmarks, records
 from data_pipelines.sources.people import FolderIndex
 
 # image (h, w, 3) uint8 -> (5, 2) in pixels, or None where no face is found.
@@ -20,7 +21,15 @@ Detector = Callable[[np.ndarray], np.ndarray | None]
 # aligned image (s, s, 3) uint8, landmarks5 (5, 2) unit -> more fields.
 Annotator = Callable[[np.ndarray, np.ndarray], dict[str, Any]]
 
+# {picture: points, or why it has none}.
+_Points = Mapping[pathlib.PurePath, np.ndarray | str]
+
 _SHARD_PICTURES = 256
+_LEAST_LOOKED_AT, _MOST_LOOKED_AT = 12, 64
+
+
+class NothingLeftError(records.RecordError):
+  """Not one picture of a split can be used."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,13 +37,17 @@ class Report:
   """What became of a folder.
 
   Attributes:
+    index: the pictures of the split, and what else lay there.
     written: number of examples.
     skipped: (file, reason) of every picture left out.
+    lost: people of the split of whom nothing is left.
     metadata: of the set, see `records.finish`.
   """
 
+  index: FolderIndex
   written: int
   skipped: tuple[tuple[str, str], ...]
+  lost: tuple[str, ...]
   metadata: dict[str, Any]
 
 
@@ -42,20 +55,20 @@ def _align(
   image: np.ndarray,
   file: pathlib.PurePath,
   size: int,
-  table: dict[str, np.ndarray] | None,
+  given: _Points | None,
   detector: Detector | None,
 ) -> align.Aligned:
-  if table is not None:
-    points = landmarks.find(table, file)
-    if points is None:
-      raise align.AlignError(f"{file}: not in the landmarks file")
+  if given is not None:
+    points = given[file]
+    if isinstance(points, str):
+      raise align.AlignError(f"{file}: {points}")
   elif detector is not None:
     points = detector(image)
     if points is None:
       raise align.AlignError(f"{file}: no face found")
-    points = align.check_points(points, str(file))
   else:
     return align.centre_square(image, size)
+  points = face_points.check(points, image.shape[:2], str(file))
   return align.align(image, points, size)
 
 
@@ -91,21 +104,23 @@ def prepare_folder(
     What was written and what was skipped.
 
   Raises:
-    ImageError, SourceError, RecordError: the folders cannot be used, or not
-      one picture can.
+    ImageError, SourceError, RecordError: the folders cannot be used.
+    NothingLeftError: not one picture can.
   """
   index = FolderIndex(input_dir, split, holdout)
   frames = index.frame_numbers()
-  table = None
+  given = None
   if landmarks_file is not None:
     table = landmarks.read_landmarks(landmarks_file)
+    given = landmarks.match(table, index.files)
+    _check_size(index, given)
   shards = -(-len(frames) // _SHARD_PICTURES)
-  how = "file" if table is not None else "detector" if detector else "centre"
+  how = "file" if given is not None else "detector" if detector else "centre"
   settings = {
     "generator": "image_folder",
     "input": str(pathlib.Path(input_dir).resolve()),
     "pictures": len(frames),
-    "content": _fingerprint(index, table),
+    "content": _fingerprint(index, given),
     "size": size,
     "split": split,
     "holdout": holdout,
@@ -119,7 +134,7 @@ def prepare_folder(
     initial=min(len(frames), (shards - len(todo)) * _SHARD_PICTURES),
     desc=f"{pathlib.Path(input_dir).name}, {split}",
     unit="picture",
-    disable=not progress,
+    disable=None if progress else True,
   )
 
   def examples(shard: int) -> Iterator[dict[str, Any]]:
@@ -130,7 +145,7 @@ def prepare_folder(
       file = index.files[place]
       try:
         image = images.read_image(index.path / file)
-        aligned = _align(image, file, size, table, detector)
+        aligned = _align(image, file, size, given, detector)
       except (images.ImageError, align.AlignError) as error:
         skipped.append((file.as_posix(), str(error)))
         bar.write(f"skipped {error}")
@@ -161,20 +176,63 @@ def prepare_folder(
   if not metadata["examples"]:
     # An empty set would answer the next try, with better points, as well.
     shutil.rmtree(path)
-    raise records.RecordError(
+    raise NothingLeftError(
       f"{input_dir}: not one of {len(frames)} pictures could be used, "
       f"first: {skipped_all[0][1]}"
     )
-  return Report(metadata["examples"], skipped_all, metadata)
+  people = {index.identity(file) for file in index.files}
+  gone = {file for file, _ in skipped_all}
+  people -= {index.identity(f) for f in index.files if f.as_posix() not in gone}
+  lost = [name for name, number in index.numbers.items() if number in people]
+  return Report(
+    index,
+    metadata["examples"],
+    skipped_all,
+    (*lost, *index.absent),
+    metadata,
+  )
 
 
-def _fingerprint(index: FolderIndex, table) -> str:
+def _check_size(index: FolderIndex, given: _Points) -> None:
+  """Refuses points of smaller versions of the pictures.
+
+  One such set looks like a small face in a corner; many in the same corner do
+  not.
+
+  Raises:
+    NothingLeftError: all that were looked at lie in the upper left quarters.
+  """
+  looked = 0
+  for file, points in given.items():
+    if isinstance(points, str):
+      continue
+    try:
+      with Image.open(index.path / file) as picture:
+        wide, high = picture.size
+        if picture.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8):
+          wide, high = high, wide
+    except Exception:  # damaged in any way; said when it is read
+      continue
+    if (points.max(0) > (wide / 2, high / 2)).any():
+      return
+    looked += 1
+    if looked == _MOST_LOOKED_AT:
+      break
+  if looked >= _LEAST_LOOKED_AT:
+    raise NothingLeftError(
+      f"the landmarks of all {looked} pictures looked at lie in their upper "
+      "left quarters, as if they were those of smaller pictures; wanted pixels "
+      f"of the pictures in {index.path}"
+    )
+
+
+def _fingerprint(index: FolderIndex, given: _Points | None) -> str:
   """Tells apart what a set is made from: files, their sizes, their points."""
   seen = hashlib.sha256()
   for file in index.files:
     seen.update(f"{file} {(index.path / file).stat().st_size}\n".encode())
-    points = None if table is None else landmarks.find(table, file)
-    if points is not None:
+    points = None if given is None else given[file]
+    if points is not None and not isinstance(points, str):
       seen.update(np.asarray(points, np.float64).tobytes())
   return seen.hexdigest()[:16]
 

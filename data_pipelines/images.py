@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
-from data_pipelines import colours, file_kinds, picture_metadata
+from data_pipelines import colours, file_kinds, listing, picture_metadata
 from faceedit_jax.core.typing import typechecked
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
@@ -315,29 +315,25 @@ def _reason(error: Exception) -> str:
   return " ".join(text.split()) or type(error).__name__
 
 
-def list_images(folder: str | os.PathLike) -> list[pathlib.Path]:
-  """All picture files under a folder, sorted, as paths relative to it.
+def list_images(folder: str | os.PathLike) -> listing.Listing:
+  """All picture files under a folder, in order.
 
   Args:
-    folder: searched with its sub-folders; hidden files are left out.
+    folder: searched with its sub-folders, see `listing.find`.
 
   Returns:
-    Relative paths in sorted order, the same on every machine.
+    The files, and what was left out.
 
   Raises:
     ImageError: the folder does not exist or holds no picture.
   """
-  folder = pathlib.Path(folder)
+  folder = listing.existing(folder)
   if not folder.is_dir():
     raise ImageError(f"{folder}: no such folder of pictures")
-  found = sorted(
-    file.relative_to(folder)
-    for file in folder.rglob("*")
-    if file.suffix.lower() in SUFFIXES
-    and not any(part.startswith(".") for part in file.relative_to(folder).parts)
-  )
-  if not found:
+  found = listing.find(folder, SUFFIXES)
+  if not found.files:
+    left = f"; left out: {listing.summary(found.left)}" if found.left else ""
     raise ImageError(
-      f"{folder}: no picture found (looked for {' '.join(SUFFIXES)})"
+      f"{folder}: no picture found (looked for {' '.join(SUFFIXES)}{left})"
     )
   return found

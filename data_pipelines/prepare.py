@@ -15,8 +15,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from data_pipelines import folder, records, sources
+from data_pipelines import folder, listing, records, sources, tables
 from data_pipelines.celeba import prepare as celeba
+from data_pipelines.sources import people as people_lib
 from data_pipelines.synthetic_heads import attribute_set, worlds
 from data_pipelines.synthetic_heads import generate as generate_lib
 from data_pipelines.synthetic_heads import pairs as pairs_lib
@@ -224,10 +225,18 @@ def _check_same(
 
 
 _FOLDER_SPLITS = ("train", "validation", "test")
+_LEAST_SIDE, _MOST_SIDE = 8, 8192  # of pictures in pixels
+
+
+class _Parser(argparse.ArgumentParser):
+  """Says what is wrong in one line, without the usage."""
+
+  def error(self, message):
+    self.exit(2, f"error: {message}; {self.prog} --help lists the options\n")
 
 
 def _parser() -> argparse.ArgumentParser:
-  parser = argparse.ArgumentParser(
+  parser = _Parser(
     prog="python -m data_pipelines.prepare",
     description="Prepares a data set; stopped runs continue where they were.",
   )
@@ -339,9 +348,9 @@ def _parser() -> argparse.ArgumentParser:
 def _run_synthetic(options: argparse.Namespace) -> None:
   values = vars(options).copy()
   for name in ("balance", "edited_attributes"):
-    values[name] = tuple(filter(None, getattr(options, name).split(",")))
+    values[name] = tuple(tables.split_words(getattr(options, name)))
   settings = SyntheticSet.from_mapping(values)
-  splits = list(filter(None, options.splits.split(","))) or None
+  splits = tables.split_words(options.splits) or None
   done = prepare_synthetic(
     options.data_dir, settings, splits, options.processes
   )
@@ -350,14 +359,19 @@ def _run_synthetic(options: argparse.Namespace) -> None:
 
 
 def _run_folder(options: argparse.Namespace) -> None:
-  splits = [s for s in options.splits.split(",") if s]
+  splits = tables.split_words(options.splits)
   unknown = [s for s in splits if s not in _FOLDER_SPLITS]
   if unknown or not splits:
     raise ValueError(
       f"--splits={options.splits}; wanted some of {','.join(_FOLDER_SPLITS)}"
     )
+  if not _LEAST_SIDE <= options.size <= _MOST_SIDE:
+    raise ValueError(
+      f"--size={options.size}; wanted {_LEAST_SIDE} to {_MOST_SIDE} pixels"
+    )
   if not 0 <= options.holdout < 1:
     raise ValueError(f"--holdout={options.holdout}; wanted 0 up to below 1")
+  problems, listed = [], set()
   for split in splits:
     try:
       report = folder.prepare_folder(
@@ -368,16 +382,35 @@ def _run_folder(options: argparse.Namespace) -> None:
         options.holdout,
         options.landmarks,
       )
-    except sources.SourceError as error:
-      # A handful of people may leave a held-out split empty.
-      if split == "train" or len(splits) == 1:
-        raise
-      print(f"{split}: {error}", file=sys.stderr)
+    except (sources.SourceError, folder.NothingLeftError) as error:
+      problems.append(f"split {split}: {error}")
       continue
+    if report.index.path not in listed:
+      listed.add(report.index.path)
+      _print_found(report.index)
     print(
-      f"{options.output}/{split}: {report.written} examples, "
-      f"{len(report.skipped)} pictures skipped"
+      f"{options.output}/{split}: took {report.written} of "
+      f"{len(report.index.files)} pictures; {_left(report.skipped)}"
     )
+    problems += [
+      f"nothing is left of {name!r} ({split})" for name in report.lost
+    ]
+  if problems:
+    more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
+    raise records.RecordError(
+      "; ".join(problems[:5]) + more + "; --splits names those that are wanted"
+    )
+
+
+def _print_found(index: people_lib.FolderIndex) -> None:
+  print(
+    f"{index.path}: found {index.pictures} pictures of {len(index.numbers)} "
+    f"people; {_left(index.left)}"
+  )
+
+
+def _left(left: Sequence[tuple[str, str]]) -> str:
+  return f"left out {listing.summary(left)}" if left else "left out none"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -392,8 +425,9 @@ def main(argv: Sequence[str] | None = None) -> int:
       videos_command.run(options)
     else:
       _run_folder(options)
-  except ValueError as error:  # every error of this package is one
-    print(f"error: {error}", file=sys.stderr)
+  # Every error of this package is a ValueError; the system's are the others.
+  except (ValueError, OSError) as error:
+    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
     return 1
   except KeyboardInterrupt:
     print("stopped; the same command continues here", file=sys.stderr)

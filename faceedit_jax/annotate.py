@@ -119,8 +119,15 @@ def make_annotator(
   return annotate
 
 
+class _Parser(argparse.ArgumentParser):
+  """Raises its errors as UserErrors."""
+
+  def error(self, message):
+    raise UserError(message)
+
+
 def _parser() -> argparse.ArgumentParser:
-  parser = argparse.ArgumentParser(
+  parser = _Parser(
     prog="python -m faceedit_jax.annotate",
     description=__doc__.splitlines()[0],
   )

@@ -171,7 +171,13 @@ def _run_list(
   """Makes the edits of a list; bad lines are named, the others done."""
   path = pathlib.Path(given.pairs)
   folder = pathlib.Path(given.output) if given.output else None
-  rows = lists.read_list(path, editor.inputs, editor.options or (), folder)
+  rows = lists.read_list(
+    path,
+    editor.inputs,
+    editor.options or (),
+    folder,
+    options_lib.lists(editor.recipe),
+  )
   failed = 0
 
   def fail(line, error):

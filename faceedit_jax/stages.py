@@ -186,9 +186,7 @@ def make_stage(
   }
   seed = run.seed if stage_options.seed is None else stage_options.seed
   # Nets that other stages train may change without touching this one.
-  key = jax.random.key(0)
-  used = set(jax.eval_shape(recipe.init, key))
-  used |= set(jax.eval_shape(recipe.init_frozen, key))
+  used = _nets_used(recipe, where)
   nets = {
     net: {name: value for name, value in fields.items() if name not in _HOW}
     for net, fields in nets.to_dict().items()
@@ -224,6 +222,27 @@ def make_stage(
     data_dir=pathlib.Path(data_dir or run.data_dir),
     identity=json.loads(json.dumps(identity)),
   )
+
+
+def _nets_used(recipe: recipe_lib.Recipe, where: str) -> set[str]:
+  """Names of the nets of a recipe, trained or frozen.
+
+  Raises:
+    UserError: one line: they cannot be made with these sizes.
+  """
+  key = jax.random.key(0)
+  try:
+    made = [jax.eval_shape(f, key) for f in (recipe.init, recipe.init_frozen)]
+  except UserError:
+    raise
+  # Sizes that fit no net make the layers raise whatever there is.
+  except Exception as error:
+    text = (str(error).strip() or "no message").splitlines()[0]
+    raise UserError(
+      f"{where}: its nets cannot be made with these sizes (config.nets): "
+      f"{type(error).__name__}: {text}"
+    ) from error
+  return set().union(*made)
 
 
 def check_files(stage: Stage) -> None:

@@ -10,11 +10,11 @@ from faceedit_jax.core.errors import UserError
 CONFIG = "configs/l2m_gan.py"
 
 
-def run_main(folder, mode="train", overrides=()):
+def run_main(folder, mode="train", overrides=(), config=CONFIG):
   """`main` with its flags set and put back."""
   saved = flags.FLAGS.flag_values_dict()
   line = [
-    f"--config={CONFIG}",
+    f"--config={config}",
     f"--workdir={folder}",
     f"--data_dir={folder}",
     f"--mode={mode}",

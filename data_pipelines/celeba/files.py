@@ -11,7 +11,7 @@ import pathlib
 import numpy as np
 from PIL import Image
 
-from data_pipelines import align, images
+from data_pipelines import align, images, tables
 from data_pipelines.synthetic_heads import labels
 
 PICTURES = 30_000
@@ -69,13 +69,11 @@ class Index:
 def _lines(path: pathlib.Path) -> list[list[str]]:
   """The words of every line that has any."""
   try:
-    text = path.read_text(encoding="utf-8-sig")
-  except OSError as error:
+    return tables.words(path)
+  except tables.TableError as error:
     raise CelebaError(
-      f"{path}: cannot be read ({error.strerror or error}); wanted the folder "
-      "CelebAMask-HQ as it is unpacked"
+      f"{error}; wanted the folder CelebAMask-HQ as it is unpacked"
     ) from error
-  return [words for line in text.splitlines() if (words := line.split())]
 
 
 def _table(path: pathlib.Path, pictures: int) -> tuple[tuple, np.ndarray]:
@@ -114,7 +112,11 @@ def _official_name(name: str) -> str:
 def _original(path: pathlib.Path, pictures: int) -> np.ndarray:
   """Numbers in CelebA; lines `idx orig_idx orig_file` below a header."""
   rows = _lines(path)[1:]
-  numbers = {words[0]: words[1] for words in rows if len(words) == 3}
+  numbers = {
+    words[0]: words[1]
+    for words in rows
+    if len(words) == 3 and words[1].isdecimal() and len(words[1]) < 10
+  }
   missing = [i for i in range(pictures) if str(i) not in numbers]
   if missing or len(rows) != pictures:
     raise CelebaError(

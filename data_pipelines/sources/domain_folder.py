@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines import align, broken_pictures
+from data_pipelines import align, broken_pictures, listing
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 # Folders that may hold a split, the first that is there.
@@ -65,8 +65,9 @@ class DomainFolder:
 class DomainFolderSource:
   """Pictures of two folders; the folder's number is the attribute.
 
-  Folders are sorted by name: the first lacks the attribute, which is named
-  after the second. Pictures are cut to their largest centred square.
+  Folders and files are sorted by name, numbers in names as numbers: the first
+  folder lacks the attribute, which is named after the second. Pictures are cut
+  to their largest centred square.
 
   Args:
     path: the folder with `train` and `val`.
@@ -99,13 +100,12 @@ class DomainFolderSource:
         f"{top}: no folder for the split {split!r}; wanted "
         f"{' or '.join(names) or 'train or val'} with a folder for each domain"
       )
-    self.domains = tuple(
-      sorted(
-        p.name
-        for p in self.path.iterdir()
-        if p.is_dir() and not p.name.startswith(".")
-      )
+    folders = (
+      p.name
+      for p in self.path.iterdir()
+      if p.is_dir() and not p.name.startswith(".")
     )
+    self.domains = tuple(sorted(folders, key=listing.order))
     if len(self.domains) != 2:
       raise DomainError(
         f"{self.path}: {len(self.domains)} domains "
@@ -116,11 +116,12 @@ class DomainFolderSource:
     self._template = align.template(alignment)
     self._files: list[tuple[str, int]] = []
     for number, domain in enumerate(self.domains):
-      files = sorted(
+      files = (
         p.name
         for p in (self.path / domain).iterdir()
         if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")
       )
+      files = sorted(files, key=listing.order)
       if not files:
         raise DomainError(
           f"{self.path / domain}: no pictures; wanted {' '.join(SUFFIXES)}"

@@ -7,7 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines import align, broken_pictures, landmarks
+from data_pipelines import (
+  align,
+  broken_pictures,
+  face_points,
+  landmarks,
+)
 from data_pipelines.sources.people import FolderIndex
 from data_pipelines.sources.source import SourceError
 
@@ -66,7 +71,9 @@ class ImageFolderSource:
       `broken_pictures.Broken`.
 
   Raises:
-    SourceError: there is nobody in this split, or pictures lack landmarks.
+    SourceError: there is no such folder, nobody in this split, or pictures
+      without points.
+    AlignError: points that make no face; of a picture's size when it is read.
     ImageError: pictures cannot be read and are to be refused.
   """
 
@@ -87,17 +94,17 @@ class ImageFolderSource:
     self._size = size
     self._points = None
     if landmarks_file is not None:
-      self._points = landmarks.read_landmarks(landmarks_file)
-      missing = [
-        str(file)
-        for file in self._index.files
-        if landmarks.find(self._points, file) is None
-      ]
-      if missing:
+      table = landmarks.read_landmarks(landmarks_file)
+      self._points = landmarks.match(table, self._index.files)
+      wrong = {f: p for f, p in self._points.items() if isinstance(p, str)}
+      if wrong:
+        file, reason = next(iter(wrong.items()))
         raise SourceError(
-          f"{landmarks_file}: no landmarks for {len(missing)} of "
-          f"{len(self._frames)} pictures, first {missing[:3]}"
+          f"{landmarks_file}: no landmarks for {len(wrong)} of "
+          f"{len(self._frames)} pictures, first {file}: {reason}"
         )
+      for file, points in self._points.items():
+        face_points.check(points, name=f"{landmarks_file}: {file}")
 
   def __len__(self) -> int:
     return len(self._frames)
@@ -108,7 +115,7 @@ class ImageFolderSource:
     if self._points is None:
       aligned = align.centre_square(image, self._size)
     else:
-      points = landmarks.find(self._points, file)
+      points = face_points.check(self._points[file], image.shape[:2], str(file))
       aligned = align.align(image, points, self._size)
     return {
       "image": aligned.image,

@@ -3,8 +3,9 @@
 import argparse
 from collections.abc import Mapping
 
+from data_pipelines import listing, tables
 from data_pipelines.videos import annotators as annotators_lib
-from data_pipelines.videos import prepare, settings, skips, splits
+from data_pipelines.videos import index, prepare, settings, skips, splits
 
 KINDS = ("voxceleb1", "videos")
 
@@ -104,7 +105,8 @@ def run(
     What was written and what was skipped.
 
   Raises:
-    ValueError: one line.
+    ValueError: one line; also where nothing of a person or a split is left,
+      when all others are written.
   """
   names = set(settings.VideoSet.__dataclass_fields__)
   values = {k: v for k, v in vars(options).items() if k in names}
@@ -118,9 +120,10 @@ def run(
     settings.VideoSet(**values),
     annotators,
     options.split_file,
-    [split for split in options.splits.split(",") if split],
+    tables.split_words(options.splits),
     options.processes,
   )
+  print(f"{options.input}: found {report.found} clips")
   for split, metadata in report.metadata.items():
     used = [v for v in metadata["names"]["video"] if v not in report.clips]
     print(
@@ -131,6 +134,18 @@ def run(
   if report.clips or frames:
     print(
       f"{len(report.clips)} clips and {frames} frames skipped, see "
-      f"{options.output}/{skips.FILE}"
+      f"{options.output}/{skips.FILE}; {listing.summary(report.clips.items())}"
     )
+  _check_left(report)
   return report
+
+
+def _check_left(report: prepare.Report) -> None:
+  lost = [f"person {name!r} ({split})" for name, split in report.lost.items()]
+  lost += [f"split {split!r}" for split in report.empty]
+  if lost:
+    more = f" and {len(lost) - 5} more" if len(lost) > 5 else ""
+    advice = "; name the splits with --splits" if report.empty else ""
+    raise index.VideoError(
+      f"nothing is left of {', '.join(lost[:5])}{more}{advice}"
+    )

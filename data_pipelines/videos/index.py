@@ -6,7 +6,7 @@ import os
 import pathlib
 from collections.abc import Iterable, Iterator
 
-from data_pipelines import images
+from data_pipelines import images, listing
 
 SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi")
 
@@ -17,7 +17,7 @@ class VideoError(ValueError):
   """Videos that cannot be prepared; the message says what to change."""
 
 
-@dataclasses.dataclass(frozen=True, order=True)
+@dataclasses.dataclass(frozen=True)
 class Clip:
   """One clip, a file or a folder of frames.
 
@@ -44,11 +44,12 @@ def person_of(path: pathlib.PurePath, rule: str, separator: str) -> str:
     separator: for "prefix".
 
   Returns:
-    The person's name.
+    The person's name, the same in every Unicode form of the path.
 
   Raises:
     ValueError: the rule does not fit the path.
   """
+  path = pathlib.PurePath(listing.normal(path.as_posix()))
   name = path.name
   stem = path.stem if path.suffix.lower() in SUFFIXES else name
   if rule == "voxceleb1":
@@ -73,7 +74,8 @@ def find_clips(
 
   With "voxceleb1" these are the entries `*.mp4`, files or folders of frames,
   of the folder and of its sub-folders (`train`, `test`). With the other rules
-  all video files and all folders of pictures, however deep.
+  all video files and all folders of pictures, however deep. Links are followed;
+  a folder that several paths lead to is read once.
 
   Args:
     folder: where to look; hidden entries are left out.
@@ -81,21 +83,23 @@ def find_clips(
     separator: see `person_of`.
 
   Returns:
-    The clips, sorted by person and path, and {path: why it is none}.
+    The clips, sorted by person and path, and {path: why it is none}. Numbers in
+    names sort as numbers, but in those of VoxCeleb1, which are codes.
 
   Raises:
     VideoError: there is no such folder, or no clip in it.
   """
-  folder = pathlib.Path(folder)
+  folder = listing.existing(folder)
   if not folder.is_dir():
     raise VideoError(f"{folder}: no such folder of videos")
-  walk = _flat if rule == "voxceleb1" else _deep
+  coded = rule == "voxceleb1"
   clips, wrong = [], {}
-  for entry in walk(folder):
+  found = _flat(folder) if coded else _deep(folder, {os.path.realpath(folder)})
+  for entry in found:
     path = pathlib.Path(entry.path).relative_to(folder)
     try:
       if not os.path.exists(entry.path):
-        raise ValueError("it is a link to nothing")
+        raise ValueError(f"it is {listing.DANGLING}")
       person = person_of(path, rule, separator)
     except ValueError as error:
       wrong[path.as_posix()] = str(error)
@@ -103,13 +107,14 @@ def find_clips(
     size = entry.stat().st_size if entry.is_file() else 0
     clips.append(Clip(person, path.as_posix(), size))
   if not clips:
-    wanted = "person#video#start#end.mp4" if rule == "voxceleb1" else "videos"
+    wanted = "person#video#start#end.mp4" if coded else "videos"
     first = next((f"; {p}: {why}" for p, why in sorted(wrong.items())), "")
     raise VideoError(
       f"{folder}: no clip found (looked for {wanted}, files or folders of "
       f"frames, persons named by {rule!r}{first})"
     )
-  return sorted(clips), wrong
+  order = str if coded else listing.order
+  return sorted(clips, key=lambda c: (order(c.person), order(c.path))), wrong
 
 
 def _entries(folder: str | os.PathLike) -> list[os.DirEntry]:
@@ -128,16 +133,22 @@ def _flat(folder: pathlib.Path) -> Iterator[os.DirEntry]:
       )
 
 
-def _deep(folder: pathlib.Path) -> Iterator[os.DirEntry]:
+def _deep(folder: str | os.PathLike, seen: set[str]) -> Iterator[os.DirEntry]:
   """Video files, and folders with nothing but pictures in them."""
-  for entry in _entries(folder):
+  # Folders by their own names first, then those behind links.
+  for entry in sorted(_entries(folder), key=lambda entry: entry.is_symlink()):
     if not entry.is_dir():
       if _suffix(entry) in SUFFIXES:
         yield entry
-    elif _suffix(entry) in SUFFIXES or _holds_frames(entry.path):
+      continue
+    real = os.path.realpath(entry.path)
+    if real in seen:
+      continue
+    seen.add(real)
+    if _suffix(entry) in SUFFIXES or _holds_frames(entry.path):
       yield entry
     else:
-      yield from _deep(pathlib.Path(entry.path))
+      yield from _deep(entry.path, seen)
 
 
 def _suffix(entry: os.DirEntry) -> str:

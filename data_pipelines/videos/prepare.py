@@ -42,11 +42,17 @@ class Report:
     clips: {clip: why it was left out}.
     frames: {clip: {"skipped": how many of its frames were left out, "frames":
       of how many, "first": why the first of them}}.
+    found: how many clips there were, those left out among them.
+    lost: {person: split} of those of whom nothing is left.
+    empty: splits that were wanted and have nobody.
   """
 
   metadata: dict[str, dict[str, Any]]
   clips: dict[str, str]
   frames: dict[str, dict[str, Any]]
+  found: int
+  lost: dict[str, str]
+  empty: tuple[str, ...]
 
 
 def prepare_videos(
@@ -101,7 +107,7 @@ def prepare_videos(
       )
   numbers = {name: number for number, name in enumerate(sorted(home))}
   skipped = skips.Skipped(output)
-  sets = []
+  sets, empty, absent = [], [], set(wrong)
   for split in only or splits.SPLITS:
     if split not in splits.SPLITS:
       raise index.VideoError(
@@ -110,6 +116,8 @@ def prepare_videos(
     own = [clip for clip in clips if home.get(clip.person) == split]
     if own:
       sets.append(_Set(output, split, own, numbers, chosen, functions, skipped))
+    elif _is_wanted(split, chosen, split_file, people):
+      empty.append(split)
   if not sets:
     raise index.VideoError(
       f"{input_dir}: none of its {len({c.person for c in clips})} persons is "
@@ -133,7 +141,35 @@ def prepare_videos(
       f"{input_dir}: not one of {len(clips) + len(wrong)} clips could be used, "
       f"first {path}: {reason}"
     )
-  return Report(metadata, skipped.clips, skipped.frames)
+  for one in sets:
+    if not metadata[one.split]["examples"]:
+      shutil.rmtree(one.path)
+      del metadata[one.split]
+      empty.append(one.split)
+  return Report(
+    metadata,
+    skipped.clips,
+    skipped.frames,
+    len({clip.path for clip in clips} | absent),
+    {name: one.split for one in sets for name in one.lost()},
+    tuple(empty),
+  )
+
+
+def _is_wanted(
+  split: str,
+  chosen: settings_lib.VideoSet,
+  split_file: str | os.PathLike | None,
+  people: splits.People,
+) -> bool:
+  """Whether a split without clips was meant to have some."""
+  if split_file is not None or people[split]:
+    return bool(people[split])
+  shares = {"test": chosen.test_share, "validation": chosen.validation_share}
+  held_out = sum(share > 0 for share in shares.values())
+  # Where there are enough people, a file of one's own has left the split out.
+  too_few = sum(map(len, people.values())) <= held_out
+  return too_few and shares.get(split, 1.0) > 0
 
 
 class _Set:
@@ -164,6 +200,12 @@ class _Set:
     """The numbers of the clips in a shard."""
     bounds = [len(self.clips) * i // self.shards for i in (shard, shard + 1)]
     return range(*bounds)
+
+  def lost(self) -> list[str]:
+    """People whose clips are all left out."""
+    left = {c.person for c in self.clips if c.path not in self.skipped.clips}
+    people = {clip.person for clip in self.clips}
+    return sorted(people - left)
 
   def begin(self) -> None:
     """Starts or continues the set on disk."""
@@ -270,11 +312,7 @@ class _Shard:
   def take(self, piece: work.Piece) -> None:
     """Annotates some frames and holds them until their clip has ended."""
     home, path = self._home, self.clip.path
-    keep = [""] * len(piece.numbers)
-    if piece.points is not None:
-      found = np.isfinite(piece.points).all((1, 2))
-      keep = ["" if one else "no landmarks" for one in found]
-    places = [i for i, reason in enumerate(keep) if not reason]
+    places = [i for i, reason in enumerate(piece.faults) if not reason]
     answers: dict[int, Any] = {place: {} for place in places}
     if home.functions and places:
       points = None if piece.points is None else piece.points[places]
@@ -286,7 +324,7 @@ class _Shard:
           _WAITING_BYTES, dir=home.path
         )
       for i, number in enumerate(piece.numbers):
-        answer = keep[i] or answers[i]
+        answer = piece.faults[i] or answers[i]
         if isinstance(answer, str):
           self._first = self._first or f"frame {number}: {answer}"
           self._dropped += 1

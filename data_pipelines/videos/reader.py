@@ -3,18 +3,15 @@
 Whatever is wrong with a clip ends as one `ClipError`.
 """
 
-import csv
 import os
 import pathlib
-import zipfile
-import zlib
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from data_pipelines import file_kinds, images
+from data_pipelines import face_points, file_kinds, images, listing, tables
 from data_pipelines.videos import index
 
 POINTS = 68
@@ -54,7 +51,8 @@ def frames(
   """Reads a clip frame by frame.
 
   Args:
-    path: a video file, or a folder of pictures in the order of their names.
+    path: a video file, or a folder of pictures in the order of their names,
+      numbers in them as numbers.
     step: every so manieth frame.
     limit: at most so many; 0 reads all.
 
@@ -86,9 +84,12 @@ def _folder_frames(
   path: pathlib.Path, step: int
 ) -> Iterator[tuple[int, np.ndarray]]:
   files = sorted(
-    file
-    for file in path.iterdir()
-    if file.suffix.lower() in images.SUFFIXES and not file.name.startswith(".")
+    (
+      file
+      for file in path.iterdir()
+      if file.suffix.lower() in images.SUFFIXES and file.name[0] != "."
+    ),
+    key=lambda file: listing.order(file.name),
   )
   for number in range(0, len(files), step):
     try:
@@ -248,7 +249,8 @@ def read_points(path: str | os.PathLike) -> np.ndarray:
   Args:
     path: of the clip; `.npz` (one array (frames, 68, 2)) or `.csv` (a line
       frame,x1,y1,...,x68,y68 for each frame, numbered from 0; a header is
-      allowed) takes the place of its suffix.
+      allowed) takes the place of its suffix. Separators and encodings: see
+      `tables.read_table`.
 
   Returns:
     float64 (frames, 68, 2) in pixels of the clip; NaN for frames without.
@@ -272,14 +274,8 @@ def read_points(path: str | os.PathLike) -> np.ndarray:
       raise ClipError(f"has no landmarks beside it ({archive.name} or .csv)")
   except ClipError:
     raise
-  except (
-    OSError,
-    ValueError,
-    EOFError,
-    csv.Error,
-    zipfile.BadZipFile,
-    zlib.error,
-  ) as error:
+  # Damaged archives make their reader raise whatever there is.
+  except Exception as error:
     raise ClipError(f"landmarks cannot be read ({error})") from error
   if points.ndim != 3 or points.shape[1:] != (POINTS, 2):
     raise ClipError(
@@ -289,25 +285,40 @@ def read_points(path: str | os.PathLike) -> np.ndarray:
 
 
 def _read_table(path: pathlib.Path) -> np.ndarray:
+  wanted = 1 + 2 * POINTS
   rows: dict[int, list[float]] = {}
-  with path.open(newline="", encoding="utf-8-sig") as file:
-    for line, row in enumerate(csv.reader(file), start=1):
-      if not any(cell.strip() for cell in row):
-        continue
-      try:
-        number, *values = (float(cell) for cell in row)
-      except ValueError as error:
-        if line == 1:  # a header
-          continue
-        raise ClipError(f"{path.name} line {line}: {error}") from error
-      whole = 0 <= number < _MOST_FRAMES and number % 1 == 0
-      if len(values) != 2 * POINTS or not whole:
-        raise ClipError(
-          f"{path.name} line {line}: {len(row)} numbers, wanted a frame and "
-          f"{2 * POINTS} coordinates"
-        )
-      rows[int(number)] = values
+  table = tables.read_table(path, lambda cells: len(cells) >= wanted)
+  for place, row in enumerate(table.rows):
+    cells = row.cells
+    if not place and not any(map(tables.is_number, cells)):
+      continue  # a header
+    # A running number before the frame's, as pandas writes it.
+    cells = cells[1:] if len(cells) == wanted + 1 else cells
+    try:
+      number, *values = map(tables.number, cells)
+    except ValueError as error:
+      raise ClipError(f"{path.name} line {row.line}: {error}") from error
+    whole = 0 <= number < _MOST_FRAMES and number % 1 == 0
+    if len(values) != 2 * POINTS or not whole:
+      raise ClipError(
+        f"{path.name} line {row.line}: {len(cells)} numbers, wanted a frame "
+        f"and {2 * POINTS} coordinates"
+      )
+    rows[int(number)] = values
   points = np.full((max(rows, default=-1) + 1, POINTS, 2), np.nan)
   for number, values in rows.items():
     points[number] = np.asarray(values).reshape(POINTS, 2)
   return points
+
+
+def points_fault(points: np.ndarray, picture: tuple[int, int]) -> str:
+  """What is wrong with the 68 points of a frame; "" where nothing is.
+
+  Args:
+    points: (68, 2) in pixels; not finite where there are none.
+    picture: height and width of the frame in pixels.
+  """
+  if not np.isfinite(points).all():
+    return "no landmarks"
+  problem = face_points.fault(face_points.of_68(points), picture)
+  return f"landmarks {problem}; wanted the 68 of iBUG" if problem else ""

@@ -10,7 +10,7 @@ import os
 import pathlib
 from collections.abc import Iterable
 
-from data_pipelines import records
+from data_pipelines import listing, records, tables
 from data_pipelines.videos import index, settings
 
 SPLITS = ("train", "validation", "test")
@@ -72,8 +72,8 @@ def read(path: str | os.PathLike) -> tuple[People, dict]:
   """
   path = pathlib.Path(path)
   try:
-    content = json.loads(path.read_text(encoding="utf-8"))
-  except (OSError, ValueError) as error:
+    content = json.loads(tables.read_text(path))
+  except (ValueError, RecursionError) as error:
     raise index.VideoError(
       f"{path}: cannot be read as a split file ({error})"
     ) from error
@@ -90,14 +90,17 @@ def read(path: str | os.PathLike) -> tuple[People, dict]:
       isinstance(names, list) and all(isinstance(name, str) for name in names)
     ):
       raise index.VideoError(f"{wanted}; {split} is no list of texts")
-    for name in names:
+    for name in map(listing.normal, names):
       if name in home:
         raise index.VideoError(
           f"{path}: person {name!r} is in {home[name]} and in {split}; wanted "
           "every person once"
         )
       home[name] = split
-  people = {split: sorted(content.get(split, [])) for split in SPLITS}
+  people = {
+    split: sorted(map(listing.normal, content.get(split, [])))
+    for split in SPLITS
+  }
   return people, {k: content[k] for k in _DRAWN if k in content}
 
 

@@ -27,14 +27,15 @@ class Piece:
     numbers: of the frames in the clip.
     encoded: the pictures as they are stored.
     pictures: uint8 (n, s, s, 3), if somebody will look at them.
-    points: float32 (n, 68, 2) in unit coordinates, NaN where there are none;
-      None in sets without.
+    points: float32 (n, 68, 2) in unit coordinates; None in sets without.
+    faults: of each frame's points, "" where they can be used.
   """
 
   numbers: list[int]
   encoded: list[records.Encoded]
   pictures: np.ndarray | None
   points: np.ndarray | None
+  faults: tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,14 +81,15 @@ class Reader:
       picture, (scale, *shift) = reader.square(
         frame, chosen.size, chosen.least_side
       )
-      placed = None
+      placed, fault = None, ""
       if points is not None:
         if number >= len(points):
           raise reader.ClipError(
             f"has landmarks for {len(points)} frames, and more frames"
           )
+        fault = reader.points_fault(points[number], frame.shape[:2])
         placed = (points[number] * scale + shift) / chosen.size
-      kept.append((number, picture, placed))
+      kept.append((number, picture, placed, fault))
       if len(kept) == self.piece:
         yield self._piece(kept)
         kept = []
@@ -95,12 +97,13 @@ class Reader:
       yield self._piece(kept)
 
   def _piece(self, kept: list[tuple]) -> Piece:
-    numbers, pictures, points = zip(*kept, strict=True)
+    numbers, pictures, points, faults = zip(*kept, strict=True)
     return Piece(
       list(numbers),
       [records.encode_field(picture) for picture in pictures],
       np.stack(pictures) if self.pictures else None,
       np.stack(points).astype(np.float32) if self.chosen.landmarks else None,
+      faults,
     )
 
 

@@ -11,12 +11,13 @@ import importlib.util
 import inspect
 import math
 import pathlib
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from faceedit_jax.core import options
+from faceedit_jax.core import options, signs
 from faceedit_jax.core.errors import UserError
 
 
@@ -238,9 +239,12 @@ def _parse(key: str, text: str, old: Any) -> Any:
 
 
 def _literal(text: str) -> Any:
-  """A Python literal, or else the text itself."""
+  """A Python literal, a typographic minus for a plain one, or the text."""
+  plain = signs.plain_minus(text)
   try:
-    return ast.literal_eval({"true": "True", "false": "False"}.get(text, text))
+    with warnings.catch_warnings(action="ignore"):  # of Python, on odd literals
+      words = {"true": "True", "false": "False"}
+      return ast.literal_eval(words.get(plain, plain))
   except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
     return text
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from data_pipelines import align
+from data_pipelines import align, face_points
 from data_pipelines import landmarks as landmarks_lib
 from faceedit_jax.core.errors import UserError, as_user_error
 from faceedit_jax.editing import find_face
@@ -67,13 +67,16 @@ class FaceAligner:
       The square, and the map to it.
 
     Raises:
-      AlignError: no face was found, or the points make none.
+      AlignError: no face was found, or the points given cannot be those of one
+        (`face_points.check`).
     """
     if framed:
       return align.centre_square(photo, size, self._template)
     if points is None:
-      points = self.find_points(photo)
-    return align.align(photo, align.check_points(points), size, self._template)
+      points = align.check_points(self.find_points(photo))
+    else:
+      points = face_points.check(points, photo.shape[:2])
+    return align.align(photo, points, size, self._template)
 
   def find_points(self, photo: np.ndarray) -> np.ndarray:
     """Five points (5, 2) in pixels, by the detector or else the reader.
@@ -88,7 +91,7 @@ class FaceAligner:
     if self._detector is not None:
       points = self._detector(photo)
       if points is not None:
-        return points
+        return face_points.check(points, photo.shape[:2], "detector")
       problem = "no face found by the detector"
     elif self._reader is None:
       problem = "this stage has no net that finds faces"
@@ -142,8 +145,10 @@ def table_of(landmarks: Landmarks) -> Mapping[str, np.ndarray] | None:
   Raises:
     UserError: one line, when the file cannot be used.
   """
-  if landmarks is None or isinstance(landmarks, Mapping):
-    return landmarks
+  if landmarks is None:
+    return None
+  if isinstance(landmarks, Mapping):
+    return landmarks_lib.named(landmarks)
   with as_user_error("--landmarks"):
     return landmarks_lib.read_landmarks(landmarks)
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from data_pipelines import align, images
+from data_pipelines import align, images, listing, tables
 from faceedit_jax.core.editing import (
   CAMERA_NUMBERS,
   PICTURES,
@@ -187,7 +187,7 @@ def load(picture: Picture, role: str) -> np.ndarray:
   """
   if isinstance(picture, str | os.PathLike):
     with as_user_error(role):
-      return images.read_image(picture)
+      return images.read_image(listing.existing(picture))
   picture = np.asarray(picture)
   flat = picture.ndim == 2
   if picture.dtype != np.uint8 or not (
@@ -221,7 +221,7 @@ def read_labels(value: Picture, name: str, classes: int) -> np.ndarray:
   """
   if isinstance(value, str | os.PathLike):
     with as_user_error(name):
-      labels = images.read_labels(value)
+      labels = images.read_labels(listing.existing(value))
   else:
     labels = np.asarray(value)
     if labels.ndim != 2 or labels.dtype.kind not in "ui" or not labels.size:
@@ -287,10 +287,11 @@ def read_camera(value: Any, name: str) -> np.ndarray:
 
 def _camera_file(path: pathlib.Path, where: str) -> Any:
   """What a file holds, as JSON or as numbers."""
+  path = listing.existing(path)
   if not path.is_file():
     raise UserError(f"{where}: no such file, and not {_CAMERA}")
   with as_user_error(where):
-    text = path.read_text(encoding="utf-8-sig")
+    text = tables.read_text(path)
     return json.loads(text) if path.suffix == ".json" else numbers_in(text)
 
 
@@ -299,8 +300,9 @@ _CAMERA = f"{CAMERA_NUMBERS} finite numbers (camera to world 4x4, intrinsics)"
 
 def numbers_in(text: str) -> list[float] | None:
   """Numbers apart by commas, blanks or lines; None where there is more."""
+  text = tables.plain_minus(text).strip("[] \n,")
   try:
-    return [float(word) for word in re.split(r"[\s,;]+", text.strip("[] \n,"))]
+    return [float(word) for word in re.split(r"[\s,;]+", text)]
   except ValueError:
     return None
 
@@ -314,7 +316,7 @@ def read_number(value: Any, name: str) -> np.ndarray:
   try:
     if isinstance(value, bool) or np.ndim(value):
       raise ValueError
-    number = float(value)
+    number = (tables.number if isinstance(value, str) else float)(value)
   except (TypeError, ValueError):
     number = math.nan
   if not math.isfinite(number):

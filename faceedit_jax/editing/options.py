@@ -60,6 +60,11 @@ def settle(recipe: Editable, given: Mapping[str, Any]) -> dict[str, Any]:
   return settled
 
 
+def lists(recipe: Editable) -> tuple[str, ...]:
+  """Names of the options of `recipe.edit` that are lists."""
+  return tuple(n for n in names(recipe) or () if _takes_a_list(recipe, n))
+
+
 def traced(recipe: Editable, given: Mapping[str, Any]) -> dict[str, Any]:
   """Those of the settled options that may be traced, as floats."""
   return {

@@ -28,7 +28,7 @@ def main() -> None:
   folder = pathlib.Path(args.folder)
   finder = Editor.from_workdir(args.workdir)
   with np.load(args.landmarks) as table:
-    files = [f for f in images.list_images(folder) if f.stem in table]
+    files = [f for f in images.list_images(folder).files if f.stem in table]
     truth = {folder / f: np.asarray(table[f.stem], np.float64) for f in files}
   errors = []
   for file, points in tqdm.tqdm(truth.items(), unit="portrait"):

@@ -30,7 +30,7 @@ def cut(path):
 
 
 def files_of(folder):
-  return [pathlib.PurePath(p) for p in images.list_images(folder)]
+  return [pathlib.PurePath(p) for p in images.list_images(folder).files]
 
 
 def count_reads(monkeypatch):

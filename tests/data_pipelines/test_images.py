@@ -124,7 +124,7 @@ def test_list_images(tmp_path):
   for name in ("b/2.png", "b/1.png", "a.jpg", ".hidden/3.png"):
     images.write_image(tmp_path / name, _gradient())
   (tmp_path / "notes.txt").write_text("")
-  found = [p.as_posix() for p in images.list_images(tmp_path)]
+  found = [p.as_posix() for p in images.list_images(tmp_path).files]
   assert found == ["a.jpg", "b/1.png", "b/2.png"]
   with pytest.raises(images.ImageError, match="no such folder"):
     images.list_images(tmp_path / "none")

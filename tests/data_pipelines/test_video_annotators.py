@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from data_pipelines import images, records
+from data_pipelines import align, face_points, images, prepare, records
 from data_pipelines.videos import settings
 from tests import video_set
 
@@ -204,10 +204,19 @@ def test_a_continued_run_keeps_its_fields(tmp_path):
       )
 
 
+def with_face(marks, five):
+  """68 points (frames, 68, 2) whose five are those of a face."""
+  marks = marks.copy()
+  marks[:, 36:42], marks[:, 42:48] = five[0], five[1]
+  marks[:, [30, 48, 54]] = five[2:]
+  return marks
+
+
 def test_landmarks_beside_clips(tmp_path):
   """Points follow the cut; frames and clips without them are left out."""
   folder = tmp_path / "in"
   marks = np.random.default_rng(0).uniform(0, 40, (4, 68, 2))
+  marks = with_face(marks, align.CANONICAL5 * 24.0 + (8, 0))
   for name in ("a_0", "a_1", "b_0", "b_1"):
     pictures = [np.zeros((24, 40, 3), np.uint8)] * 4
     # A white dot at the first point: pixel (x, y) of frame 0.
@@ -254,3 +263,47 @@ def test_landmarks_beside_clips(tmp_path):
     assert example["landmarks68"].dtype == np.float32
   x, y = (found[0]["landmarks68"][0] * 12).astype(int)
   assert found[0]["image"][y, x].min() > 150
+
+
+def test_points_that_make_no_face_leave_frames_out(tmp_path, capsys):
+  """No set is made from them; a person of whom nothing is left is named."""
+  folder, out = tmp_path / "in", tmp_path / "out"
+  face = align.CANONICAL5.astype(np.float64) * 24
+  marks = with_face(np.zeros((4, 68, 2)), face)
+  wrong = marks[..., ::-1].copy()
+  for name in ("a_0", "a_1", "b_0"):
+    for number in range(4):
+      picture = np.full((24, 24, 3), 20 * number, np.uint8)
+      images.write_image(folder / name / f"{number + 9}.png", picture)
+  np.savez(folder / "a_0.npz", marks)
+  np.savez(folder / "a_1.npz", np.concatenate([marks[:2], wrong[:2]]))
+  np.savez(folder / "b_0.npz", with_face(marks, face[[1, 0, 2, 4, 3]]))
+  command = ["videos", f"--input={folder}", f"--output={out}", "--size=12"]
+  command += ["--identity=prefix", "--landmarks", "--processes=0"]
+  command += ["--test_share=0", "--validation_share=0"]
+  assert prepare.main(command) == 1
+  said = capsys.readouterr()
+  assert (
+    "found 3 clips" in said.out and "train: 6 frames of 2 clips" in said.out
+  )
+  assert "the sides are swapped" in said.out
+  assert "error: nothing is left of person 'b' (train)" in said.err
+  source = records.RecordSource(out / "train")
+  assert source.column("frame").tolist() == [0, 1, 2, 3, 0, 1]
+  # Frames 9, 10, 11, 12 in this order.
+  grays = [int(source[i]["image"][0, 0, 0]) for i in range(4)]
+  assert grays == [0, 20, 40, 60]
+  assert all(
+    face_points.fault(face_points.of_68(source[i]["landmarks68"] * 12)) is None
+    for i in range(6)
+  )
+
+
+def test_a_split_that_gets_nobody(tmp_path, capsys):
+  folder, _ = video_set.numbered_clips(tmp_path, people=1)
+  command = ["videos", f"--input={folder}", "--size=16", "--processes=0"]
+  command += ["--identity=top", f"--output={tmp_path / 'out'}"]
+  assert prepare.main(command) == 1
+  error = capsys.readouterr().err.splitlines()[-1]
+  assert "nothing is left of split 'validation', split 'test'" in error
+  assert prepare.main([*command, "--splits=train"]) == 0

@@ -320,7 +320,9 @@ def test_commands(clips, prepared, tmp_path, capsys, monkeypatch):
     "--splits=test",
     "--processes=0",
   ]
-  assert prepare.main(command) == 0
+  # By this rule a clip that cannot be read is all there is of a person.
+  assert prepare.main(command) == 1
+  assert "nothing is left of person 'id10001#cut" in capsys.readouterr().err
   assert [p.name for p in (tmp_path / "videos").glob("*/")] == ["test"]
   monkeypatch.setitem(sys.modules, "av", None)
   assert prepare.main(command) == 1

@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 
+from faceedit_jax.core import signs
 from faceedit_jax.core.typing import Array
 
 
@@ -22,7 +23,7 @@ def parse_edits(
 
   Args:
     text: names separated by commas; "+" or nothing before a name gives the
-      attribute, "-" takes it away.
+      attribute, "-" takes it away, as does a typographic minus.
     attributes: the names that are known.
 
   Returns:
@@ -42,9 +43,11 @@ def parse_edits(
 
 
 def _edit(word: str, text: str, attributes: Sequence[str]) -> tuple[int, bool]:
-  name = word[1:].strip() if word[:1] in ("+", "-") else word
+  sign, name = "", word
+  if word and word[0] in f"+-{signs.PLUSES}{signs.MINUSES}":
+    sign, name = word[0], word[1:].strip()
   if name in attributes:
-    return attributes.index(name), not word.startswith("-")
+    return attributes.index(name), not sign or sign in f"+{signs.PLUSES}"
   known = ", ".join(attributes)
   if not name:
     where = f"in {text!r}" if text.strip() else "given"
