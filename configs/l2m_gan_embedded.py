@@ -42,7 +42,7 @@ STEPS = {
 STEPS["long_no_orthogonality"] = STEPS["long"]
 # Each of its steps updates the generator twice.
 STEPS["long_stargan_v2"] = dict(STEPS["long"], gan=9000)
-# As many updates of the generator as `long`; nothing is learned of labels alone.
+# As many updates of the generator as `long`, and no labels.
 STEPS["published"] = dict(STEPS["long"], labels=0, gan=9000)
 STEPS["published_skips"] = dict(STEPS["published"], landmarks=3000)
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from data_pipelines import samplers, transforms
@@ -60,7 +61,8 @@ class LandmarkError(evaluator_lib.Evaluator):
       )
       count = len(batch["image"])
       found = find(ctx.variables, common.full(batch["image"]))[:count]
-      errors.append(np.asarray(metric.point_errors(found, batch[TRUE])))
+      off = metric.point_errors(found, jnp.asarray(batch[TRUE]))
+      errors.append(np.asarray(off))
       visible.append(batch.get(VISIBLE))
     off = 100 * np.concatenate(errors)
     groups = {"all": off}
