@@ -17,6 +17,13 @@ Variants (`--config=configs/l2m_gan.py:VARIANT`):
   long_stargan_v2         the baseline: StarGAN v2's styles and losses
                 (adversarial, cycle, style, diversity) on the same data, with
                 the U-Net, the labels and r1 of the embedded runs.
+  published     the published generator in place of the U-Net, and after 3,000
+                steps of learning to draw the published losses alone, on the
+                data of `long`; without skips (w_hpf 0). Not run; about 1.9 h on
+                two cores expected.
+  published_skips         the same with the published skips (w_hpf 1), opened by
+                masks of 68 points that the stage `landmarks` learns to find.
+                Not run.
   celeba_hq_smiling, celeba_hq_male   the paper's setting: CelebA-HQ at 256 px,
                 one attribute, batch 8, 100 k steps (StarGAN v2, the same nets:
                 about 3 days on one V100), as the only published training code
@@ -30,7 +37,8 @@ Variants (`--config=configs/l2m_gan.py:VARIANT`):
                 which is what the scores measure; 23.84 from references.
   folders=NAME  the paper's setting on two folders of your own, of which the
                 second is called NAME (docs/l2m_gan.md). Not run on photos.
-  smoke         the default cut down to seconds, for tests.
+  smoke         the default cut down to seconds, for tests; smoke=VARIANT
+                another embedded one.
 
 Neither paper nor release has training code; what stands here for it:
   two codes           songquanpeng/L2M-GAN ("unofficial"), the only published
@@ -67,6 +75,11 @@ the paper's setting of `configs/l2m_gan_paper.py`), all for a training so short:
                 identity net; `pixel_l1` 5, the mean change of all pixels
   targets       one in five is what the picture has (published: half)
   optimiser     Muon (published: Adam)
+Deviations of `published` (`l2m_gan_embedded.to_published`): channels 24 to 96,
+w_hpf 0, rate 5e-4 without weight decay, EMA 0.998, r1 0.1, perceptual features
+of our own identity net, one target in five is what the picture has; and for the
+first 3,000 steps `pixel_l1` falls from 10 to 0 while the adversarial term rises
+from 0 to 1.
 """
 
 from ml_collections import ConfigDict
@@ -79,6 +92,8 @@ VARIANTS = (
   "long",
   "long_no_orthogonality",
   "long_stargan_v2",
+  "published",
+  "published_skips",
   "celeba_hq_smiling",
   "celeba_hq_male",
   "celeba_hq_multi",
@@ -93,7 +108,7 @@ def get_config(variant=""):
   """The configuration of a variant.
 
   Args:
-    variant: one of VARIANTS, or "folders=NAME".
+    variant: one of VARIANTS, "folders=NAME", or "smoke=VARIANT".
 
   Returns:
     A ConfigDict: nets by name, and the stages in order.
@@ -104,11 +119,14 @@ def get_config(variant=""):
   kind, _, name = variant.partition("=")
   if kind == "folders":
     return ConfigDict(l2m_gan_paper.folders(name or "b"))
-  check_variant(variant, VARIANTS, "configs/l2m_gan.py")
+  if kind == "smoke":
+    check_variant(name, l2m_gan_embedded.STEPS, "configs/l2m_gan.py:smoke")
+  else:
+    check_variant(variant, VARIANTS, "configs/l2m_gan.py")
   if variant in l2m_gan_paper.CELEBA:
     return ConfigDict(l2m_gan_paper.celeba_hq(variant))
   paper = l2m_gan_paper.celeba_hq("celeba_hq_multi")
-  if variant == "smoke":
-    config = l2m_gan_embedded.shrink(paper, "")
+  if kind == "smoke":
+    config = l2m_gan_embedded.shrink(paper, name)
     return ConfigDict(l2m_gan_embedded.smoke(config))
   return ConfigDict(l2m_gan_embedded.shrink(paper, variant))

@@ -18,6 +18,7 @@ from configs.l2m_gan_paper import (
   HELD_OUT,
   OFFICIAL_FACTORS,
   STARGAN_V2,
+  UNOFFICIAL,
   to_stargan_v2,
 )
 
@@ -42,6 +43,14 @@ STEPS = {
 STEPS["long_no_orthogonality"] = STEPS["long"]
 # Each of its steps updates the generator twice.
 STEPS["long_stargan_v2"] = dict(STEPS["long"], gan=9000)
+# As many updates of the generator as `long`, and no labels.
+STEPS["published"] = dict(STEPS["long"], labels=0, gan=9000)
+STEPS["published_skips"] = dict(STEPS["published"], landmarks=3000)
+
+# Variants on the larger sets.
+LONG = tuple(name for name in STEPS if name)
+# Steps in which the published generator learns to draw what it sees.
+DRAWING = 3000
 
 # Weights of the losses: deviations, for a short training of small nets.
 EMBEDDED = dict(
@@ -64,11 +73,12 @@ def shrink(paper, variant):
 
   Returns:
     The config: the paper's stages and, before them, that of the identity net
-    whose features stand for ImageNet's. Of the paper's nets `fan` and
-    `features` are left out.
+    whose features stand for ImageNet's. Of the paper's nets `features` is
+    left out, and but for `published_skips` `fan`, whose stage that one has.
   """
   config = copy.deepcopy(paper)
-  world = synthetic_heads(long=variant.startswith("long"))
+  long = variant in LONG
+  world = synthetic_heads(long)
   config.update(
     seed=0,
     image_size=64,
@@ -86,7 +96,7 @@ def shrink(paper, variant):
   people = dict(
     world,
     folder=f"{world['folder']}_eval",
-    identities=4000 if variant.startswith("long") else 2000,
+    identities=4000 if long else 2000,
     edited_attributes=(),
     eval_edits=0,
   )
@@ -101,6 +111,10 @@ def shrink(paper, variant):
     recipe["weights"] = dict(STARGAN_V2, labels=own["labels"], r1=own["r1"])
     to_stargan_v2(config, width=64)
     config["stages"] = ("gan",)  # there is no perceptual term
+  if variant.startswith("published"):
+    to_published(config)
+  if variant == "published_skips":
+    add_skips(config, counts["landmarks"])
   return config
 
 
@@ -183,6 +197,79 @@ def shrink_gan(part, world, counts):
   )
 
 
+def to_published(config):
+  """The published generator and the published losses, in place of ours.
+
+  The generator sees a picture through a bottleneck, so it has to learn to draw
+  first: for DRAWING steps the mean change of all pixels fades out while the
+  adversarial term fades in (not published).
+  """
+  config["nets"]["generator"] = dict(
+    kind="stargan_v2",
+    weights="",
+    channels=24,  # published: 2^14 / 64
+    max_channels=96,  # published: 512
+    w_hpf=0.0,  # published: 1
+  )
+  recipe = config["stage"]["gan"]["recipe"]
+  recipe.update(
+    # published: 1e-4, and a weight decay of 1e-4
+    optimizer=optimizer(5e-4, clip=0.0, b1=0.0, b2=0.99),
+    weights=dict(
+      UNOFFICIAL,  # perceptual: of another net's features
+      adversarial=dict(start=0.0, end=1.0, steps=DRAWING),
+      pixel_l1=dict(start=10.0, end=0.0, steps=DRAWING),
+      r1=0.1,  # published: 1
+    ),
+    generator_start=0,
+    ema_decay=0.998,  # published: 0.999
+  )
+
+
+def add_skips(config, steps):
+  """The published generator's skips, and the stage of their landmark net."""
+  nets, stages = config["nets"], config["stage"]
+  nets["generator"]["w_hpf"] = 1.0
+  # Of 68 points (published: 98), trained by the stage `landmarks`.
+  nets["fan"] = dict(weights="", landmarks=68, width=16, input_size=128)
+  stages["landmarks"] = landmark_stage(steps)
+  config["stages"] = ("landmarks", *config["stages"])
+
+
+def landmark_stage(steps):
+  """The stage of the net whose points open the skips, on people of its own."""
+  people = dict(
+    synthetic_heads(long=True),
+    folder="synthetic_heads_64_landmarks",
+    balance=(),
+    edited_attributes=(),
+    eval_edits=0,
+    landmarks68=True,
+  )
+  return stage(
+    dict(
+      name="landmarks",
+      optimizer=optimizer(1e-3, steps, 100),
+      loss="adaptive_wing",
+      sigma=1.0,
+      ema_decay=0.998,
+      net="fan",
+    ),
+    data(
+      people,
+      16,
+      transforms=dict(
+        jitter=dict(low=0.75, high=1.2, shift=0.1),
+        flip=0.5,
+        photometric=dict(probability=0.5),
+      ),
+      num_threads=2,
+    ),
+    steps,
+    evaluators=dict(held_out=dict(kind="landmark_error", split="test")),
+  )
+
+
 def classifier_stage(people, steps):
   """The stage of the net that only evaluates, on more people."""
   return stage(
@@ -214,6 +301,8 @@ def smoke(config):
   nets["style_encoder"]["style_dim"] = 8
   nets["identity"].update(widths=(8, 8, 8, 8), stem=8, embedding=16)
   nets["classifier"].update(stages=(1, 1), width=4, input_size=32)
+  if "fan" in nets:
+    nets["fan"].update(width=2, input_size=64)
   for name, part in config["stage"].items():
     part.update(steps=3, log_every=1, preview_every=3, checkpoint_every=2)
     part["data"]["source"] = small(part["data"]["source"])
@@ -223,18 +312,22 @@ def smoke(config):
     if name in ("identity", "eval_identity"):
       recipe["identities"] = 4
     if name == "gan":
-      recipe.update(generator_start=1)
+      recipe["generator_start"] = min(1, recipe["generator_start"])
+      for term in ("adversarial", "pixel_l1"):
+        if isinstance(recipe["weights"][term], dict):
+          recipe["weights"][term]["steps"] = 2
   return config
 
 
 def small(source):
   """The smallest set that has both sides of every attribute."""
-  own = "_eval" if source["folder"].endswith("_eval") else ""
+  kinds = ("_eval", "_landmarks")
+  own = next((k for k in kinds if source["folder"].endswith(k)), "")
   return dict(
     source,
     folder=f"synthetic_heads_smoke_attributes{own}",
     identities=4,
     test_identities=2,
     frames=2,
-    eval_edits=6,
+    eval_edits=6 if source["edited_attributes"] else 0,
   )

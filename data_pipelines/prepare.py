@@ -41,6 +41,7 @@ class SyntheticSet:
     edited_attributes: names of the attributes that edits give and take.
     eval_edits: number of attribute edits with known outcome; 0 leaves them out.
     world: see `synthetic_heads.worlds.load_world`.
+    landmarks68: whether people's pictures carry 68 points as well.
   """
 
   size: int = 64
@@ -55,6 +56,7 @@ class SyntheticSet:
   edited_attributes: tuple[str, ...] = ()
   eval_edits: int = 0
   world: str = worlds.WORLD
+  landmarks68: bool = False
 
   @classmethod
   def from_mapping(cls, data: Mapping[str, Any]) -> "SyntheticSet":
@@ -128,6 +130,7 @@ def prepare_synthetic(
           workers,
           progress,
           settings.world,
+          settings.landmarks68,
         )
       elif split in ("pairs", "swaps"):
         done[split] = pairs_lib.generate_pairs(
@@ -206,6 +209,10 @@ def _check_same(
   for name in ("size", "seed", "frames", "world"):
     if name in found and (getattr(source, name) is not None or name == "size"):
       wanted[name] = getattr(settings, name)
+  if split in _FOLDER_SPLITS and source.landmarks68 is not None:
+    # Sets without the points do not say so.
+    found = {"landmarks68": False, **found}
+    wanted["landmarks68"] = settings.landmarks68
   if split == "train":
     if source.identities is not None:
       wanted["identities"] = [0, settings.identities]
@@ -297,6 +304,11 @@ def _parser() -> argparse.ArgumentParser:
     type=int,
     default=defaults.eval_edits,
     help="edits of these attributes with known outcome",
+  )
+  heads.add_argument(
+    "--landmarks68",
+    action="store_true",
+    help="store 68 points of every face as well",
   )
   heads.add_argument("--seed", type=int, default=0, help="of the world")
   heads.add_argument(

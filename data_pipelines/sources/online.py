@@ -27,6 +27,7 @@ class Online:
   seed: int = 0
   balance: tuple[str, ...] = ()
   world: str = worlds.WORLD
+  landmarks68: bool = False
 
   def open(
     self, data_dir: str | os.PathLike, split: str | None = None
@@ -41,6 +42,7 @@ class Online:
       self.seed,
       self.balance,
       self.world,
+      self.landmarks68,
     )
 
 
@@ -55,6 +57,7 @@ class OnlineSource:
     seed: of the world.
     balance: CelebA attribute names to be brought near one half.
     world: see `synthetic_heads.worlds.load_world`.
+    landmarks68: whether examples carry 68 points as well.
   """
 
   def __init__(
@@ -66,6 +69,7 @@ class OnlineSource:
     seed: int = 0,
     balance: Sequence[str] = (),
     world: str = worlds.WORLD,
+    landmarks68: bool = False,
   ):
     if split not in generate.FIRST_IDENTITY:
       raise SourceError(
@@ -75,6 +79,7 @@ class OnlineSource:
     self._first = generate.FIRST_IDENTITY[split]
     self._seed, self._balance = seed, tuple(balance)
     self._world = worlds.load_world(world)
+    self._more = {"landmarks68": True} if landmarks68 else {}
     self._identity = functools.lru_cache(maxsize=256)(self._draw_identity)
 
   def _draw_identity(self, person: int) -> Any:
@@ -88,7 +93,7 @@ class OnlineSource:
     person += self._first
     drawn = self._world.sample_frame(self._seed, person, frame, self._balance)
     (example,) = self._world.render_frames(
-      self._identity(person), [drawn], self._size
+      self._identity(person), [drawn], self._size, **self._more
     )
     return dict(example)
 

@@ -36,6 +36,7 @@ class SyntheticHeads:
   edited_attributes: tuple[str, ...] | None = None
   eval_edits: int | None = None
   world: str | None = None
+  landmarks68: bool | None = None
 
   def open(
     self, data_dir: str | os.PathLike, split: str | None = None

@@ -23,6 +23,7 @@ _SHAPES = {
   "landmarks5": (5, 2),
   "eg3d_camera": (25,),
 }
+_SHAPES68 = {"landmarks68": (68, 2), "visible68": (68,)}
 
 
 @dataclasses.dataclass
@@ -35,6 +36,7 @@ class SyntheticHeadsConfig(tfds.core.BuilderConfig):
     frames: pictures of each person.
     seed: of the world.
     world: see `worlds.load_world`.
+    landmarks68: whether examples carry 68 points as well.
   """
 
   size: int = 64
@@ -42,6 +44,7 @@ class SyntheticHeadsConfig(tfds.core.BuilderConfig):
   frames: int = 8
   seed: int = 0
   world: str = worlds.WORLD
+  landmarks68: bool = False
 
 
 class SyntheticHeads(tfds.core.GeneratorBasedBuilder):
@@ -73,6 +76,10 @@ class SyntheticHeads(tfds.core.GeneratorBasedBuilder):
     }
     for name, shape in _SHAPES.items():
       features[name] = tfds.features.Tensor(shape=shape, dtype=np.float32)
+    if self.builder_config.landmarks68:
+      for name, shape in _SHAPES68.items():
+        dtype = np.float32 if name.startswith("landmarks") else np.int8
+        features[name] = tfds.features.Tensor(shape=shape, dtype=dtype)
     return self.dataset_info_from_configs(
       features=tfds.features.FeaturesDict(features),
       supervised_keys=None,
@@ -108,6 +115,7 @@ class SyntheticHeads(tfds.core.GeneratorBasedBuilder):
       size=config.size,
       seed=config.seed,
       world=config.world,
+      landmarks68=config.landmarks68,
     )
     names = set(self.info.features)
     for shard in range(settings.shards):

@@ -57,6 +57,7 @@ class Settings:
     seed: of the world.
     balance: CelebA attribute names to be brought near one half.
     world: see `worlds.load_world`.
+    landmarks68: whether examples carry 68 points as well.
   """
 
   split: str
@@ -66,6 +67,7 @@ class Settings:
   seed: int = 0
   balance: tuple[str, ...] = ()
   world: str = worlds.WORLD
+  landmarks68: bool = False
 
   def __post_init__(self):
     first, last = self.identities
@@ -97,10 +99,13 @@ class Settings:
 
   def metadata(self, version: str) -> dict[str, Any]:
     """The settings as JSON values."""
+    values = dataclasses.asdict(self)
+    if not self.landmarks68:  # sets from before do not say it
+      del values["landmarks68"]
     return {
       "generator": "synthetic_heads",
       "version": str(version),
-      **dataclasses.asdict(self),
+      **values,
       "identities": list(self.identities),
       "balance": list(self.balance),
     }
@@ -115,7 +120,8 @@ def shard_examples(settings: Settings, index: int) -> Iterator[dict[str, Any]]:
       world.sample_frame(settings.seed, person, frame, settings.balance)
       for frame in range(settings.frames)
     ]
-    yield from world.render_frames(identity, frames, settings.size)
+    more = {"landmarks68": True} if settings.landmarks68 else {}
+    yield from world.render_frames(identity, frames, settings.size, **more)
 
 
 def _worker_environment() -> dict[str, str]:
@@ -319,6 +325,7 @@ def generate(
   processes: "int | Workers | None" = None,
   progress: bool = True,
   world: str = worlds.WORLD,
+  landmarks68: bool = False,
 ) -> dict[str, Any]:
   """Draws one split of synthetic heads into `out_dir/split`.
 
@@ -334,6 +341,7 @@ def generate(
     processes: as in `run_shards`.
     progress: show a progress bar.
     world: see `worlds.load_world`.
+    landmarks68: whether examples carry 68 points as well.
 
   Returns:
     The split's metadata; an existing complete split is left alone.
@@ -358,6 +366,7 @@ def generate(
     seed=seed,
     balance=tuple(balance),
     world=world,
+    landmarks68=landmarks68,
   )
   started = time.monotonic()
   metadata = run_shards(

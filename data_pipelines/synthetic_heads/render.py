@@ -12,7 +12,13 @@ from data_pipelines.synthetic_heads import examples as examples_lib
 from data_pipelines.synthetic_heads import labels, mesh, shade
 from data_pipelines.synthetic_heads.background import background
 from data_pipelines.synthetic_heads.factors import Frame, Identity
-from faceedit_jax.morphable import camera, model, rasterize, shading
+from faceedit_jax.morphable import (
+  camera,
+  model,
+  picture_points,
+  rasterize,
+  shading,
+)
 
 _HEAD_DOWN = np.float32([0.0, -1.0, 0.0])
 
@@ -82,6 +88,19 @@ def _pose(fixed, bundle, frame):
   return points, _project(points, frame["camera"]), exact
 
 
+@jax.jit
+def _points68(fixed, bundle, points, view):
+  """The 68 points, and which of them nothing of the picture hides.
+
+  Compiled apart, so that the other stages stay the same programs.
+  """
+  places = model.landmarks(fixed.model.landmarks68, points[None])[0]
+  unit = _project(places, view)[:, :2] * 0.5 + 0.5
+  hidden = picture_points.covered(places, points, bundle.faces)
+  seen = picture_points.in_picture(unit, 1) & ~hidden
+  return {"landmarks68": unit, "visible68": seen.astype(jnp.int8)}
+
+
 @functools.partial(jax.jit, static_argnames=("supersample", "maps"))
 def _finish(bundle, shaded, hit, supersample, maps):
   """Background, tone, box filter, labels at the final size."""
@@ -114,6 +133,7 @@ def draw(
   size: int,
   supersample: int = 2,
   maps: bool = False,
+  landmarks68: bool = False,
 ) -> dict:
   """One picture of one baked identity, everything on the device.
 
@@ -125,15 +145,18 @@ def draw(
     fixed: `mesh.static()`.
     bundle: the baked identity.
     frame: `frame_arrays` of a frame.
-    size, supersample, maps: as in `render_frames`.
+    size, supersample, maps, landmarks68: as in `render_frames`.
 
   Returns:
-    image, labels, regions, landmarks5, eg3d_camera and the maps.
+    image, labels, regions, landmarks5, eg3d_camera, the maps, and with
+    `landmarks68` that field and visible68.
   """
   fine = size * supersample
   points, projected, exact = _pose(fixed, bundle, frame)
   buffers = _buffers(fixed, bundle, points, projected, fine)
   shaded = shade.shade(bundle, frame["light"], buffers)
+  if landmarks68:
+    exact |= _points68(fixed, bundle, points, frame["camera"])
   return exact | _finish(bundle, shaded, buffers["hit"], supersample, maps)
 
 
@@ -149,6 +172,7 @@ def render_frames(
   size: int,
   supersample: int = 2,
   maps: bool = False,
+  landmarks68: bool = False,
 ) -> list[dict]:
   """Draws several frames of one person; the textures are baked once.
 
@@ -158,13 +182,22 @@ def render_frames(
     size: side of the pictures in pixels.
     supersample: pixels are means of this many squared.
     maps: also return linear albedo_map, normal_map and covered.
+    landmarks68: also return the fields of `examples.POINTS68_FIELDS`.
 
   Returns:
     One example per frame; the fields are those of `examples.EXAMPLE_FIELDS`.
   """
   bundle = bake_lib.bake(identity, 1 if size <= 160 else 2)
   drawn = [
-    draw(mesh.static(), bundle, frame_arrays(f), size, supersample, maps)
+    draw(
+      mesh.static(),
+      bundle,
+      frame_arrays(f),
+      size,
+      supersample,
+      maps,
+      landmarks68,
+    )
     for f in frames
   ]
   return [
@@ -179,9 +212,13 @@ def render(
   size: int,
   supersample: int = 2,
   maps: bool = False,
+  landmarks68: bool = False,
 ) -> dict:
   """Draws one picture; see `render_frames`."""
-  return render_frames(identity, [frame], size, supersample, maps)[0]
+  (one,) = render_frames(
+    identity, [frame], size, supersample, maps, landmarks68
+  )
+  return one
 
 
 def render_batch(

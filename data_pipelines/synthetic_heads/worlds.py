@@ -16,7 +16,8 @@ def load_world(name: str = WORLD) -> Any:
     An object with VERSION, `sample_identity(seed, index, balance)`,
     `sample_frame(seed, identity, frame, balance)`, `counterfactual(identity,
     frame, pose_from=, ...)` -> (identity, frame),
-    `render_frames(identity, frames, size)` -> list of examples;
+    `render_frames(identity, frames, size)` -> list of examples, with 68 points
+    where a set asks for `landmarks68=True` as well;
     ATTRIBUTE_NAMES, `attributes(identity, frame)` -> {name: bool}; and, for
     the split `attributes`, EDITED_ATTRIBUTES, `can_edit(identity, name)`,
     `has_forms(name, value)` and `attribute_counterfactual(identity, frame,

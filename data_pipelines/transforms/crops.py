@@ -38,6 +38,8 @@ POINTS = {
     *((60, 64), (61, 63), (65, 67)),
   ),
 }
+# What is known of each of such points, by the name of their field.
+OF_POINTS = {"visible68": POINTS["landmarks68"]}
 # Class of CelebAMask-HQ at the mirrored place: l_ and r_ eye, brow and ear.
 _MIRRORED_CLASS = np.array(_pairs(256, (4, 5), (6, 7), (8, 9)), np.uint8)
 
@@ -175,4 +177,7 @@ def mirror(example: Example, prefix: str = "", flipped: bool = True) -> Example:
     if prefix + name in example:
       points = example[prefix + name][list(order)] * np.float32([-1, 1])
       out[prefix + name] = (points + np.float32([1, 0])).astype(np.float32)
+  for name, order in OF_POINTS.items():
+    if prefix + name in example:
+      out[prefix + name] = example[prefix + name][list(order)]
   return out

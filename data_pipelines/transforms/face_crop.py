@@ -5,7 +5,13 @@ import dataclasses
 import numpy as np
 
 from data_pipelines import align
-from data_pipelines.transforms.crops import NEAREST, SMOOTH, Example, prefixes
+from data_pipelines.transforms.crops import (
+  NEAREST,
+  POINTS,
+  SMOOTH,
+  Example,
+  prefixes,
+)
 
 # Where face recognition nets of the ArcFace family expect the five points, in
 # unit coordinates of their 112 x 112 input (Deng et al. 2019, reference code:
@@ -58,8 +64,11 @@ class FaceCrop:
           if prefix + name in example:
             value = example[prefix + name]
             out[prefix + name] = align.warp(value, matrix, self.size, method)
-      moved = align.transform_points(matrix, points) / self.size
-      out[prefix + "landmarks5"] = moved.astype(np.float32)
+      for name in POINTS:
+        if prefix + name in example:
+          points = example[prefix + name].astype(np.float64) * image.shape[0]
+          moved = align.transform_points(matrix, points) / self.size
+          out[prefix + name] = moved.astype(np.float32)
       out.pop(prefix + "camera", None)
       out.pop(prefix + "eg3d_camera", None)
     return out

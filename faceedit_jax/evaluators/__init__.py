@@ -20,6 +20,7 @@ REGISTRY: dict[str, str] = {
   "attribute_accuracy": (
     "faceedit_jax.evaluators.attribute_accuracy:AttributeAccuracy"
   ),
+  "landmark_error": "faceedit_jax.evaluators.landmark_error:LandmarkError",
 }
 
 

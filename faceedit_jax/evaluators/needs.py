@@ -76,6 +76,22 @@ class ReadsAttributes(Protocol):
     ...
 
 
+class FindsLandmarks(Protocol):
+  """Finds 68 points of faces."""
+
+  image_size: int
+
+  def batch_spec(self) -> Mapping[str, Any]:
+    """The fields that it reads: pictures and true points."""
+    ...
+
+  def find_landmarks(
+    self, variables: Mapping[str, Variables], image: Array
+  ) -> Array:
+    """Points (b, 68, 2) in unit coordinates of pictures (b, h, w, 3)."""
+    ...
+
+
 def check(recipe: Any, protocol: type, where: str) -> None:
   """Refuses a recipe that lacks what an evaluator needs.
 

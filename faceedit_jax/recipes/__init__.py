@@ -13,6 +13,7 @@ REGISTRY: dict[str, str] = {
   "estimator": "faceedit_jax.recipes.pretrain.estimator:EstimatorRecipe",
   "identity": "faceedit_jax.recipes.pretrain.identity:IdentityRecipe",
   "attributes": "faceedit_jax.recipes.pretrain.attributes:AttributesRecipe",
+  "landmarks": "faceedit_jax.recipes.pretrain.landmarks:LandmarksRecipe",
   "first_stage": "faceedit_jax.recipes.pretrain.first_stage:FirstStageRecipe",
   "region_encoder": (
     "faceedit_jax.recipes.pretrain.region_encoder:RegionEncoderRecipe"

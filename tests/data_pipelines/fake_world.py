@@ -102,7 +102,7 @@ def attribute_counterfactual(identity, frame, name, value, draw=0):
   return dataclasses.replace(identity, hair=hair), frame
 
 
-def render_frames(identity, frames, size):
+def render_frames(identity, frames, size, landmarks68=False):
   y, x = (np.mgrid[:size, :size] + 0.5) / size
   disc = (x - 0.5) ** 2 + (y - 0.5) ** 2 < 0.09
   out = []
@@ -134,4 +134,7 @@ def render_frames(identity, frames, size):
         "frame": np.int32(frame.index),
       }
     )
+    if landmarks68:
+      points = np.full((68, 2), np.tanh(numbers[0]) / 4 + 0.5, np.float32)
+      out[-1] |= {"landmarks68": points, "visible68": np.ones(68, np.int8)}
   return out

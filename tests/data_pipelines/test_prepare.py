@@ -223,6 +223,46 @@ def test_ensure(tmp_path):
       prepare.ensure(dataclasses.replace(data, **change), tmp_path, **options)
 
 
+def test_68_points_are_stored_where_they_are_asked_for(tmp_path):
+  plain = sources.SyntheticHeads(
+    "plain",
+    size=16,
+    identities=2,
+    frames=1,
+    test_identities=1,
+    validation_identities=0,
+    eval_pairs=0,
+    eval_swaps=0,
+    world=WORLD,
+  )
+  options = dict(processes=0, progress=False)
+  assert prepare.ensure(plain, tmp_path, **options)
+  # As the sets of before: neither field nor setting is said.
+  example = plain.open(tmp_path)[0]
+  settings = records.read_metadata(tmp_path / "plain" / "train")["settings"]
+  assert "landmarks68" not in example and "landmarks68" not in settings
+  asked = dataclasses.replace(plain, landmarks68=True)
+  with pytest.raises(records.RecordError, match="landmarks68: False there"):
+    prepare.ensure(asked, tmp_path, **options)
+  asked = dataclasses.replace(asked, folder="more")
+  assert prepare.ensure(asked, tmp_path, **options)
+  assert not prepare.ensure(asked, tmp_path, **options)
+  for split in ("train", "test"):
+    more = asked.open(tmp_path, split)[0]
+    assert more["landmarks68"].shape == (68, 2)
+    assert more["visible68"].dtype == np.int8
+  # A config that does not read them takes either set; one that says no, not.
+  either = dataclasses.replace(plain, folder="more")
+  assert not prepare.ensure(either, tmp_path, **options)
+  without = dataclasses.replace(either, landmarks68=False)
+  with pytest.raises(records.RecordError, match="landmarks68: True there"):
+    prepare.ensure(without, tmp_path, **options)
+  rest = {k: v for k, v in asked.open(tmp_path)[0].items() if k in example}
+  assert _equal(rest, example)
+  online = sources.Online(16, 2, 1, world=WORLD, landmarks68=True)
+  assert _equal(online.open(tmp_path)[0], asked.open(tmp_path)[0])
+
+
 def test_a_set_that_is_not_there(tmp_path):
   with pytest.raises(records.RecordError, match="data_pipelines.prepare"):
     sources.SyntheticHeads().open(tmp_path)

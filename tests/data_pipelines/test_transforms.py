@@ -166,6 +166,11 @@ def test_face_crop_puts_the_points_on_the_template():
   assert out["regions"].shape == (32, 32)
   assert np.allclose(out["landmarks5"], transforms.ARCFACE5, atol=1e-4)
   assert "camera" not in out and "camera" in example
+  # All points move alike.
+  more = example | {"landmarks68": np.tile(example["landmarks5"][:1], (68, 1))}
+  both = transforms.FaceCrop(32)(more, np.random.default_rng(0))
+  wanted = np.tile(transforms.ARCFACE5[:1], (68, 1))
+  np.testing.assert_allclose(both["landmarks68"], wanted, atol=1e-4)
   moved = transforms.FaceCrop(32, jitter=0.05)(
     example, np.random.default_rng(0)
   )
@@ -234,6 +239,7 @@ def _face(size=64):
     "labels": labels,
     "landmarks5": np.asarray(points, np.float32) / size,
     "landmarks68": np.linspace(0, 1, 136, dtype=np.float32).reshape(68, 2),
+    "visible68": np.arange(68, dtype=np.int8),
     "pose": np.zeros(6, np.float32),
     "camera": np.ones(3, np.float32),
     "attributes": np.array([1, 0], np.int8),
@@ -252,6 +258,9 @@ def test_a_mirrored_face_is_a_face():
   for label, point in ((5, points[0]), (4, points[1]), (2, points[2])):
     y, x = np.nonzero(flipped["labels"] == label)
     np.testing.assert_allclose([x.mean() + 0.5, y.mean() + 0.5], point * 64)
+  # What is known of a point stays with it.
+  seen = flipped["visible68"]
+  assert (seen[0], seen[16], seen[30], seen[36]) == (16, 0, 30, 45)
   twice = transforms.mirror(flipped)
   for name in flipped:
     np.testing.assert_allclose(twice[name], face[name], atol=1e-6)

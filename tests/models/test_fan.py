@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 
 from faceedit_jax.models.faces.fan import FAN, with_coordinates
-from faceedit_jax.models.faces.landmark_masks import enlarged, face_masks, peaks
+from faceedit_jax.models.faces.landmark_masks import (
+  LAYOUTS,
+  enlarged,
+  face_masks,
+  peaks,
+)
 from tests.models.counts import array, parameters, randomised
 
 MASKS = jax.jit(face_masks)
@@ -45,11 +50,11 @@ def test_enlarged_keeps_the_corners(rng):
   np.testing.assert_allclose(out[0, :, 0, 0], column, atol=1e-5)
 
 
-def spot(channel, row, column, side=64, high=0.5):
+def spot(channel, row, column, side=64, high=0.5, landmarks=98):
   """One bright point."""
   r, c = np.mgrid[:side, :side]
   blob = high * np.exp(-((r - row) ** 2 + (c - column) ** 2) / 4)
-  maps = np.zeros((1, side, side, 98), np.float32)
+  maps = np.zeros((1, side, side, landmarks), np.float32)
   maps[0, ..., channel] = blob
   return jnp.asarray(maps)
 
@@ -88,6 +93,58 @@ def test_masks_of_parts(channel, rows_up, masks):
     middle = found[:, round(20 * 255 / 63), 0]
     for down in (8, 24):
       assert middle[round(30 * 255 / 63) + down] > 0.9
+
+
+# WFLW's point for each of iBUG's 68: jaw, eyebrows, nose, eyes, lips.
+WFLW = (
+  *range(0, 33, 2),
+  *range(33, 38),
+  *range(42, 47),
+  *range(51, 60),
+  *(60, 61, 63, 64, 65, 67),
+  *(68, 69, 71, 72, 73, 75),
+  *range(76, 96),
+)
+
+
+def test_68_points_do_what_the_same_points_of_98_do(rng):
+  assert len(WFLW) == 68
+  few = jnp.asarray(rng.uniform(0, 1, (2, 16, 16, 68)), jnp.float32) ** 4
+  # 98 of which the others see nothing.
+  many = jnp.zeros((2, 16, 16, 98)).at[..., jnp.array(WFLW)].set(few)
+  masks = jax.jit(face_masks, static_argnums=1)(few, 68)
+  np.testing.assert_allclose(masks, MASKS(many), atol=1e-5)
+  for layout in LAYOUTS.values():
+    # No point is in two parts.
+    used = [
+      at
+      for first, last, *_ in (*layout.parts, layout.eyes)
+      for at in range(first, last + 1)
+    ]
+    assert len(used) == len(set(used))
+
+
+def test_the_small_mask_of_68_has_eyes_and_nose_alone():
+  run = jax.jit(face_masks, static_argnums=1)
+  for channel, masks in {
+    3: (0, 0),  # cheek
+    8: (1, 0),  # chin
+    19: (1, 0),  # eyebrow
+    29: (1, 1),  # nose
+    40: (1, 1),  # eye
+    51: (1, 0),  # lips
+    63: (1, 0),
+    54: (0, 0),  # corner of the lips
+  }.items():
+    found = run(spot(channel, 9, 5, side=16, landmarks=68), 68)
+    np.testing.assert_allclose(found.max((0, 1, 2)), masks, atol=1e-3)
+
+
+def test_masks_want_known_points():
+  with pytest.raises(ValueError, match="no masks of 5 landmarks; wanted 68"):
+    face_masks(jnp.zeros((1, 8, 8, 98)), 5)
+  with pytest.raises(ValueError, match="got 60 heat-maps, wanted the 68 of iB"):
+    face_masks(jnp.zeros((1, 8, 8, 60)), 68)
 
 
 def test_masks_have_no_gradient_and_want_98():

@@ -75,7 +75,8 @@ def test_generator_has_no_dead_weights(rng):
 
 
 def test_masks_open_the_skips(rng):
-  net = TranslationGenerator(**SMALL, w_hpf=2.0)
+  # Skips at 32, 64 and 128 pixels, as the published code has them.
+  net = TranslationGenerator(**SMALL, w_hpf=2.0, skip_sides=(1.0,))
   x, style = pictures(rng), jnp.asarray(rng.normal(size=(2, 5)), jnp.float32)
   variables = randomised(net, rng, x, style)
   run = jax.jit(net.apply)
@@ -89,6 +90,43 @@ def test_masks_open_the_skips(rng):
   first = closed.at[:, :4, :4, 0].set(1)
   gap = np.abs(run(variables, x, style, first) - plain)
   assert gap.max() > 1e-3
+
+
+@pytest.mark.parametrize(
+  ("size", "fields", "skips"),
+  [
+    (256, {}, {32: 0, 64: 1, 128: 1}),  # as published
+    (64, {}, {8: 0, 16: 1, 32: 1}),
+    (128, {"skip_sides": (0.25, 0.5, 1.0)}, {32: 0, 64: 1, 128: 1}),
+    (64, {"skip_sides": ()}, {}),
+  ],
+)
+def test_sides_of_the_skips(size, fields, skips):
+  assert TranslationGenerator(size, 4, 8, 1.0, **fields).skips == skips
+
+
+def test_every_side_of_64_pixels_has_its_skip(rng):
+  """None lies behind the last norm."""
+  net = TranslationGenerator(64, 2, 2, w_hpf=1.0)
+  x = pictures(rng, 1, 64)
+  style = jnp.asarray(rng.normal(size=(1, 3)), jnp.float32)
+  variables = randomised(net, rng, x, style)
+  closed = jnp.zeros((1, 8, 8, 2))
+  plain = jax.jit(net.apply)(variables, x, style, closed)
+  for share, mask in zip(net.skip_sides, (0, 1, 1), strict=True):
+    alone = net.clone(skip_sides=(share,) if mask == 0 else (1 / 64, share))
+    run = jax.jit(alone.apply)
+    opened = run(variables, x, style, closed.at[..., mask].set(1))
+    assert np.abs(opened - plain).max() > 1e-4
+    other = run(variables, x, style, closed.at[..., 1 - mask].set(1))
+    np.testing.assert_allclose(other, plain, atol=1e-5)
+
+
+@pytest.mark.parametrize("sides", [(0.5, 0.25), (0.0, 0.5), (2.0,), (0.5, 0.5)])
+def test_impossible_sides_of_skips(sides):
+  net = TranslationGenerator(**SMALL, skip_sides=sides)
+  with pytest.raises(ValueError, match="wanted shares of the picture's side"):
+    shapes(net, array(1, 32, 32, 3), array(1, 5))
 
 
 def test_high_pass_against_its_kernel(rng):

@@ -54,11 +54,14 @@ def labels(case: Case, name: str) -> jax.Array:
 
 
 def make_generator(case: Case, group: str = "", **names):
+  side = case.config["img_size"]
   net = TranslationGenerator(
-    **sizes(case, **names), w_hpf=float(case.config["w_hpf"])
+    **sizes(case, **names),
+    w_hpf=float(case.config["w_hpf"]),
+    # The official code has them in pixels.
+    skip_sides=tuple(s / side for s in (32, 64, 128) if s <= side),
   )
   style = jnp.zeros((1, case.config["style_dim"]))
-  side = case.config["img_size"]
   variables = case.variables(
     net, maps.generator(net), jnp.zeros((1, side, side, 3)), style, group=group
   )

@@ -43,6 +43,9 @@ def recipes_of(config):
 @pytest.mark.parametrize("method, variant", cases())
 def test_the_shrunk_default_has_the_papers_structure(method, variant):
   make, module, dropped = METHODS[method]
+  # What opens the skips of the published generator has a stage of its own.
+  skips = variant == "published_skips"
+  dropped = dropped - {"fan"} if skips else dropped
   paper = make()
   small = module.shrink(paper, variant)
   assert set(small) == set(paper)
@@ -51,7 +54,8 @@ def test_the_shrunk_default_has_the_papers_structure(method, variant):
   # Nets of the embedded world alone: those that evaluate, and features that
   # stand for a published net's.
   more = set(small["stage"]) - set(paper["stage"])
-  assert more <= {*small["eval_stages"], "identity"}
+  more -= {*small["eval_stages"], "identity"}
+  assert more == ({"landmarks"} if skips else set())
   trained = [s for s in small["stages"] if s in paper["stages"]]
   assert tuple(trained) == paper["stages"]
   # Whatever the paper's setting says of a shared recipe the default says too.

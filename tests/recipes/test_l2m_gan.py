@@ -324,7 +324,7 @@ def test_wrong_options_are_named(change, message):
 def test_skips_without_masks_are_refused():
   config = small_config()
   config.nets.generator = dict(channels=4, max_channels=8, w_hpf=1.0)
-  with pytest.raises(UserError, match="nets.fan has no weights"):
+  with pytest.raises(UserError, match="there is no nets.fan for the masks"):
     build(config, published=False)
 
 

@@ -26,9 +26,9 @@ from faceedit_jax.nn.style import (
   unit_sum,
 )
 
-# Sides in pixels at which details of the input are added to the output, and
-# the mask that says where.
-SKIPS = {32: 0, 64: 1, 128: 1}
+# Sides of the maps at which details of the input are added to the output, as
+# shares of the picture's; published in pixels, 32, 64 and 128, for 256.
+SKIP_SIDES = (1 / 8, 1 / 4, 1 / 2)
 
 
 class AdaINBlock(nn.Module):
@@ -90,6 +90,10 @@ class TranslationGenerator(nn.Module):
     w_hpf: divisor of the high-pass filter of the skips, which masks open. 0:
       the decoder's blocks have shortcuts in place of such skips, and there is
       one block less that halves the side.
+    skip_sides: sides of the maps that have skips, as shares of the picture's
+      side, from the smallest on, which the large mask opens; the small one
+      opens the others. The published code has 32, 64 and 128 pixels whatever
+      the pictures' side: (.25, .5, 1.0) are its nets of 128 pixels.
     dtype: compute dtype.
   """
 
@@ -97,7 +101,14 @@ class TranslationGenerator(nn.Module):
   channels: int = 64
   max_channels: int = 512
   w_hpf: float = 1.0
+  skip_sides: tuple[float, ...] = SKIP_SIDES
   dtype: Any = jnp.float32
+
+  @property
+  def skips(self) -> dict[int, int]:
+    """{side in pixels: which mask opens the skip there}."""
+    sides = [round(share * self.image_size) for share in self.skip_sides]
+    return {side: min(at, 1) for at, side in enumerate(sides)}
 
   @property
   def halvings(self) -> int:
@@ -126,7 +137,8 @@ class TranslationGenerator(nn.Module):
 
     Raises:
       ValueError: the pictures have another size, or one that cannot be halved
-        so often; masks are given though `w_hpf` is 0.
+        so often; masks are given though `w_hpf` is 0, or `skip_sides` are no
+        shares in order.
     """
     check_size(x, self.image_size)
     self._check(masks)
@@ -136,9 +148,9 @@ class TranslationGenerator(nn.Module):
       min(self.channels * 2**i, self.max_channels)
       for i in range(self.halvings + 1)
     ]
-    details = {}
+    details, skips = {}, self.skips
     for i in range(self.halvings + 2):
-      if masks is not None and h.shape[1] in SKIPS:
+      if masks is not None and h.shape[1] in skips:
         details[h.shape[1]] = h
       down = i < self.halvings
       width = widths[i + 1] if down else widths[-1]
@@ -152,7 +164,7 @@ class TranslationGenerator(nn.Module):
       h = block(h, style)
       side = h.shape[1]
       if side in details:
-        mask = masks[..., SKIPS[side], None]
+        mask = masks[..., skips[side], None]
         mask = resize(mask, side, side, antialias=False).astype(h.dtype)
         h = h + high_pass(mask * details[side], float(self.w_hpf))
     h = leaky(InstanceNorm(name="norm_out")(h))
@@ -169,4 +181,10 @@ class TranslationGenerator(nn.Module):
       raise ValueError(
         "masks are given to a generator with w_hpf=0, which has no skips for "
         "them; leave the masks out or change `w_hpf`"
+      )
+    shares = self.skip_sides
+    if list(shares) != sorted({s for s in shares if 0 < s <= 1}):
+      raise ValueError(
+        f"skip_sides are {shares}; wanted shares of the picture's side in "
+        "(0, 1], from the smallest on (nets.generator.skip_sides)"
       )

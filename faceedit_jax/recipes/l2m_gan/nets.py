@@ -42,7 +42,7 @@ class TranslationNets:
     latent_dim: numbers of that noise.
     fan: finds the points whose masks open the generator's skips; None: no
       masks.
-    fan_weights: file of its weights.
+    fan_weights: file of its weights; empty: the stage `landmarks` trains it.
     image_size: side of the pictures in pixels.
     starts: {net: file that it starts from}.
   """
@@ -63,7 +63,8 @@ class TranslationNets:
 
     Args:
       nets: sections `generator`, `style_encoder`, `discriminator`; `fan`
-        where the generator has skips, `mapping_network` for mapped styles.
+        where the generator has skips (without a file of weights it comes from
+        the stage `landmarks`), `mapping_network` for mapped styles.
       styles: see `L2MGANOptions`.
       domains: number of domains.
       image_size: side of the pictures in pixels.
@@ -110,14 +111,16 @@ class TranslationNets:
     generator = build(GENERATORS[kind], "generator", **shared)
     fan, fan_weights = None, ""
     if kind == "stargan_v2" and generator.w_hpf:
-      fan_weights = nets.fan.get("weights", "") if "fan" in nets else ""
-      if not fan_weights:
+      if "fan" not in nets:
         raise ValueError(
-          f"nets.generator.w_hpf is {generator.w_hpf}, but nets.fan has "
-          "no weights for the masks of the skips; give the file that `convert "
-          "l2m_fan` writes (nets.fan.weights), or set w_hpf to 0"
+          f"nets.generator.w_hpf is {generator.w_hpf}, but there is no "
+          "nets.fan for the masks of the skips; add it, with the file that "
+          "`convert l2m_fan` writes (nets.fan.weights) or a stage `landmarks` "
+          "that trains it, or set w_hpf to 0"
         )
+      fan_weights = nets.fan.get("weights", "")
       fan = build(fan_lib.FAN, "fan", dtype=dtype)
+      landmark_masks.layout_of(fan.landmarks)  # there is one
     built = cls(
       generator=generator,
       style_encoder=encoder,
@@ -173,7 +176,10 @@ class TranslationNets:
     """{net: where it comes from} of what is never trained here."""
     if self.fan is None:
       return {}
-    return {"fan": recipe_lib.WeightSource(path=self.fan_weights)}
+    source = recipe_lib.WeightSource(stage="landmarks")
+    if self.fan_weights:
+      source = recipe_lib.WeightSource(path=self.fan_weights)
+    return {"fan": source}
 
   def init_frozen(self, rng):
     """{net: variables} with their structure."""
@@ -197,7 +203,7 @@ class TranslationNets:
     masks = ()
     if self.fan is not None:
       heatmaps = self.fan.apply(frozen["fan"], image)
-      masks = (landmark_masks.face_masks(heatmaps),)
+      masks = (landmark_masks.face_masks(heatmaps, self.fan.landmarks),)
     net = {"params": variables["generator"]["params"]}
     return self.generator.apply(net, image, style, *masks)
 

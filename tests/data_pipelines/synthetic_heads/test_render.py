@@ -18,7 +18,10 @@ from data_pipelines.synthetic_heads.edits import (
   counterfactual,
   face_centre,
 )
-from data_pipelines.synthetic_heads.examples import EXAMPLE_FIELDS
+from data_pipelines.synthetic_heads.examples import (
+  EXAMPLE_FIELDS,
+  POINTS68_FIELDS,
+)
 from data_pipelines.synthetic_heads.factors import as_factor
 from data_pipelines.synthetic_heads.frames import sample_frame
 from data_pipelines.synthetic_heads.identity import sample_identity
@@ -151,6 +154,40 @@ def test_landmarks_lie_on_their_parts():
   assert near("r_eye", eye_r, 3) and near("l_eye", eye_l, 3)
   assert near("nose", nose, 2)
   assert near("u_lip", mouth_r, 4) and near("u_lip", mouth_l, 4)
+
+
+def test_68_points_change_nothing_else_and_agree_with_the_five():
+  person, frame = sample_identity(0, 3), sample_frame(0, 3, 0)
+  more = render.render(person, frame, SIZE, landmarks68=True)
+  plain = _draw(3)
+  assert set(more) == {*EXAMPLE_FIELDS, *POINTS68_FIELDS}
+  for name, value in plain.items():
+    np.testing.assert_array_equal(more[name], value)
+  points, five = more["landmarks68"], more["landmarks5"]
+  assert points.shape == (68, 2) and points.dtype == np.float32
+  np.testing.assert_allclose(points[[30, 48, 54]], five[2:], atol=1e-6)
+  for eye, middle in ((slice(36, 42), five[0]), (slice(42, 48), five[1])):
+    assert np.abs(points[eye].mean(0) - middle).max() * SIZE < 0.5
+
+
+def test_points_behind_something_are_hidden():
+  frame = factors.replace(
+    sample_frame(0, 3, 0),
+    pose=np.zeros(3, np.float32),
+    expression=np.zeros(16, np.float32),
+    jaw=np.zeros(3, np.float32),
+  )
+  bare = _plain(3)
+  dark = factors.replace(bare, glasses=bare.glasses | as_factor(on=1, sun=1))
+  seen, shaded = (
+    render.render(person, frame, SIZE, landmarks68=True)["visible68"] > 0
+    for person in (bare, dark)
+  )
+  assert seen.dtype == bool and seen[17:].all()
+  eyes = np.arange(68)[36:48]
+  assert not shaded[eyes].any()
+  # What the glasses do not reach is seen as before.
+  assert shaded[48:].all() and shaded[[30, 33]].all()
 
 
 def test_background_and_light_leave_everything_else_alone():
