@@ -264,6 +264,7 @@ class Editor:
     own = {k: v for k, v in row.items() if k not in self._kinds}
     self.check_options(own)
     given = {k: v for k, v in row.items() if k in self._kinds}
+    protocols.check_edit(self.recipe, self._variables, given)
     return _Prepared(self._reader.read(given, table, aligned), own)
 
   def _run(self, items, seed, options, paste_back) -> list[EditResult]:
