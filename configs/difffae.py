@@ -10,6 +10,12 @@ Variants (`configs/difffae.py:NAME`):
   long          three times the people, eight to twenty-three times the steps
                 (with Adam), small maps as wide as the paper's multiples make
                 them; docs/results.md has its time and scores.
+  replace       the default with AdaIN as published (eq. 4): an instance norm in
+                place of the group norm, and three levels in the denoiser, not
+                four, so that its smallest maps have 4 x 4. Not run.
+  tokens2, tokens4, tokens8
+                the default with so many tokens and without the region prior,
+                all alike: the ablation of section 5.3. Not run.
   synthetic128  the same world at 128 px with wider nets, for one GPU. Not run.
   voxceleb256   the paper's setting at 256 px (appendix tables 4 and 5). Not
                 run: the data is licence-gated. Paper: batch 16, 100 k steps,
@@ -22,12 +28,35 @@ Variants (`configs/difffae.py:NAME`):
 
 Values that the paper leaves open, and what stands here:
   noise schedule      0.0015 -> 0.0195, squared ("linear" of latent diffusion)
-  sampling            DDIM, 50 steps, eta 0, spaced as in latent diffusion. On
+  sampling            DDIM, 50 steps, eta 0, spaced as in latent diffusion; 20
+                      for the look at the end of a training and in `long`. On
                       the embedded default 2 steps, from the last timestep on:
                       spaced the other way they would begin at timestep 501,
-                      where training still sees a third of the signal
+                      where training still sees a third of the signal. PSNR
+                      alone would choose 1 or 2, for it rewards blur: tables
+                      show 1, 2, 8, 20 and 50 (`evaluators.*.steps`) with the
+                      sharpness of each
   slot init           one learned vector per slot, so that the order is fixed
-  AdaIN               residual (1 + scale) x + bias after the second GroupNorm
+  AdaIN, where        eq. 4 in every residual block of the U-Net, in place of
+                      the second GroupNorm; the time is added after it, as an
+                      instance norm would take it away. Its scale and bias begin
+                      with those of the norm in latent diffusion's file
+  identity, how large the embedding times sqrt(d), unit variance per feature: of
+                      a unit vector in 512 dimensions a feature is 0.04, where
+                      the SiLU of eq. 5 is a straight line; in a trained run of
+                      the default another person's token changed pixels by 0.025
+  U-Net's start       "finetuning of LDM" (section 4.3): which file is open, and
+                      none is shipped. `nets.unet.weights` names one; without it
+                      the run says so
+  renderings          on black, encoded by a first stage that was trained on
+                      pictures alone. Remedies, both off: a share of its
+                      pictures are renderings (`first_stage.recipe.
+                      rendering_share`), or renderings lie on grey
+                      (`rendering_ground` of first_stage and denoiser)
+  slots, which is which
+                      nothing says it beforehand: swaps are refused until
+                      `--mode=name_slots` has named the slots
+  loss weighting      none (eq. 1); `weighting="min_snr"` or "p2" are options
   attention loss      mean over pixels and tokens, masks without gradient
   EMA                 0.9999 with warm-up (0.999 on the embedded default)
   latent scale        1 / spread of the latents on the embedded default; 1 in
@@ -44,6 +73,10 @@ The codebook starts wide, with the commitment weight of the VQ-VAE paper
 (published: within 1 / codes, "legacy" weight), for a training this short.
 The two convolutions round the latent start orthogonal in every variant
 (published: as any other convolution); see `models/diffusion/autoencoder.py`.
+The identity modulates x (1 + scale) + bias after the second GroupNorm, which
+stays (paper: eq. 4, an instance norm in its place), since the four levels end
+in maps of 2 x 2; and it is a unit vector. Neither has been compared with the
+published choice (variant `replace`; `identity_variance="feature"`).
 The denoiser predicts v instead of the noise (paper). Chosen for short
 trainings without a comparison: an error of the noise counts 1 / sqrt(abar_T),
 here 84, times in the estimate of the picture at the last step, one of v once.
@@ -71,6 +104,10 @@ from configs.common import check_variant
 VARIANTS = (
   "",
   "long",
+  "replace",
+  "tokens2",
+  "tokens4",
+  "tokens8",
   "synthetic128",
   "voxceleb256",
   "voxceleb512",
@@ -104,4 +141,11 @@ def get_config(variant=""):
   if variant == "smoke":
     config = difffae_embedded.shrink(config, "")
     return ConfigDict(difffae_embedded.smoke(config))
+  if variant == "replace":
+    config = difffae_embedded.shrink(config, "")
+    return ConfigDict(difffae_embedded.replace_norm(config))
+  if variant.startswith("tokens"):
+    config = difffae_embedded.shrink(config, "")
+    count = int(variant.removeprefix("tokens"))
+    return ConfigDict(difffae_embedded.tokens(config, count))
   return ConfigDict(difffae_embedded.shrink(config, variant))

@@ -5,6 +5,7 @@
 
 import copy
 
+from configs import difffae_paper
 from configs.common import (
   constant_rates,
   data,
@@ -122,8 +123,35 @@ def shrink_nets(nets, variant):
     heads=wide,
     context_dim=64 * wide,
     condition_dim=128 * wide,
+    # Four levels at this size end in maps of 2 x 2, of which the paper's
+    # instance norm would keep next to nothing; see `replace_norm`.
+    adain="residual",
     groups=8,
   )
+
+
+def replace_norm(config):
+  """Eq. 4 for the embedded nets: three levels, whose least map has 4 x 4.
+
+  Args:
+    config: from `shrink`; changed.
+  """
+  unet = config["nets"]["unet"]
+  unet.update(adain="replace", mult=unet["mult"][:3])
+  return config
+
+
+def tokens(config, count):
+  """The token ablation (section 5.3): all counts without the region prior.
+
+  Args:
+    config: from `shrink`; changed.
+    count: number of slots.
+  """
+  config["nets"]["region_encoder"].update(slots=count)
+  for name in ("region_encoder", "denoiser"):
+    config["stage"][name]["recipe"].update(region_prior_weight=0.0)
+  return config
 
 
 def shrink_stages(stages, variant, size):
@@ -180,7 +208,8 @@ def shrink_stages(stages, variant, size):
   stages["region_encoder"]["recipe"].update(
     ema_decay=0.995,
     region_prior_weight=0.1,
-    slot_names=(),  # read from labelled regions
+    labelled=True,  # regions name the slots
+    slot_names=(),
   )
   power = 3.0 if short else 1.0
   stages["denoiser"]["recipe"].update(
@@ -191,16 +220,27 @@ def shrink_stages(stages, variant, size):
     timesteps=dict(antithetic=power != 1, power=power),
     prediction="v",
     region_prior_weight=0.1,
+    # Unit vectors, until the other has been trained.
+    identity_variance="vector",
     latent_scale=0.0,
     cache_features=True,
     prepared_features=(),
     ema_decay=0.999,
-    sampling_steps=2,
+    # PSNR alone prefers one step, of which it rewards the blur.
+    sampling_steps=20 if variant == "long" else 2,
     ddim_spacing="trailing",
     camera_from="source",
   )
   stages["denoiser"]["evaluators"] = dict(
-    counterfactual=dict(kind="counterfactual", pairs=256, swaps=64)
+    counterfactual=dict(
+      kind="counterfactual",
+      pairs=256,
+      swaps=64,
+      # Each number is a program more to compile.
+      steps=() if short else difffae_paper.STEPS,
+      steps_pairs=64,
+    ),
+    single_factor=dict(kind="single_factor", truths="drawn", pairs=64, quick=0),
   )
 
 
@@ -251,6 +291,7 @@ def smoke(config):
   stages["denoiser"]["recipe"]["sampling_steps"] = 2
   if "counterfactual" in stages["denoiser"]["evaluators"]:
     stages["denoiser"]["evaluators"]["counterfactual"].update(pairs=2, swaps=2)
+  stages["denoiser"]["evaluators"]["single_factor"].update(pairs=2)
   return config
 
 
@@ -277,6 +318,9 @@ def smoke_paper(config):
   nets["region_decoder"].update(
     grid=(8, 8), features=(8, 8, 8), strides=(2, 2, 1)
   )
+  stages["denoiser"]["evaluators"]["single_factor"].update(
+    pairs=8, people="same"
+  )
   # LPIPS has one size only, and that is large.
   stages["first_stage"]["recipe"].update(perceptual="none", lpips_weights="")
   for name, part in stages.items():
@@ -288,6 +332,9 @@ def smoke_paper(config):
   del stages["locator"]["image_size"]
   stages["denoiser"]["evaluators"]["reenactment"].update(
     pairs=8,
+    quick_steps=2,
+    steps=(1,),
+    steps_pairs=8,
     weights=dict(
       inception="rehearsal/weights/inception.safetensors",
       face="rehearsal/weights/deep3d.safetensors",

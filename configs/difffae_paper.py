@@ -6,6 +6,9 @@ paper leaves open. Not run: the data and most of the weights are licence-gated.
 
 from configs.common import arcface, data, optimizer, run, stage
 
+# Sampling steps that tables compare.
+STEPS = (1, 2, 8, 20, 50)
+
 
 def paper(size, reader="deca", weights="weights"):
   """VoxCeleb1 as in the paper: appendix tables 4 and 5, section 5.1.
@@ -165,7 +168,8 @@ def nets(size):
       position="linear",
     ),
     unet=dict(
-      weights="",  # a published U-Net to start from
+      # A published U-Net to start from: section 4.3, "finetuning of LDM".
+      weights="",
       in_channels=8,
       out_channels=4,
       channels=320,
@@ -175,7 +179,7 @@ def nets(size):
       heads=8,
       context_dim=192,
       condition_dim=512,
-      adain="residual",
+      adain="replace",  # eq. 4; "residual" keeps the group norm
       groups=32,
       # How it is computed; see `models.unet.UNet`.
       remat="none",
@@ -267,6 +271,9 @@ def first_stage(published, weights):
       codebook_weight=1.0,
       adversarial_weight=0.6,
       adversarial_start=1,
+      # Remedies for renderings, which this net encodes too (see difffae.py).
+      rendering_share=0.0,
+      rendering_ground="black",
       ema_decay=0.9999,
     ),
     voxceleb(10, "single"),
@@ -282,9 +289,10 @@ def region_encoder():
       optimizer=optimizer(1e-4),
       ema_decay=0.9999,
       region_prior_weight=0.0,
-      # No labelled regions: a guess until the previews `slot_0` and so on show
-      # the truth; then say it in the denoiser's `slot_names`.
-      slot_names=("face", "hair", "clothes", "background"),
+      # Nothing names the slots, and swaps are refused, until
+      # `--mode=name_slots` has.
+      labelled=False,
+      slot_names=(),
     ),
     voxceleb(128, "single"),
     200_000,
@@ -300,11 +308,15 @@ def denoiser(published):
       schedule=dict(kind="linear", steps=1000, start=0.0015, end=0.0195),
       timesteps=dict(antithetic=False, power=1.0),
       prediction="eps",
+      weighting="simple",
       consistency_weight=0.1,
       region_prior_weight=0.0,
       source_condition="slots",
       identity_token=True,
-      slot_names=(),  # as counted by region_encoder
+      # Of unit variance per feature; a unit vector is next to nothing.
+      identity_variance="feature",
+      slot_names=(),  # as `--mode=name_slots` records
+      rendering_ground="black",
       latent_scale=1.0,
       cache_features=False,  # 34 kB for each frame of 256 px
       # What the prepared set holds of each frame. Identity vectors of a net
@@ -342,5 +354,20 @@ def evaluators(published):
     identity_name="" if published else "own",
     fid_rule="pytorch-fid",
     fid_reference="",
+    # The look at the end of a training, and rows of the whole table.
+    quick_steps=20,
+    steps=STEPS,
+    steps_pairs=1000,
   )
-  return dict(reenactment=reenactment)
+  # Figures 1, 3 and 12: only the pose, only the expression, only the light.
+  single_factor = dict(
+    kind="single_factor",
+    truths="none",
+    split="test",
+    pairs=1000,
+    pair_seed=0,
+    people="other",
+    readers="frozen",
+    quick=0,
+  )
+  return dict(reenactment=reenactment, single_factor=single_factor)

@@ -86,6 +86,7 @@ def run_evaluators(
       log=lambda text, name=name: print(f"{name}: {text}", flush=True),
       eval_nets=load_eval_nets(evaluator, stage),
       quick=quick,
+      stage_dir=stage.directory,
     )
     with as_user_error(f"evaluator {name!r}"):
       scores = evaluator.run(ctx)

@@ -26,7 +26,12 @@ from jax import export as jax_export
 from faceedit_jax import __version__
 from faceedit_jax.core import options as core_options
 from faceedit_jax.core.batch import Field
-from faceedit_jax.core.editing import Editable, EditInput, editable
+from faceedit_jax.core.editing import (
+  Editable,
+  EditInput,
+  check_edit,
+  editable,
+)
 from faceedit_jax.core.errors import UserError, as_user_error
 from faceedit_jax.core.typing import Array, Variables
 
@@ -132,7 +137,7 @@ def export_edit(
     for name, leaf in flat.items()
   }
   seed = jax.ShapeDtypeStruct((), jnp.uint32)
-  declared = _chosen(recipe, inputs)
+  declared = _chosen(recipe, inputs, variables)
   fields = {item.field: item.spec(image_size) for item in declared}
   fields = _read_fields(edit, abstract, fields, seed)
   size = batch or jax_export.symbolic_shape("b")[0]
@@ -199,11 +204,17 @@ def _read_fields(edit, weights, fields, seed) -> dict[str, Field]:
   return {name: field for name, field in fields.items() if name in seen}
 
 
-def _chosen(recipe: Editable, names: Sequence[str] | None) -> list[EditInput]:
+def _chosen(
+  recipe: Editable,
+  names: Sequence[str] | None,
+  variables: Mapping[str, Variables],
+) -> list[EditInput]:
   """The inputs that a program takes."""
   declared = {item.field: item for item in recipe.edit_inputs}
   if names is None:
-    return [i for i in declared.values() if i.required or i.default]
+    usual = [i for i in declared.values() if i.required or i.default]
+    return [i for i in usual if i.required or _can(recipe, variables, i.field)]
+  check_edit(recipe, variables, names)
   for name in names:
     if name not in declared:
       near = core_options.nearest(name, declared)
@@ -213,6 +224,15 @@ def _chosen(recipe: Editable, names: Sequence[str] | None) -> list[EditInput]:
   if lacking:
     raise UserError(f"the inputs lack {lacking[0]!r}, which edits need")
   return [item for item in declared.values() if item.field in names]
+
+
+def _can(recipe, variables, field) -> bool:
+  """Whether the trained nets can do with an input."""
+  try:
+    check_edit(recipe, variables, (field,))
+  except UserError:
+    return False
+  return True
 
 
 def _describe(

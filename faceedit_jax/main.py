@@ -1,4 +1,4 @@
-"""Command line: trains or evaluates the stages of a config.
+"""Command line: trains or evaluates the stages of a config, names slots.
 
   python -m faceedit_jax.main --config=configs/FILE.py[:VARIANT] --workdir=DIR
 
@@ -20,7 +20,16 @@ _WORKDIR = flags.DEFINE_string(
   "workdir", None, "directory of checkpoints, metrics and previews"
 )
 _MODE = flags.DEFINE_enum(
-  "mode", "train", ["train", "evaluate"], "what to do with the stages"
+  "mode",
+  "train",
+  ["train", "evaluate", "name_slots"],
+  "what to do with the stages; name_slots shows what each slot of a trained "
+  "stage attends to, and names it",
+)
+_SLOT_NAMES = flags.DEFINE_list(
+  "slot_names",
+  [],
+  "with --mode=name_slots: the region of each slot, in the order of the sheet",
 )
 _STAGE = flags.DEFINE_string(
   "stage", None, "one stage only; by default all that are not finished"
@@ -76,7 +85,8 @@ def run(overrides: Sequence[str]) -> int:
 
   if _DISTRIBUTED.value:
     distributed.initialize()
-  from faceedit_jax import stages, train  # noqa: PLC0415  (seconds to import)
+  # Seconds to import.
+  from faceedit_jax import name_slots, stages, train  # noqa: PLC0415
   from faceedit_jax.core import compile_cache  # noqa: PLC0415
 
   compile_cache.enable()
@@ -88,6 +98,13 @@ def run(overrides: Sequence[str]) -> int:
         f"--{flag}={value}: wanted a folder; mount the bucket and give the "
         "path where it is mounted"
       )
+  if _MODE.value == "name_slots":
+    name_slots.run(
+      config, _WORKDIR.value, _STAGE.value, data_dir, _SLOT_NAMES.value
+    )
+    return 0
+  if _SLOT_NAMES.value:
+    raise UserError("--slot_names needs --mode=name_slots")
   names = stages.pick_stages(config, _STAGE.value)
   if _MODE.value == "evaluate":
     names += stages.eval_stages(config)

@@ -11,7 +11,12 @@ import jax
 
 from data_pipelines import align
 from faceedit_jax import evaluators, input_pipeline, recipes, run_options
-from faceedit_jax.core import checkpoint, editing, partial_restore
+from faceedit_jax.core import (
+  checkpoint,
+  editing,
+  inference_record,
+  partial_restore,
+)
 from faceedit_jax.core import config as config_lib
 from faceedit_jax.core import recipe as recipe_lib
 from faceedit_jax.core.errors import (
@@ -144,6 +149,13 @@ def make_stage(
   if dtype == "auto":
     dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
   where = f"config.stage.{name}.recipe"
+  directory = pathlib.Path(workdir).absolute() / name
+  if checkpoint.steps_in(directory / "checkpoints"):
+    recipe_options = inference_record.fill(
+      recipe_options,
+      directory,
+      editing.inference_options(recipes.load(registered)),
+    )
   recipe = recipes.build(
     registered,
     nets=nets,
@@ -217,7 +229,7 @@ def make_stage(
     data=data,
     run=run,
     seed=seed,
-    directory=pathlib.Path(workdir).absolute() / name,
+    directory=directory,
     workdir=pathlib.Path(workdir).absolute(),
     data_dir=pathlib.Path(data_dir or run.data_dir),
     identity=json.loads(json.dumps(identity)),

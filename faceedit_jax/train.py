@@ -168,6 +168,8 @@ def _train(stage, title, stop, say, held) -> bool:
   if start:
     state, _ = store.restore(expected[0])
   else:
+    for line in recipe.notes():
+      say(f"{title}: {line}")
     # The key is made inside, so that no process hands in an array of its own.
     state = jax.jit(
       lambda: init(jax.random.key(stage.seed)),

@@ -184,14 +184,20 @@ def torch_unet(net, channels, context):
   return state
 
 
-def test_unet_takes_over_what_it_shares(tmp_path):
+@pytest.mark.parametrize("adain", ["residual", "replace"])
+def test_unet_takes_over_what_it_shares(tmp_path, adain):
   official = dict(NETS["unet"], in_channels=4, context_dim=7, adain="none")
   state = torch_unet(UNet(**official), 4, 7)
   state["first_stage_model.encoder.conv_in.weight"] = np.ones(1, np.float32)
   path = tmp_path / "ldm.safetensors"
   safetensors.numpy.save_file(state, path)
-  arrays, report = convert.convert("unet", path, NETS)
+  nets = {"unet": dict(NETS["unet"], adain=adain)}
+  arrays, report = convert.convert("unet", path, nets)
   assert not report.faults
+  # The norm that the identity modulates begins with the file's affine part.
+  norm = arrays["params/middle_0_res/norm2/scale"]
+  theirs = state["model.diffusion_model.middle_block.0.out_layers.0.weight"]
+  np.testing.assert_array_equal(norm, theirs)
   wide = arrays["params/conv_in/kernel"]
   narrow = state["model.diffusion_model.input_blocks.0.0.weight"]
   np.testing.assert_array_equal(wide[:, :, :4], narrow.transpose(2, 3, 1, 0))

@@ -143,3 +143,25 @@ def test_refusals(bundle, latent, tmp_path, monkeypatch, capsys):
   arguments = ["--config=configs/none.py", "--workdir=x", "--out=y"]
   assert export.main(arguments) == 2
   assert capsys.readouterr().err.startswith("error: ")
+
+
+class Choosy(toy_recipes.ToyLatent):
+  """Takes a second photo that its trained nets may not understand."""
+
+  edit_inputs = (
+    *toy_recipes.PHOTO,
+    editing.EditInput("other", "photo", default="image"),
+  )
+
+  def check_edit(self, variables, inputs):
+    if "other" in inputs and not variables:
+      raise ValueError("other needs a name")
+
+
+def test_inputs_that_the_nets_cannot_take_are_left_out():
+  chosen = export._chosen(Choosy(), None, {})
+  assert [item.field for item in chosen] == ["image"]
+  chosen = export._chosen(Choosy(), None, {"net": {}})
+  assert [item.field for item in chosen] == ["image", "other"]
+  with pytest.raises(UserError, match="other needs a name"):
+    export._chosen(Choosy(), ["image", "other"], {})

@@ -15,6 +15,7 @@ from faceedit_jax import load_trained, stages, train
 from faceedit_jax.core import checkpoint, partial_restore
 from faceedit_jax.core import step as step_lib
 from faceedit_jax.core.errors import CheckpointError, UserError, WorkdirError
+from tests import toy_recipes
 from tests.toy_runs import (
   CONFIG,
   assert_equal,
@@ -137,6 +138,15 @@ def test_a_net_starts_from_an_earlier_stage(tmp_path, data, monkeypatch):
   np.testing.assert_array_equal(
     state.params["dec"]["ConvTranspose_0"]["kernel"], decoder
   )
+
+
+def test_a_fresh_start_says_what_it_lacks(tmp_path, data, monkeypatch, capsys):
+  line = "starts untrained"
+  monkeypatch.setattr(toy_recipes.ToyGan, "notes", lambda self: (line,))
+  assert train.run(config_of(stage__gan__steps=1), tmp_path, data_dir=data)
+  assert f"gan (1/1): {line}\n" in capsys.readouterr().out
+  assert train.run(config_of(stage__gan__steps=2), tmp_path, data_dir=data)
+  assert line not in capsys.readouterr().out
 
 
 def test_another_config_is_refused(whole, data):

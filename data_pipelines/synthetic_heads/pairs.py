@@ -10,7 +10,7 @@ field behind a prefix: `source_image`, `query_image`, `truth_image`, ...
 import dataclasses
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from data_pipelines.synthetic_heads import generate as generate_lib
@@ -75,9 +75,7 @@ def make_example(settings: PairSettings, index: int) -> dict[str, Any]:
     `background_truth_`; and `pair`, the index.
   """
   world = worlds.load_world(settings.world)
-  first = generate_lib.FIRST_IDENTITY[settings.split] + 2 * index
-  people = [world.sample_identity(settings.seed, first + i, ()) for i in (0, 1)]
-  frames = [world.sample_frame(settings.seed, first + i, 0, ()) for i in (0, 1)]
+  people, frames = _factors(world, settings, index)
   # Only the camera stays the source's, and the face at its place in it.
   _, moved = world.counterfactual(
     people[0],
@@ -107,6 +105,56 @@ def make_example(settings: PairSettings, index: int) -> dict[str, Any]:
   for prefix, example in drawn.items():
     out.update({prefix + name: value for name, value in example.items()})
   return out
+
+
+def _factors(world, settings: PairSettings, index: int):
+  """People and frames of source and query."""
+  first = generate_lib.FIRST_IDENTITY[settings.split] + 2 * index
+  people = [world.sample_identity(settings.seed, first + i, ()) for i in (0, 1)]
+  frames = [world.sample_frame(settings.seed, first + i, 0, ()) for i in (0, 1)]
+  return people, frames
+
+
+def single_truth(
+  settings: PairSettings, index: int, factor: str
+) -> dict[str, Any]:
+  """Draws the source of an example with one factor of its query alone.
+
+  Args:
+    settings: of the set.
+    index: of the example.
+    factor: "pose", "expression" or "light".
+
+  Returns:
+    The fields of the picture, as of a frame of the world.
+  """
+  world = worlds.load_world(settings.world)
+  people, frames = _factors(world, settings, index)
+  person, moved = world.counterfactual(
+    people[0], frames[0], **{f"{factor}_from": frames[1]}
+  )
+  (drawn,) = world.render_frames(person, [moved], settings.size)
+  return drawn
+
+
+def settings_of(metadata: Mapping[str, Any]) -> PairSettings | str:
+  """What a set on disk was drawn with, or why it cannot be drawn on with.
+
+  Args:
+    metadata: the settings of the set, from `PairSettings.metadata`.
+  """
+  names = [field.name for field in dataclasses.fields(PairSettings)]
+  missing = [name for name in (*names, "version") if name not in metadata]
+  if missing:
+    return f"the set does not say its {', '.join(missing)}"
+  settings = PairSettings(**{name: metadata[name] for name in names})
+  now = str(worlds.load_world(settings.world).VERSION)
+  if metadata["version"] != now:
+    return (
+      f"the set is of version {metadata['version']} of {settings.world}, "
+      f"which is at {now}"
+    )
+  return settings
 
 
 def shard_examples(

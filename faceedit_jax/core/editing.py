@@ -6,13 +6,13 @@ that trains a net for later stages does not implement the protocol.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 import numpy as np
 
 from faceedit_jax.core.batch import Field
-from faceedit_jax.core.errors import UserError
+from faceedit_jax.core.errors import UserError, as_user_error
 from faceedit_jax.core.typing import Array, Variables
 
 Kind = Literal["photo", "label_map", "sketch", "text", "camera", "number"]
@@ -180,6 +180,38 @@ class FindsFacePoints(Protocol):
       and the logit (b,) of "there is a face".
     """
     ...
+
+
+@runtime_checkable
+class ChecksEdits(Protocol):
+  """A recipe whose trained nets cannot do every edit that it declares."""
+
+  def check_edit(
+    self, variables: Mapping[str, Variables], inputs: Collection[str]
+  ) -> None:
+    """Refuses an edit before it is compiled.
+
+    Args:
+      variables: as for `Editable.edit`.
+      inputs: names of the inputs that are given.
+
+    Raises:
+      ValueError: one line: what is missing, and what to do.
+    """
+    ...
+
+
+def check_edit(
+  recipe: Any, variables: Mapping[str, Variables], inputs: Collection[str]
+) -> None:
+  """Asks a recipe that `ChecksEdits`; others can do what they declare.
+
+  Raises:
+    UserError: its line.
+  """
+  if isinstance(recipe, ChecksEdits):
+    with as_user_error():
+      recipe.check_edit(variables, inputs)
 
 
 def editable(recipe: Any) -> Editable:

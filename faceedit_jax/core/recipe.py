@@ -205,6 +205,10 @@ class Recipe(abc.ABC):
     """{net: where it starts from} of trained nets with a pretrained start."""
     return {}
 
+  def notes(self) -> Sequence[str]:
+    """Lines that a fresh training says first: what its start lacks."""
+    return ()
+
   def preview(
     self,
     variables: Mapping[str, Variables],

@@ -1,4 +1,4 @@
-"""Noise schedules as exact float64 tables (DiffFAE section 4.1; DDPM Eq. 4).
+"""Noise schedules as exact float64 tables (DiffFAE section 3; DDPM Eq. 4).
 
 `x_t = alpha(t) * x_0 + sigma(t) * noise` with `alpha**2 + sigma**2 == 1`.
 Tables are NumPy float64 on the host; samplers take their coefficients from

@@ -1,5 +1,7 @@
 """The per-example training loss of a diffusion net (DiffFAE Eq. 1)."""
 
+from typing import Literal, get_args
+
 import jax
 import jax.numpy as jnp
 
@@ -7,7 +9,8 @@ from faceedit_jax.core.typing import Array, Float, Int, PRNGKey, typechecked
 from faceedit_jax.diffusion import predictions
 from faceedit_jax.diffusion.schedules import Schedule, expand
 
-WEIGHTINGS = ("simple", "p2", "min_snr", "vlb")
+Weighting = Literal["simple", "p2", "min_snr", "vlb"]
+WEIGHTINGS: tuple[Weighting, ...] = get_args(Weighting)
 
 
 @typechecked

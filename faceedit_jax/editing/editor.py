@@ -272,6 +272,7 @@ class Editor:
     own = {k: v for k, v in row.items() if k not in self._kinds}
     self.check_options(own)
     given = {k: v for k, v in row.items() if k in self._kinds}
+    protocols.check_edit(self.recipe, self._variables, given)
     inputs = self._reader.read(given, table, aligned)
     kept = {SOURCE} if paste_back else set()
     photos = {k: v for k, v in inputs.photos.items() if k in kept}

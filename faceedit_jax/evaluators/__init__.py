@@ -15,6 +15,10 @@ REGISTRY: dict[str, str] = {
   "counterfactual": (
     "faceedit_jax.evaluators.counterfactual:CounterfactualEvaluator"
   ),
+  "single_factor": (
+    "faceedit_jax.evaluators.single_factor:SingleFactorEvaluator"
+  ),
+  "slot_naming": "faceedit_jax.evaluators.slot_naming:SlotNaming",
   "reenactment": "faceedit_jax.evaluators.reenactment:ReenactmentEvaluator",
   "attributes": "faceedit_jax.evaluators.attributes:AttributeEvaluator",
   "attribute_accuracy": (

@@ -1,6 +1,7 @@
 """What evaluators of edits share: edits in batches, means over pictures."""
 
 import functools
+import inspect
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 from data_pipelines import sources
 from faceedit_jax.core import options
 from faceedit_jax.core.errors import UserError
+from faceedit_jax.evaluators import evaluator as evaluator_lib
 from faceedit_jax.evaluators import needs
 from faceedit_jax.faces import face_reader
 
@@ -63,6 +65,29 @@ class Editor:
     inputs["row"] = first + np.arange(BATCH)
     result = self._edit(self._variables, self._frozen, inputs, self._rng)
     return {k: np.asarray(v)[:count] for k, v in result.items()}
+
+
+def check_steps(steps: Sequence[int], setup: evaluator_lib.Setup) -> None:
+  """Refuses numbers of sampling steps that cannot be.
+
+  Args:
+    steps: of an evaluator.
+    setup: of it.
+
+  Raises:
+    UserError: one line.
+  """
+  wrong = [n for n in steps if n < 1]
+  if wrong:
+    raise UserError(
+      f"{setup.where}: {wrong[0]} sampling steps, wanted 1 or more"
+    )
+  known = inspect.signature(setup.recipe.edit).parameters
+  if steps and "steps" not in known:
+    raise UserError(
+      f"{setup.where}: {type(setup.recipe).__name__} takes no number of "
+      "sampling steps; leave it out"
+    )
 
 
 def full(array: np.ndarray) -> np.ndarray:

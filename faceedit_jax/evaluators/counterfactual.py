@@ -8,21 +8,23 @@ condition no edit.
 """
 
 import dataclasses
-from collections.abc import Mapping
+import functools
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from faceedit_jax.core import options
+from faceedit_jax.core import editing, options
+from faceedit_jax.core.errors import UserError
 from faceedit_jax.evaluators import (
-  code_distances,
   common,
   eval_nets,
   needs,
   report,
   slot_measures,
+  truth_measures,
 )
 from faceedit_jax.evaluators import evaluator as evaluator_lib
 from faceedit_jax.faces import face_reader
@@ -54,6 +56,9 @@ class CounterfactualEvaluator(evaluator_lib.Evaluator):
     image_size: side of the pictures in pixels.
     pairs: how many pairs to measure.
     swaps: how many swaps to measure.
+    steps: numbers of sampling steps that get a row each, beside the edit with
+      the stage's own number; not in a quick run.
+    steps_pairs: on how many of the pairs, in whole batches.
   """
 
   data: Mapping[str, Any]
@@ -62,11 +67,13 @@ class CounterfactualEvaluator(evaluator_lib.Evaluator):
   image_size: int
   pairs: int = 256
   swaps: int = 64
+  steps: tuple[int, ...] = ()
+  steps_pairs: int = 64
 
   @classmethod
   def from_config(cls, section, setup):
     needs.check(setup.recipe, needs.EditsLatents, setup.where)
-    return options.build(
+    made = options.build(
       cls,
       {**section, "data": section.get("data") or setup.data},
       setup.where,
@@ -74,6 +81,8 @@ class CounterfactualEvaluator(evaluator_lib.Evaluator):
       code_shapes=setup.recipe.face.code_shapes,
       image_size=setup.image_size,
     )
+    common.check_steps(made.steps, setup)
+    return made
 
   def eval_nets(self):
     """Where the nets come from; none of them conditions an edit."""
@@ -97,21 +106,32 @@ class CounterfactualEvaluator(evaluator_lib.Evaluator):
     """
     source = self.open("pairs", ctx.data_dir)
     count = min(common.QUICK_PAIRS if ctx.quick else self.pairs, len(source))
-    run = _Run(ctx, self.reader)
+    morphable = ctx.frozen.get("morphable")
+    reading = truth_measures.FaceReading(
+      self.reader, ctx.eval_nets, morphable and morphable["params"]
+    )
+    run = _Run(ctx, () if ctx.quick else self.steps)
+    against = truth_measures.TruthMeasures(reading)
     sums: dict[str, list] = {}
     rows, slots, errors = [], slot_measures.SlotMeasures(), []
     for first in range(0, count, common.BATCH):
-      batch = _batch(source, range(first, min(first + common.BATCH, count)))
+      last = min(first + common.BATCH, count)
+      batch = make_batch(source, range(first, last))
       pictures, result = run.pair(batch, first)
-      for name, values in run.measure(batch, pictures).items():
-        sums.setdefault(name, []).append(values)
-      if ctx.eval_nets is not None:
-        errors.append(run.eval_net_error(batch))
+      measured = pictures
+      if first < self.steps_pairs:
+        measured = pictures | run.in_steps(batch, first)
+      seen = against.add(measured, batch["truth_image"], batch["truth_regions"])
+      if seen:
+        for name, values in _readings(reading, seen).items():
+          sums.setdefault(name, []).append(values)
+        errors.append(_eval_net_error(reading, seen, batch))
       if "slots" in result:
         slots.add(result["slots"], batch)
       rows.append((batch, pictures, result))
-      ctx.log(f"{min(first + common.BATCH, count)}/{count} pairs")
-    scores = {name: common.mean(values) for name, values in sums.items()}
+      ctx.log(f"{last}/{count} pairs")
+    scores = against.scores()
+    scores |= {name: common.mean(values) for name, values in sums.items()}
     for values in errors[:1]:
       for name in values:
         every = np.concatenate([r[name] for r in errors])
@@ -122,7 +142,14 @@ class CounterfactualEvaluator(evaluator_lib.Evaluator):
       scores |= found
       if swap_rows:
         sheets["swaps"] = _swap_sheet(swap_rows)
-    table = table_of(scores, camera="source", count=count)
+    notes = [against.note()]
+    if not ctx.quick and self.steps:
+      of = min(count, -(-self.steps_pairs // common.BATCH) * common.BATCH)
+      notes.append(
+        f"edit_N_steps: N sampling steps, on the first {of} pairs; their "
+        "frechet_* compare with one another, not with those of all pairs"
+      )
+    table = table_of(scores, "source", count, tuple(filter(None, notes)))
     report.Report(scores, table, sheets).write(ctx.out_dir, ctx.log)
     return scores
 
@@ -132,12 +159,18 @@ class CounterfactualEvaluator(evaluator_lib.Evaluator):
     Returns:
       Scores, and the rows of the sheet; neither for a recipe without slots.
     """
+    try:
+      wanted = [f"{name}_from" for name in SWAPS]
+      editing.check_edit(ctx.recipe, ctx.variables, wanted)
+    except UserError as error:
+      ctx.log(f"swaps are left out: {error}")
+      return {}, []
     source = self.open("swaps", ctx.data_dir)
     count = min(self.swaps, len(source))
     changes: dict[str, list] = {}
     rows, naming = [], []
     for first in range(0, count, common.BATCH):
-      batch = _batch(source, range(first, min(first + common.BATCH, count)))
+      batch = make_batch(source, range(first, min(first + common.BATCH, count)))
       plain, swapped = run.swap(batch, first)
       if "slots" not in plain:
         return {}, []
@@ -153,7 +186,7 @@ class CounterfactualEvaluator(evaluator_lib.Evaluator):
           ("error", picture, true),
         ):
           key = f"swap_{name}/{kind}"
-          changes.setdefault(key, []).append(run.regions(a, b, where))
+          changes.setdefault(key, []).append(region_changes(a, b, where))
       rows.append((batch, plain, swapped))
       ctx.log(f"{min(first + common.BATCH, count)}/{count} swaps")
     scores = slots.scores(naming)
@@ -167,24 +200,35 @@ class CounterfactualEvaluator(evaluator_lib.Evaluator):
 class _Run:
   """Jitted pieces of an evaluation."""
 
-  def __init__(self, ctx, reader):
+  def __init__(self, ctx, steps=()):
     recipe: needs.EditsLatents = ctx.recipe
-    self._frozen, self._nets = ctx.frozen, ctx.eval_nets
+    self._frozen = ctx.frozen
     # The truth is drawn with the source's camera, so the edit is too.
-    self.edit = common.Editor(
-      recipe, ctx.variables, ctx.frozen, camera_from="source"
+    editor = functools.partial(
+      common.Editor,
+      recipe,
+      ctx.variables,
+      ctx.frozen,
+      camera_from="source",
     )
+    self.edit = editor()
+    self._in_steps = {f"edit_{n}_steps": editor(steps=n) for n in steps}
     self._reconstruct = jax.jit(
       lambda frozen, x: recipe.decode(frozen, recipe.encode(frozen, x))
     )
-    self._codes = jax.jit(reader.codes)
-    self._embed = jax.jit(reader.embed)
+
+  def in_steps(self, batch, first):
+    """Pictures of the edit with other numbers of sampling steps."""
+    inputs = _all_from_query(batch)
+    return {
+      name: edit(inputs, first)["image"]
+      for name, edit in self._in_steps.items()
+    }
 
   def pair(self, batch, first):
     """Pictures of every method, and the edit's other outputs."""
     source, query = batch["source_image"], batch["query_image"]
-    inputs = {"source": source, **{name: query for name in common.QUERIES}}
-    result = self.edit(inputs, first)
+    result = self.edit(_all_from_query(batch), first)
     rendering = result["rendering"]
     head = result["head"][..., None] > 0.5
     pictures = {
@@ -208,67 +252,41 @@ class _Run:
     }
     return plain, swapped
 
-  def regions(self, a, b, regions):
-    """Mean absolute difference in each region (b, 4), on [0, 1]."""
-    errors, pixels = region_error(
-      image_metrics.to_unit(jnp.asarray(a)),
-      image_metrics.to_unit(jnp.asarray(b)),
-      jnp.asarray(regions),
-      len(regions_lib.REGIONS),
-    )
-    errors = np.array(errors)
-    errors[np.asarray(pixels) == 0] = np.nan
-    return errors
 
-  def measure(self, batch, pictures):
-    """{method/metric: (b,)}."""
-    truth = image_metrics.to_unit(jnp.asarray(batch["truth_image"]))
-    face = jnp.asarray(batch["truth_regions"] == 0, jnp.float32)
-    out: dict[str, np.ndarray] = {}
-    if self._nets is not None:
-      of_truth = self._codes(self._nets, batch["truth_image"])
-      who = self._identity(batch["source_image"])
-    for method, picture in pictures.items():
-      unit = image_metrics.to_unit(jnp.asarray(picture))
-      out[f"{method}/psnr"] = np.asarray(image_metrics.psnr(unit, truth))
-      out[f"{method}/psnr_face"] = np.asarray(
-        image_metrics.psnr(unit, truth, mask=face)
-      )
-      out[f"{method}/ssim"] = np.asarray(image_metrics.ssim(unit, truth))
-      by_region = self.regions(
-        picture, batch["truth_image"], batch["truth_regions"]
-      )
-      for at, region in enumerate(regions_lib.REGIONS):
-        out[f"{method}/error_{region}"] = by_region[:, at]
-      if self._nets is None:
-        continue
-      codes = self._codes(self._nets, picture)
-      for name, values in self._distances(codes, of_truth).items():
-        out[f"{method}/{name}"] = np.asarray(values)
-      cosine = (self._identity(picture) * who).sum(-1)
-      out[f"{method}/identity"] = np.asarray(cosine)
-    if self._nets is not None:
-      # What a perfect edit would get.
-      cosine = (self._identity(batch["truth_image"]) * who).sum(-1)
-      out["eval_net_error/identity_of_truth"] = np.asarray(cosine)
-    return out
+def _readings(reading, seen):
+  """{method/metric: (b,)} of what nets read in pictures and in the truth."""
+  seen = dict(seen)
+  truth, who = seen.pop(truth_measures.TRUTH), seen["copy_source"].person
+  out: dict[str, np.ndarray] = {}
+  for method, found in seen.items():
+    for name, values in reading.distances(found.codes, truth.codes).items():
+      out[f"{method}/{name}"] = values
+    out[f"{method}/identity"] = np.asarray((found.person * who).sum(-1))
+  # What a perfect edit would get.
+  cosine = (truth.person * who).sum(-1)
+  out["eval_net_error/identity_of_truth"] = np.asarray(cosine)
+  return out
 
-  def _identity(self, picture):
-    codes = self._codes(self._nets, picture)
-    return self._embed(self._nets, picture, codes["landmarks5"])
 
-  def eval_net_error(self, batch):
-    """Distance between what the nets read in the truth and its true codes."""
-    read = self._codes(self._nets, batch["truth_image"])
-    true = {
-      name: jnp.asarray(batch[f"truth_{name}"])
-      for name in ("pose", "expression", "light", "gaze")
-    }
-    return {k: np.asarray(v) for k, v in self._distances(read, true).items()}
+def _eval_net_error(reading, seen, batch):
+  """Distance between what the nets read in the truth and its true codes."""
+  true = {
+    name: jnp.asarray(batch[f"truth_{name}"])
+    for name in ("pose", "expression", "light", "gaze")
+  }
+  return reading.distances(seen[truth_measures.TRUTH].codes, true)
 
-  def _distances(self, a, b):
-    morphable = self._frozen.get("morphable")
-    return code_distances.distances(a, b, morphable and morphable["params"])
+
+def region_changes(a, b, regions):
+  """Mean absolute difference in each region (b, 4), on [0, 1]."""
+  unit = [image_metrics.to_unit(jnp.asarray(x)) for x in (a, b)]
+  return truth_measures.by_region(region_error, *unit, regions=regions)
+
+
+def _all_from_query(batch):
+  """Inputs of an edit that takes everything from the query."""
+  queries = dict.fromkeys(common.QUERIES, batch["query_image"])
+  return {"source": batch["source_image"], **queries}
 
 
 def swap_regions(source, truth, own: int):
@@ -282,7 +300,7 @@ def swap_regions(source, truth, own: int):
   return np.where((source == own) | (truth == own), own, same)
 
 
-def _batch(source, indices):
+def make_batch(source, indices):
   """Stacks examples: pictures to [-1, 1], the rest as it is."""
   examples = [source[i] for i in indices]
   batch = {}
@@ -322,14 +340,19 @@ def _swap_sheet(rows):
 
 
 def table_of(
-  scores: Mapping[str, float], camera: str, count: int
+  scores: Mapping[str, float],
+  camera: str,
+  count: int,
+  notes: Sequence[str] = (),
 ) -> report.Table:
   """The scores as a table: one row per method, everything else below."""
-  metrics: list[str] = []
-  for name in scores:
-    method, metric = name.split("/")
-    if method in METHODS and metric not in metrics:
-      metrics.append(metric)
+  found = [name.split("/") for name in scores]
+  methods = [
+    *METHODS[:1],
+    *dict.fromkeys(m for m, _ in found if m.startswith("edit_")),
+    *METHODS[1:],
+  ]
+  metrics = list(dict.fromkeys(metric for m, metric in found if m in methods))
   rows = [
     (
       (method,),
@@ -337,17 +360,17 @@ def table_of(
         m: scores[f"{method}/{m}"] for m in metrics if f"{method}/{m}" in scores
       },
     )
-    for method in METHODS
+    for method in methods
   ]
-  notes = [
+  rest = [
     f"{name:<40}{value:.4f}"
     for name, value in scores.items()
-    if name.split("/")[0] not in METHODS
+    if name.split("/")[0] not in methods
   ]
   return report.Table(
     f"{count} pairs, camera from the {camera}",
     [report.Column(metric, metric) for metric in metrics],
     rows,
     ("method",),
-    notes,
+    [*notes, *rest],
   )

@@ -46,6 +46,8 @@ class EvalContext:
     eval_nets: {net: variables} of the nets that only evaluate; None while one
       of them is not trained. What needs them is then left out.
     quick: asks for a short look, as at the end of training.
+    stage_dir: directory of the stage, for what is found out about it; None
+      where nothing may be kept there.
   """
 
   recipe: Any
@@ -56,6 +58,7 @@ class EvalContext:
   log: Callable[[str], None]
   eval_nets: Mapping[str, Variables] | None = None
   quick: bool = False
+  stage_dir: pathlib.Path | None = None
 
 
 class Evaluator(abc.ABC):

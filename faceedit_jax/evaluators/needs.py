@@ -64,6 +64,16 @@ class EditsAttributes(Edits, Protocol):
   attributes: Sequence[str]
 
 
+class HasSlots(Protocol):
+  """Divides pictures among slots, whose meaning nobody has told it."""
+
+  def slot_masks(
+    self, variables: Mapping[str, Variables], image: Array
+  ) -> Array:
+    """Masks (b, h, w, k) of pictures (b, s, s, 3) in [-1, 1]."""
+    ...
+
+
 class ReadsAttributes(Protocol):
   """Trains a classifier, the net `classifier`, of `attributes`."""
 

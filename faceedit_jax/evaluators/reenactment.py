@@ -65,6 +65,10 @@ class ReenactmentEvaluator(evaluator_lib.Evaluator):
     split: held-out people.
     pairs: how many pairs to evaluate.
     pair_seed: of the choice of pairs.
+    steps: numbers of sampling steps that get a row each, beside the edit with
+      the stage's own number; not in a quick run.
+    steps_pairs: on how many of the pairs.
+    quick_steps: sampling steps of a quick run; 0 for the stage's own.
     people: "same", as in the paper: source and query show one person, or
       "other": two.
     weights: files of the published nets.
@@ -91,6 +95,9 @@ class ReenactmentEvaluator(evaluator_lib.Evaluator):
   split: str = "test"
   pairs: int = 5000
   pair_seed: int = 0
+  steps: tuple[int, ...] = ()
+  steps_pairs: int = 1000
+  quick_steps: int = 0
   people: Literal["same", "other"] = "same"
   weights: Files = Files()
   standard_points: str = ""
@@ -117,6 +124,8 @@ class ReenactmentEvaluator(evaluator_lib.Evaluator):
       inception=inception_lib.Inception(),
       face=deep3d.Deep3D(),
     )
+    quick = (made.quick_steps,) if made.quick_steps else ()
+    common.check_steps((*made.steps, *quick), setup)
     if made.readers == "stages" and made.reader.locator is not None:
       raise UserError(
         f"{setup.where}.readers is 'stages', but a stage trains no estimator "
@@ -175,16 +184,58 @@ class ReenactmentEvaluator(evaluator_lib.Evaluator):
       "count/pictures_without_points". A column that could not be measured is
       missing.
     """
-    measures = reenactment_measures.Measures(
-      self, ctx.recipe, ctx.variables, ctx.frozen, ctx.eval_nets
-    )
     source = self.open(ctx.data_dir)
     count = self.pairs
     if not getattr(source, "endless", False):
       count = min(count, len(source))
+    own: dict[str, int] = {}
     if ctx.quick:
       count = min(count, common.QUICK_PAIRS)
-    edit = common.Editor(ctx.recipe, ctx.variables, ctx.frozen)
+      own = {"steps": self.quick_steps} if self.quick_steps else {}
+    measures, shown = self._edit_all(ctx, source, count, own)
+    in_steps: dict[str, float] = {}
+    fewer = min(count, self.steps_pairs)
+    for n in () if ctx.quick else self.steps:
+      ctx.log(f"with {n} sampling steps")
+      found, _ = self._edit_all(ctx, source, fewer, {"steps": n})
+      in_steps |= {
+        reenactment_table.in_steps(name, n): value
+        for name, value in found.scores().items()
+        if name.startswith("edit/")
+      }
+    scores = measures.scores() | in_steps | {"count/pairs": float(count)}
+    who = "one person" if self.people == "same" else "two people"
+    title = (
+      f"{count} pairs of split {self.split!r} (seed {self.pair_seed}): source "
+      f"and query show {who}; pose, expression and light of the query"
+    )
+    notes = measures.notes()
+    if own:
+      notes.append(f"edits of a short look, in {self.quick_steps} steps")
+    if in_steps:
+      notes.append(
+        f"rows with a number of sampling steps: the first {fewer} pairs"
+      )
+    report.Report(
+      scores,
+      reenactment_table.table(scores, title, notes),
+      {"edits": report.grid(shown, 12)},
+      published=reenactment_table.paper_rows(),
+    ).write(ctx.out_dir, ctx.log)
+    if not ctx.quick:
+      measures.keep_reference(ctx.out_dir / "fid_reference.npz")
+    return scores
+
+  def _edit_all(self, ctx, source, count, edit_options):
+    """Edits the first pairs.
+
+    Returns:
+      The measures, which have taken in the edits, and columns of the sheet.
+    """
+    measures = reenactment_measures.Measures(
+      self, ctx.recipe, ctx.variables, ctx.frozen, ctx.eval_nets
+    )
+    edit = common.Editor(ctx.recipe, ctx.variables, ctx.frozen, **edit_options)
     shown: list[np.ndarray] = []
     for first in range(0, count, common.BATCH):
       last = min(first + common.BATCH, count)
@@ -196,21 +247,7 @@ class ReenactmentEvaluator(evaluator_lib.Evaluator):
         columns = (given, query, result.get("rendering"), result["image"])
         shown = [column for column in columns if column is not None]
       ctx.log(f"{last}/{count} pairs")
-    scores = measures.scores() | {"count/pairs": float(count)}
-    who = "one person" if self.people == "same" else "two people"
-    title = (
-      f"{count} pairs of split {self.split!r} (seed {self.pair_seed}): source "
-      f"and query show {who}; pose, expression and light of the query"
-    )
-    report.Report(
-      scores,
-      reenactment_table.table(scores, title, measures.notes()),
-      {"edits": report.grid(shown, 12)},
-      published=reenactment_table.paper_rows(),
-    ).write(ctx.out_dir, ctx.log)
-    if not ctx.quick:
-      measures.keep_reference(ctx.out_dir / "fid_reference.npz")
-    return scores
+    return measures, shown
 
   def _pictures(self, source, indices):
     """Sources and queries (n, s, s, 3) in [-1, 1]."""

@@ -35,6 +35,23 @@ PAPER: Mapping[str, Mapping[str, tuple[float | None, ...]]] = {
 }
 
 
+def in_steps(name: str, steps: int) -> str:
+  """The name of a score of the edit, made with another number of steps."""
+  method, column = name.split("/")
+  return f"{method}_{steps}_steps/{column}"
+
+
+def _labels(scores: Mapping[str, float]) -> dict[str, str]:
+  """{method: label} of our rows: the edit, also in other steps, the source."""
+  made = [name.split("/")[0] for name in scores]
+  found = {"edit": OURS["edit"]}
+  for method in made:
+    if method.startswith("edit_"):
+      steps = method.removeprefix("edit_").removesuffix("_steps")
+      found[method] = f"{OURS['edit']}, {steps} sampling steps"
+  return found | OURS
+
+
 def paper_rows() -> dict[str, dict[str, float]]:
   """{"paper, Table 1: method": {column: value}}."""
   return {
@@ -67,7 +84,7 @@ def table(
       for name, value in scores.items()
       if name.startswith(f"{method}/")
     }
-    for method, label in OURS.items()
+    for method, label in _labels(scores).items()
   }
   further = {n for row in ours.values() for n in row} - set(PUBLISHED)
   further = sorted(further, key=lambda n: (PUBLISHED.index(n.split("-")[0]), n))

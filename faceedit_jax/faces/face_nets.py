@@ -10,7 +10,7 @@ takes its net from that file (`faceedit_jax.convert`), not from a stage.
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +24,7 @@ from faceedit_jax.models.faces import estimator as estimator_lib
 from faceedit_jax.morphable import detail as detail_lib
 
 KINDS = ("synthetic", "deca")
+Ground = Literal["black", "grey"]  # of renderings, see `face_reader.GROUNDS`
 # Codes are geometry, and recorded for good: bfloat16 would move a face by about
 # half a pixel of 256.
 _READING = jnp.float32
@@ -56,6 +57,11 @@ class FaceNets:
   sources: Mapping[str, recipe_lib.WeightSource]
   morphable: Callable[[], Any]
   detail: Callable[[], Any] | None = None
+
+  def on_ground(self, name: Ground) -> "FaceNets":
+    """The same, whose renderings lie on this ground."""
+    ground = face_reader.GROUNDS[name]
+    return dataclasses.replace(self, reader=self.reader.replace(ground=ground))
 
   def init(self, rng, image_size: int) -> dict[str, Any]:
     """{net: variables} with the structure of the nets, and the 3D face.

@@ -36,6 +36,9 @@ DRAWN = (
   "camera",
 )
 POINTS5 = "landmarks5"
+# Grounds of renderings, by name.
+BLACK = -1.0
+GROUNDS = {"black": BLACK, "grey": 0.0}
 DETAIL = "detail"  # code of the face's wrinkles, where one is read
 
 
@@ -61,6 +64,8 @@ class FaceReader(struct.PyTreeNode):
       texture space (DECA's D_detail).
     tone_map: whether renderings get the synthetic pictures' tone curve. DECA's
       light is fitted without one.
+    ground: what renderings show where no head is, in [-1, 1]: black unless
+      given.
   """
 
   estimator: estimator_lib.Estimator = struct.field(pytree_node=False)
@@ -79,6 +84,7 @@ class FaceReader(struct.PyTreeNode):
   identity_size: int = struct.field(pytree_node=False, default=112)
   condition_size: int = struct.field(pytree_node=False, default=256)
   tone_map: bool = struct.field(pytree_node=False, default=True)
+  ground: float = struct.field(pytree_node=False, default=BLACK)
 
   def points(self, frozen, image):
     """Five points (b, 5, 2) in unit coordinates and the face logit (b,)."""
@@ -120,6 +126,16 @@ class FaceReader(struct.PyTreeNode):
       codes |= net.apply(frozen["detail_encoder"], square)
     return codes | {POINTS5: points, "face": face}
 
+  def features(self, frozen, image):
+    """What the estimator makes of whole pictures, (b, hidden).
+
+    Args:
+      frozen: frozen variables.
+      image: (b, h, w, 3) in [-1, 1].
+    """
+    layers = {k: v for k, v in frozen["estimator"].items() if k != "codes"}
+    return self.estimator.apply(layers, image, method="features")
+
   def embed(self, frozen, image, points):
     """Unit identity vectors (b, d) of the faces at `points` (b, 5, 2)."""
     crop = warp.face_crop(image, points, self.identity_size)
@@ -135,7 +151,7 @@ class FaceReader(struct.PyTreeNode):
         (DiffusionRig's inference), since a turned head would jump.
 
     Returns:
-      "image" (b, s, s, 3) in [-1, 1], black where no head is, "mask"
+      "image" (b, s, s, 3) in [-1, 1], `ground` where no head is, "mask"
       (b, s, s), 1 on the head, and "ids" (b, s, s), triangles or -1.
     """
     detail = {}
@@ -145,7 +161,7 @@ class FaceReader(struct.PyTreeNode):
         frozen["detail_decoder"], jnp.concatenate(face, axis=-1)
       )
       detail["detail"] = frozen["detail"]["params"]
-    return render_lib.render_condition(
+    made = render_lib.render_condition(
       frozen["morphable"]["params"],
       {k: codes[k] for k in DRAWN},
       self.condition_size,
@@ -153,6 +169,10 @@ class FaceReader(struct.PyTreeNode):
       tone_map=self.tone_map,
       **detail,
     )
+    if self.ground == BLACK:  # as it is drawn
+      return made
+    seen = made["mask"][..., None] > 0
+    return made | {"image": jnp.where(seen, made["image"], self.ground)}
 
   def render_edit(
     self,

@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 Region = Literal["face", "hair", "clothes", "background"]
 REGIONS: tuple[Region, ...] = get_args(Region)
+UNNAMED = len(REGIONS)  # "region" of slots that nobody has named
 # Skin, violet, blue, grey: the colours of the regions in every picture.
 COLOURS = np.array(
   [[230, 190, 160], [110, 60, 160], [40, 140, 200], [70, 70, 70]], np.float32
@@ -85,6 +86,24 @@ def assign(counts):
   return jnp.asarray(orders)[total.argmax()]
 
 
+def are_named(counts) -> bool:
+  """Whether a confusion (k, 4) says anything: nothing counted, nothing named.
+
+  Args:
+    counts: values, no tracer.
+  """
+  return bool(np.asarray(counts).any())
+
+
+def named_regions(counts):
+  """Region (k,) of each slot as `assign` does; UNNAMED where nothing counted.
+
+  Args:
+    counts: (k, 4).
+  """
+  return jnp.where(counts.any(), assign(counts), UNNAMED)
+
+
 def mean_iou(counts, regions_of_slots):
   """Mean IoU over the four regions for a confusion and an assignment."""
   onto = regions_of_slots[:, None] == jnp.arange(len(REGIONS))
@@ -97,29 +116,48 @@ def paint(masks, regions_of_slots, size: int):
   """Pictures (b, size, size, 3) in [-1, 1] of slot masks (b, h, w, k).
 
   Each pixel shows the blend of the slots' colours, a slot's colour being that
-  of its region; a second slot of one region takes a colour of its own.
+  of its region; a second slot of one region, and slots without names, take
+  colours of their own.
   """
   slots = masks.shape[-1]
+  colours = jnp.asarray(np.concatenate([COLOURS, MORE_COLOURS]))
   if slots == len(REGIONS):
-    palette = jnp.asarray(COLOURS)[regions_of_slots]
+    own = jnp.arange(slots) + len(REGIONS)
+    unnamed = regions_of_slots == UNNAMED
+    palette = colours[jnp.where(unnamed, own, regions_of_slots)]
   else:
-    palette = jnp.asarray(np.concatenate([COLOURS, MORE_COLOURS]))[:slots]
+    palette = colours[:slots]
   image = jnp.einsum("bhwk,kc->bhwc", masks, palette / 127.5 - 1)
   return upsample(image, size)
 
 
 @functools.cache
 def _captions(slots: int, size: int) -> np.ndarray:
-  """Captions "SLOT REGION" (k, 4, h, size) in 0..1, for every combination."""
+  """Captions "SLOT REGION" (k, 5, h, size) in 0..1, for every combination.
+
+  The fifth is that of a slot without a name.
+  """
   font = ImageFont.load_default(size=max(9.0, size / 7))
   strip = int(font.getbbox("bg")[3]) + 2
-  out = np.zeros((slots, len(REGIONS), strip, size), np.float32)
+  names = (*REGIONS, "")
+  out = np.zeros((slots, len(names), strip, size), np.float32)
   for slot in range(slots):
-    for at, region in enumerate(REGIONS):
+    for at, region in enumerate(names):
       drawn = Image.new("L", (size, strip))
       ImageDraw.Draw(drawn).text((1, 0), f"{slot} {region}", 255, font)
       out[slot, at] = np.asarray(drawn, np.float32) / 255
   return out
+
+
+def attended(image, masks):
+  """The pictures (b, k, s, s, 3), dark where other slots look.
+
+  Args:
+    image: pictures (b, s, s, 3) in [-1, 1].
+    masks: slot masks (b, h, w, k).
+  """
+  share = jnp.moveaxis(upsample(masks, image.shape[1]), -1, 1)[..., None]
+  return (image[:, None] + 1) * (0.15 + 0.85 * share) - 1
 
 
 def named(image, masks, regions_of_slots):
@@ -134,8 +172,7 @@ def named(image, masks, regions_of_slots):
     {"slot_0": (b, s, s, 3), ...}: the picture, dark where other slots look.
   """
   size, slots = image.shape[1], masks.shape[-1]
-  share = jnp.moveaxis(upsample(masks, size), -1, 1)[..., None]
-  tiles = (image[:, None] + 1) * (0.15 + 0.85 * share) - 1
+  tiles = attended(image, masks)
   text = jnp.asarray(_captions(slots, size))
   text = text[jnp.arange(slots), regions_of_slots][None, ..., None]
   strip = text.shape[2]

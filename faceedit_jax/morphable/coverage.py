@@ -1,6 +1,6 @@
 """Which pixels a triangle covers, and with what weights and depth.
 
-The two rasterisers that DECA may be run with (DiffFAE, section 3.2) differ
+The two rasterisers that DECA may be run with (DiffFAE, section 4.1) differ
 here, and both from what leaves no pinholes; hence three rules.
 """
 

@@ -1,6 +1,6 @@
 """Detail of the face: displacement in texture space and the normals it makes.
 
-DiffFAE, section 3.2 ("detailed texture information within the UV map"),
+DiffFAE, section 4.1 ("detailed texture information within the UV map"),
 through DECA's displacement2normal.
 """
 

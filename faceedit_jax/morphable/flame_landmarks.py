@@ -1,6 +1,6 @@
 """FLAME's landmarks: points of triangles, and a contour that slides with yaw.
 
-DiffFAE, section 3.2, through DECA (FLAME.seletec_3d68, landmarks2d).
+DiffFAE, section 4.1, through DECA (FLAME.seletec_3d68, landmarks2d).
 """
 
 from collections.abc import Mapping

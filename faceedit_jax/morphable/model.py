@@ -1,6 +1,6 @@
 """A linear 3D face model with FLAME's interface and its skinning.
 
-DiffFAE, section 3.2 (physical condition), uses FLAME through DECA; here any
+DiffFAE, section 4.1 (physical condition), uses FLAME through DECA; here any
 model with the same arrays takes its place.
 """
 

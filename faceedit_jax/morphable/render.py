@@ -1,6 +1,6 @@
 """The rendering of the face model alone: DiffFAE's physical condition.
 
-DiffFAE, section 3.2: albedo texture, spherical-harmonic light on world-space
+DiffFAE, section 4.1: albedo texture, spherical-harmonic light on world-space
 normals, weak-perspective camera; everything but the face model is black.
 """
 

@@ -1,6 +1,6 @@
 """Rotations as axis-angle vectors, Euler angles and matrices.
 
-DiffFAE, section 3.2, through DECA: FLAME's joints turn by axis-angle vectors,
+DiffFAE, section 4.1, through DECA: FLAME's joints turn by axis-angle vectors,
 jaw and head may be given by Euler angles.
 """
 

@@ -1,6 +1,6 @@
 """Spherical-harmonic light of order 2 and the pictures' tone curve.
 
-Nine functions in DECA's order and constants (DiffFAE, section 3.2, through
+Nine functions in DECA's order and constants (DiffFAE, section 4.1, through
 DECA's SRenderY): 1, x, y, z, xy, xz, yz, x^2 - y^2, 3 z^2 - 1.
 """
 

@@ -17,10 +17,10 @@ from faceedit_jax.nn.layers import (
   conv,
   dense,
   fan_in_uniform,
-  instance_norm,
   upsample2,
   zeros,
 )
+from faceedit_jax.nn.style import InstanceNorm
 
 Adain = Literal["none", "residual", "replace"]
 
@@ -33,9 +33,14 @@ class ResBlock(nn.Module):
     groups: groups of the norms.
     eps: of the norms.
     adain: how the condition modulates the second norm, Eq. (4) and (5) of
-      DiffFAE: "residual" keeps the norm and applies (1 + s) x + b, exactly
-      the identity at the start; "replace" puts an instance norm in its place
-      and applies s x + b with s = 1, b = 0 at the start.
+      DiffFAE. "replace" is Eq. (4): an instance norm in place of the group
+      norm, h_s IN(f) + h_b, and the time is added after it, for a value per
+      channel that is added before is what the norm takes away. h_s = g (1 + s)
+      and h_b = e (1 + s) + b, where (s, b) is one linear layer on the SiLU of
+      the condition and g, e are the scale and bias of the norm, so that those
+      of a published net find their place. "residual" (not in the paper) keeps
+      the group norm, with the time before it, and applies (1 + s) x + b. In
+      both s = b = 0 at the start.
     scale_shift: whether the time scales and shifts after the second norm
       instead of being added before it.
     resample: "up" and "down" change the size inside the block.
@@ -79,12 +84,14 @@ class ResBlock(nn.Module):
       width = 2 * self.features if self.scale_shift else self.features
       shift = dense(width, dtype=self.dtype, name="time")(nn.silu(time))
       shift = shift[:, None, None]
-      if not self.scale_shift:
+      if not self.scale_shift and self.adain != "replace":
         h = h + shift
     h = self._second_norm(h, condition)
-    if self.scale_shift and time is not None:
+    if time is not None and self.scale_shift:
       scale, shift = jnp.split(shift, 2, -1)
       h = h * (1 + scale) + shift
+    elif time is not None and self.adain == "replace":
+      h = h + shift
     init = zeros if self.zero_out else fan_in_uniform
     h = conv(self.features, init=init, dtype=self.dtype, name="conv2")(
       nn.silu(h)
@@ -95,7 +102,7 @@ class ResBlock(nn.Module):
 
   def _second_norm(self, h: Array, condition: Array | None) -> Array:
     if self.adain == "replace":
-      h = instance_norm(h)
+      h = InstanceNorm(name="norm2")(h)
     else:
       h = GroupNorm(self.groups, self.eps, name="norm2")(h)
     if self.adain == "none":

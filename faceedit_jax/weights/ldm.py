@@ -232,7 +232,8 @@ _FIRST_STAGE = ("first_stage_model.", "")
 _STABLE_DIFFUSION = CheckpointFormat(
   "U-Net of Stable Diffusion 1 or latent diffusion, or diffusers' "
   "UNet2DConditionModel (nets.unet): further input channels start at zero, "
-  "AdaIN untrained, and so do projections of a context of another size",
+  "AdaIN's layer untrained (the norm's scale and bias are the file's), and so "
+  "do projections of a context of another size",
   {"unet": sizes(UNet, *_COMPUTED, in_channels=4, context_dim=768)},
   _unet,
   fixed(unet()),
@@ -275,7 +276,7 @@ FORMATS: Mapping[str, CheckpointFormat] = {
         in_channels=8,
         context_dim=192,
         condition_dim=512,
-        adain="residual",
+        adain="replace",
       )
     },
   ),

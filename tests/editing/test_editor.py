@@ -163,3 +163,27 @@ def test_pictures_of_every_kind(editor, files, kind):
   wanted = editor.edit(picture, aligned=colourless)
   difference = np.abs(result.image.astype(int) - wanted.image)
   assert difference.mean() < (2 if kind == "jpg" else 1e-6)
+
+
+class Choosy(ToyEditor):
+  """Its nets cannot take light from another photo."""
+
+  def check_edit(self, variables, inputs):
+    assert set(variables) == {"head"}
+    if "light_from" in inputs:
+      raise ValueError("light_from needs names;\n there are none")
+
+
+def test_what_trained_nets_cannot_do_is_said_before_they_run(editor):
+  choosy = Editor(
+    Choosy(), editor._variables, editor._frozen, SIZE, batch_size=2
+  )
+  source, _ = portrait()
+  with pytest.raises(UserError, match="^light_from needs names; there are no"):
+    choosy.edit(source, light_from=source)
+  rows = [
+    dict(source=source, light_from=source),
+    dict(source=source, pose_from=source),
+  ]
+  refused, made = choosy.edit_many(rows)
+  assert isinstance(refused, UserError) and made.image.shape[0] == SIZE

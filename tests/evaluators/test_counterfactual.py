@@ -2,12 +2,15 @@
 
 import dataclasses
 import json
+import types
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from faceedit_jax.evaluators import EvalContext, counterfactual
+from faceedit_jax import evaluators
+from faceedit_jax.core.errors import UserError
+from faceedit_jax.evaluators import EvalContext, common, counterfactual
 
 
 class PerfectReader:
@@ -28,6 +31,10 @@ class PerfectReader:
       "landmarks5": jnp.full((b, 5, 2), 0.5),
     }
 
+  def features(self, frozen, image):
+    del frozen
+    return image.mean(axis=2).reshape(image.shape[0], -1)[:, :6]
+
   def embed(self, frozen, image, points):
     del frozen, points
     flat = image.mean(axis=(1, 2)) + 2.0
@@ -39,9 +46,13 @@ class CopyQuery:
 
   camera_from = "source"
 
-  def edit(self, variables, frozen, inputs, rng, camera_from="source"):
+  def edit(
+    self, variables, frozen, inputs, rng, camera_from="source", steps=None
+  ):
     del variables, frozen, rng, camera_from
     image = inputs.get("pose_from", inputs["source"])
+    if steps:  # the fewer, the farther from the query
+      image = image * (1 - 0.5 / steps)
     for name, rows in (("hair", slice(0, 4)), ("clothes", slice(12, 16))):
       if f"{name}_from" in inputs:
         image = image.at[:, rows].set(inputs[f"{name}_from"][:, rows])
@@ -185,3 +196,67 @@ def test_without_eval_nets_the_rest_is_measured(tmp_path):
   found = evaluator.run(context(tmp_path, quick=True))
   assert "edit/psnr" in found
   assert not any("pose" in name or "identity" in name for name in found)
+
+
+def test_numbers_of_steps_get_a_row_each(tmp_path):
+  evaluator = Evaluator(
+    data={},
+    reader=PerfectReader(),
+    code_shapes={},
+    image_size=16,
+    steps=(1, 8),
+    steps_pairs=2,
+  )
+  found = evaluator.run(context(tmp_path / "whole", eval_nets={}))
+  one, eight = (found[f"edit_{n}_steps/psnr"] for n in (1, 8))
+  assert one < eight < found["edit/psnr"]
+  assert "edit_8_steps/light" in found and "edit_8_steps/identity" in found
+  lines = (tmp_path / "whole" / "table.txt").read_text().splitlines()
+  rows = [line.split()[0] for line in lines[2:6]]
+  assert rows == ["edit", "edit_1_steps", "edit_8_steps", "copy_source"]
+  assert "on the first 5 pairs" in "".join(lines)
+  quick = evaluator.run(context(tmp_path / "quick", quick=True))
+  assert not any("steps" in name for name in quick)
+
+
+def test_steps_that_cannot_be_are_one_line():
+  class Plain(CopyQuery):
+    face = types.SimpleNamespace(reader=None, code_shapes={})
+
+    def edit(self, variables, frozen, inputs, rng, camera_from="source"):
+      raise AssertionError
+
+  def built(recipe, steps):
+    setup = evaluators.Setup(recipe, {}, {}, 16, "float32", "config.here")
+    common.check_steps(steps, setup)
+
+  built(Plain(), ())
+  with pytest.raises(UserError, match="config.here: Plain takes no number"):
+    built(Plain(), (2,))
+  with pytest.raises(UserError, match="config.here: 0 sampling steps"):
+    built(CopyQuery(), (2, 0))
+
+
+def test_swaps_without_names_are_left_out(tmp_path):
+  class Unnamed(CopyQuery):
+    def check_edit(self, variables, inputs):
+      raise ValueError("hair_from needs names")
+
+  said = []
+  evaluator = Evaluator(
+    data={}, reader=PerfectReader(), code_shapes={}, image_size=16
+  )
+  found = evaluator.run(
+    EvalContext(Unnamed(), {}, {}, tmp_path, tmp_path, said.append)
+  )
+  assert "swaps are left out: hair_from needs names" in said
+  assert "edit/psnr" in found
+  assert not any(name.startswith("swap_") for name in found)
+
+
+def test_sharpness_and_sets_are_compared(scores):
+  found, out = scores
+  assert found["edit/sharpness_hair"] == pytest.approx(1, abs=1e-5)
+  assert found["edit/frechet_identity"] == pytest.approx(0, abs=1e-5)
+  assert found["copy_source/frechet_estimator"] > 1e-4
+  assert "no FID" in (out / "table.txt").read_text()

@@ -106,3 +106,28 @@ def test_named_slots_are_lit_where_they_look():
   assert np.abs(shown[0, :12] - other["slot_0"][0, :12]).max() > 0.5
   same = slot_regions.named(image, jnp.asarray(masks), order * 0)
   assert np.abs(same["slot_0"] - same["slot_3"])[:, :12].max() > 0.5
+
+
+def test_slots_that_nobody_named_have_no_region():
+  nothing = np.zeros((4, 4), np.float32)
+  assert not slot_regions.are_named(nothing)
+  unnamed = slot_regions.named_regions(jnp.asarray(nothing))
+  assert unnamed.tolist() == [slot_regions.UNNAMED] * 4
+  counted = jnp.asarray(np.eye(4, dtype=np.float32)[[1, 0, 3, 2]])
+  assert slot_regions.are_named(counted)
+  assert slot_regions.named_regions(counted).tolist() == [1, 0, 3, 2]
+
+
+def test_a_slot_without_a_name_has_a_colour_and_a_caption_of_its_own():
+  masks = jnp.asarray(np.eye(4, dtype=np.float32).reshape(1, 2, 2, 4))
+  unnamed = jnp.full((4,), slot_regions.UNNAMED)
+  painted = slot_regions.paint(masks, unnamed, 2)
+  wanted = slot_regions.MORE_COLOURS.reshape(1, 2, 2, 3) / 127.5 - 1
+  np.testing.assert_allclose(painted, wanted, atol=1e-6)
+  picture = jnp.zeros((1, 64, 64, 3))
+  shown = [
+    slot_regions.named(picture, masks, regions)["slot_0"][0]
+    for regions in (unnamed, jnp.arange(4))
+  ]
+  bright = [int((np.asarray(tile)[:16] > 0.5).sum()) for tile in shown]
+  assert 0 < bright[0] < bright[1], "the number alone is shorter"

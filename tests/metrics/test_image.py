@@ -143,3 +143,17 @@ def test_cosine_similarity():
   np.testing.assert_allclose(
     identity.cosine_similarity(a, b), [-1, np.sqrt(0.5), 0], rtol=1e-6
   )
+
+
+def test_region_gradient_leaves_outlines_out():
+  labels = np.zeros((1, 6, 6), np.int32)
+  labels[:, :, 3:] = 1
+  a = np.zeros((1, 6, 6, 3), np.float32)
+  a[..., :3, :] = np.arange(3)[:, None] * 0.1  # a ramp in the left half
+  a[:, :, 3:] = 5.0  # a step between the halves, and flat there
+  slope, pixels = regions.region_gradient(
+    jnp.asarray(a), jnp.asarray(labels), 3
+  )
+  np.testing.assert_allclose(slope, [[0.1, 0.0, 0.0]], atol=1e-6)
+  # The last row and column have no neighbours, the third column another's.
+  assert pixels.tolist() == [[10, 10, 0]]

@@ -2,6 +2,7 @@
 
 import collections
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +12,7 @@ from faceedit_jax.core import partial_restore
 from faceedit_jax.models.diffusion.unet import UNet
 from faceedit_jax.models.diffusion.unet_interface import MEAN_MAPS
 from faceedit_jax.nn.blocks import ResBlock
+from faceedit_jax.nn.layers import GroupNorm, conv, dense, instance_norm
 from tests.models.counts import array, parameters, randomised, shapes
 
 TINY = {
@@ -29,7 +31,7 @@ TINY = {
 
 @pytest.mark.parametrize(
   ("adain", "count"),
-  [("none", 845_155_524), ("residual", 865_839_684), ("replace", 865_799_364)],
+  [("none", 845_155_524), ("residual", 865_839_684), ("replace", 865_839_684)],
 )
 def test_paper_size(adain, count):
   condition = None if adain == "none" else array(1, 512)
@@ -164,12 +166,62 @@ def test_modulation(adain, rng):
     rest = {k: v for k, v in params.items() if k != "adain"}
     expected = plain.apply({"params": rest}, x, time)
     np.testing.assert_allclose(start, expected, atol=1e-6)
-  else:
-    assert "norm2" not in params
   # ... and has some once the weights move.
   params["adain"]["kernel"] = params["adain"]["kernel"] + 0.1
   moved = block.apply(variables, x, time, condition)
   assert np.abs(moved - start).max() > 1e-3
+
+
+def test_time_outlives_the_instance_norm(rng):
+  """Eq. (4) with the time after it; before it, the norm would take it away."""
+  x = jnp.asarray(rng.normal(size=(2, 4, 4, 8)), jnp.float32)
+  early, late = jnp.asarray(rng.normal(size=(2, 2, 8)), jnp.float32)
+  condition = jnp.asarray(rng.normal(size=(2, 6)), jnp.float32)
+  block = ResBlock(8, 4, adain="replace", zero_out=False)
+  params = block.init(jax.random.key(0), x, early, condition)["params"]
+  draw = iter(jax.random.split(jax.random.key(1), 99))
+  params = jax.tree.map(
+    lambda a: a + 0.3 * jax.random.normal(next(draw), a.shape), params
+  )
+
+  def at(time):
+    return block.apply({"params": params}, x, time, condition)
+
+  assert np.abs(at(late) - at(early)).mean() > 0.1
+  # Eq. (4) step by step, from the block's own layers.
+  silu = nn.silu
+  first = GroupNorm(4).apply({"params": params["norm1"]}, x)
+  first = conv(8).apply({"params": params["conv1"]}, silu(first))
+  s, b = jnp.split(
+    dense(16).apply({"params": params["adain"]}, silu(condition)), 2, -1
+  )
+  shift = dense(8).apply({"params": params["time"]}, silu(early))
+  s, b, shift = (v[:, None, None] for v in (s, b, shift))
+  scale, bias = params["norm2"]["scale"], params["norm2"]["bias"]
+  h_s, h_b = scale * (1 + s), bias * (1 + s) + b
+
+  def rest(h):
+    return x + conv(8).apply({"params": params["conv2"]}, silu(h))
+
+  whole = rest(h_s * instance_norm(first) + h_b + shift)
+  np.testing.assert_allclose(at(early), whole, atol=1e-5)
+
+  def old_order(time):
+    shift = dense(8).apply({"params": params["time"]}, silu(time))
+    h = instance_norm(first + shift[:, None, None])
+    return rest(h_s * h + h_b)
+
+  np.testing.assert_allclose(old_order(early), old_order(late), atol=1e-4)
+
+
+def test_the_prediction_depends_on_the_time(rng):
+  x, _, context, condition = inputs(rng)
+  net = UNet(adain="replace", **TINY)
+  t = jnp.array([3.0, 3.0])
+  variables = randomised(net, rng, x, t, context, condition)
+  run = jax.jit(lambda t: net.apply(variables, x, t, context, condition))
+  one, other = run(t).prediction, run(t + 600).prediction
+  assert np.abs(one - other).mean() > 0.05 * np.abs(one).mean()
 
 
 def test_bfloat16_keeps_float32_parameters(rng):

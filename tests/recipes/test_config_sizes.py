@@ -70,7 +70,8 @@ def test_paper_sizes(size, tmp_path):
   config = config_lib.override(config, [f"{k}={v}" for k, v in made.items()])
   recipe = build(config, "denoiser")
   nets = jax.eval_shape(recipe.init, jax.random.key(0))
-  assert count(nets["unet"]["params"]) == 865_839_684  # residual AdaIN
+  # With AdaIN; the instance norm keeps the scale and bias of the group norm.
+  assert count(nets["unet"]["params"]) == 865_839_684
   encoder = nets["region_encoder"]["params"]
   # The spec's number leaves out slot attention's own head.
   assert count(encoder) == 15_747_328
@@ -121,6 +122,15 @@ def test_paper_settings(variant):
   assert recipe.prediction == "eps" and recipe.consistency_weight == 0.1
   assert (recipe.region_prior_weight, recipe.camera_from) == (0.0, "query")
   assert (recipe.sampler, recipe.sampling_steps) == ("ddim", 50)
+  assert (unet.adain, recipe.identity_variance) == ("replace", "feature")
+  assert recipe.weighting == "simple"  # eq. 1
+  # Nobody guesses which slot is which.
+  slots = config.stage.region_encoder.recipe
+  assert (slots.labelled, slots.slot_names, recipe.slot_names) == (
+    False,
+    (),
+    (),
+  )
   # Latent diffusion's schedule and scale for VQ first stages.
   assert recipe.latent_scale == 1.0 and recipe.ddim_spacing == "ldm"
   assert dict(recipe.schedule) == dict(
@@ -129,6 +139,35 @@ def test_paper_settings(variant):
   evaluator = denoiser.evaluators.reenactment
   assert (evaluator.kind, evaluator.split) == ("reenactment", "test")
   assert evaluator.people == "same"
+  assert (evaluator.quick_steps, evaluator.steps) == (20, (1, 2, 8, 20, 50))
+  assert denoiser.evaluators.single_factor.truths == "none"
+
+
+def test_the_default_keeps_what_it_was_measured_with():
+  for variant in ("", "long"):
+    config = config_lib.load(f"configs/difffae.py:{variant}")
+    recipe = config.stage.denoiser.recipe
+    assert config.nets.unet.adain == "residual"
+    assert (recipe.identity_variance, recipe.weighting) == ("vector", "simple")
+    for stage in (recipe, config.stage.first_stage.recipe):
+      assert stage.rendering_ground == "black"
+    assert config.stage.first_stage.recipe.rendering_share == 0
+    assert recipe.sampling_steps == (20 if variant else 2)
+    table = config.stage.denoiser.evaluators.counterfactual.steps
+    assert table == ((1, 2, 8, 20, 50) if variant else ())
+
+
+def test_the_token_ablation_changes_the_number_of_tokens_alone():
+  said = {}
+  for count in (2, 4, 8):
+    config = config_lib.load(f"configs/difffae.py:tokens{count}")
+    assert config.nets.region_encoder.slots == count
+    for stage in ("region_encoder", "denoiser"):
+      assert config.stage[stage].recipe.region_prior_weight == 0
+      assert build(config, stage).phases()
+    config.nets.region_encoder.slots = 0
+    said[count] = config.to_json()
+  assert len(set(said.values())) == 1
 
 
 @pytest.mark.parametrize(

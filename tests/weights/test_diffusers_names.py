@@ -249,7 +249,8 @@ def test_old_and_new_forms_of_one_tensor(tmp_path, rng):
     np.testing.assert_array_equal(back[path], value)
 
 
-def test_unet_into_one_with_other_inputs(tmp_path, rng):
+@pytest.mark.parametrize("kind", ["residual", "replace"])
+def test_unet_into_one_with_other_inputs(tmp_path, rng, kind):
   """Everything that both have is kept; new inputs are zero; the rest fresh."""
   small = dict(SMALL["unet"], context_dim=7)
   arrays = draw(rows_of("unet", {"unet": small})[1], rng)
@@ -259,7 +260,7 @@ def test_unet_into_one_with_other_inputs(tmp_path, rng):
   )
   path = tmp_path / "theirs.safetensors"
   safetensors.numpy.save_file(state, path)
-  nets = {"unet": dict(SMALL["unet"], in_channels=8, adain="residual")}
+  nets = {"unet": dict(SMALL["unet"], in_channels=8, adain=kind)}
   got, report = convert.convert("unet", path, nets)
   assert not report.faults
   assert len(report.used) + len(report.dead) == len(state)
@@ -278,7 +279,7 @@ def test_unet_into_one_with_other_inputs(tmp_path, rng):
     else:
       np.testing.assert_array_equal(value, arrays[name])
   # A context of the same size is kept.
-  same = {"unet": dict(small, in_channels=8, adain="residual")}
+  same = {"unet": dict(small, in_channels=8, adain=kind)}
   got, report = convert.convert("unet", path, same)
   assert sorted(report.fresh) == sorted(adain)
   np.testing.assert_array_equal(got[context[0]], arrays[context[0]])

@@ -8,7 +8,7 @@ from faceedit_jax.core.typing import Array, Float, Image, typechecked
 class LatentTokens(nn.Module):
   """Source condition of the "vanilla" ablation: latents as context tokens.
 
-  DiffFAE section 5.4, variant (1): the first stage's encoder reads the source.
+  DiffFAE section 5.3, variant (1): the first stage's encoder reads the source.
 
   Attributes:
     dim: size of a token.

@@ -125,6 +125,11 @@ class Estimator(nn.Module):
     h = self._trunk(image, train)
     return self.output_layer(h).astype(jnp.float32)
 
+  @typechecked
+  def features(self, image: Image) -> Float[Array, "b d"]:
+    """What the codes are read from, (b, hidden) float32."""
+    return self._trunk(image, False).astype(jnp.float32)
+
   def _trunk(self, image: Array, train: bool) -> Array:
     image = resize(image, self.input_size, self.input_size)
     # The published encoder sees pictures in [0, 1].

@@ -1,6 +1,6 @@
 """Learned perceptual distance between pictures (LPIPS v0.1).
 
-DiffFAE Sec. 5.1 (metric) and the loss of its first stage; structure of
+The perceptual loss of first stages such as DiffFAE's (Sec. 5.4); structure of
 richzhang/PerceptualSimilarity. Without published weights the trunk is random
 and the distance a random-feature one.
 """

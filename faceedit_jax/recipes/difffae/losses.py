@@ -58,7 +58,7 @@ def denoise_loss(
     jnp.concatenate([noisy, condition], axis=-1),
     time.astype(jnp.float32),
     tokens,
-    features[conditions_lib.PERSON],
+    nets.identity(features[conditions_lib.PERSON]),
     capture=unet_interface.MEAN_MAPS,
   )
   diffusion = training.diffusion_loss(
@@ -68,6 +68,7 @@ def denoise_loss(
     time,
     schedule,
     kind=options.prediction,
+    weighting=options.weighting,
   ).mean()
   metrics = {"diffusion": diffusion, "latent_std": clean.std()}
   if not nets.has_slots:

@@ -1,6 +1,7 @@
 """The nets of DiffFAE, and what each is asked: sections 4.1 to 4.3."""
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,9 @@ from faceedit_jax.recipes.difffae import conditions as conditions_lib
 from faceedit_jax.recipes.difffae import options as options_lib
 from faceedit_jax.recipes.pretrain import first_stage
 from faceedit_jax.recipes.pretrain import region_encoder as region_recipe
+
+# Pixels a side that an instance norm may be asked to normalise.
+LEAST_MAP = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +35,8 @@ class DiffFAENets:
     conditions: autoencoder, face reader, and what they say of pictures.
     slot_names: region of each slot, instead of what `region_encoder` counted.
     unet_weights: file that the U-Net starts from; "" for none.
+    identity_scale: what unit identity vectors are multiplied by before the
+      U-Net reads them, see `DiffFAEOptions.identity_variance`.
   """
 
   unet: unet_lib.UNet
@@ -38,6 +44,7 @@ class DiffFAENets:
   conditions: conditions_lib.Conditions
   slot_names: tuple[slot_regions.Region, ...] = ()
   unet_weights: str = ""
+  identity_scale: float = 1.0
 
   @classmethod
   def from_config(
@@ -46,8 +53,8 @@ class DiffFAENets:
     """Builds them from sections of `nets`.
 
     Raises:
-      ValueError: `slot_names` that do not fit the slots, or an impossible
-        U-Net.
+      ValueError: `slot_names` that do not fit the slots, an impossible U-Net,
+        or one whose smallest maps an instance norm would empty.
     """
     fields = dict(nets.unet)
     if not options.identity_token:
@@ -68,20 +75,27 @@ class DiffFAENets:
       )
       if region_prior.applies(options.region_prior_weight, encoder.slots):
         prior_side = image_size // encoder.patch
+    conditions = conditions_lib.Conditions(
+      face=face_nets.from_config(nets, dtype, image_size).on_ground(
+        options.rendering_ground
+      ),
+      autoencoder=first_stage.build_autoencoder(nets.autoencoder, dtype),
+      image_size=image_size,
+      latent_scale=options.latent_scale,
+      region_prior_side=prior_side,
+      cache_features=options.cache_features,
+      prepared_features=options.prepared_features,
+    )
+    _check_maps(unet, conditions.latent_side)
+    features = conditions.face.reader.identity.embedding
+    wide = options.identity_variance == "feature"
     return cls(
       unet=unet,
       region_encoder=encoder,
-      conditions=conditions_lib.Conditions(
-        face=face_nets.from_config(nets, dtype, image_size),
-        autoencoder=first_stage.build_autoencoder(nets.autoencoder, dtype),
-        image_size=image_size,
-        latent_scale=options.latent_scale,
-        region_prior_side=prior_side,
-        cache_features=options.cache_features,
-        prepared_features=options.prepared_features,
-      ),
+      conditions=conditions,
       slot_names=options.slot_names,
       unet_weights=nets.unet.get("weights", ""),
+      identity_scale=math.sqrt(features) if wide else 1.0,
     )
 
   @property
@@ -136,6 +150,21 @@ class DiffFAENets:
       )
     return sources
 
+  def notes(self) -> tuple[str, ...]:
+    """What sets the start of a training apart from the paper's."""
+    published = unet_lib.UNet()
+    fits = (self.unet.channels, self.unet.mult) == (
+      published.channels,
+      published.mult,
+    )
+    if self.unet_weights or not fits:
+      return ()
+    return (
+      "the U-Net starts untrained, where the paper fine-tunes latent "
+      "diffusion's (section 4.3); name a converted file: "
+      "--config.nets.unet.weights=FILE (convert difffae_unet)",
+    )
+
   def frozen(self):
     """{net: where it comes from} of what is never trained here."""
     first = recipe_lib.WeightSource(stage="first_stage")
@@ -150,6 +179,10 @@ class DiffFAENets:
       ),
       **self.conditions.face.init(rng, size),
     }
+
+  def identity(self, person):
+    """The identity vectors (b, d) as the U-Net reads them, of unit ones."""
+    return person * self.identity_scale
 
   def context(self, variables, frozen, image):
     """Context tokens of the source, and its slot masks or None."""
@@ -177,13 +210,46 @@ class DiffFAENets:
       tokens = jnp.where((region == at)[None, :, None], theirs, tokens)
     return tokens
 
+  def check_named(self, variables, inputs) -> None:
+    """Refuses swaps while nobody has said which slot is which.
+
+    Args:
+      variables: see above; values, no tracers.
+      inputs: names of what an edit takes.
+
+    Raises:
+      ValueError: one line.
+    """
+    swaps = [f"{r}_from" for r in slot_regions.REGIONS if f"{r}_from" in inputs]
+    if not swaps or not self.has_slots or self.slot_names:
+      return
+    counts = variables["region_encoder"]["regions"]["confusion"]
+    if not slot_regions.are_named(counts):
+      raise ValueError(
+        f"{swaps[0]} needs to know which slot is which, and the slots of this "
+        "run have no names yet; `python -m faceedit_jax.main ... "
+        "--mode=name_slots` shows and names them"
+      )
+
   def region_of_slots(self, variables):
-    """Region (k,) of each slot."""
+    """Region (k,) of each slot; `slot_regions.UNNAMED` for those without."""
     if self.slot_names:
       slots = self.region_encoder.slots
       return slot_regions.assign(
         jnp.asarray(slot_regions.from_names(self.slot_names, slots))
       )
-    return slot_regions.assign(
+    return slot_regions.named_regions(
       variables["region_encoder"]["regions"]["confusion"]
+    )
+
+
+def _check_maps(unet: unet_lib.UNet, latent_side: int) -> None:
+  """Refuses an instance norm of maps that are hardly more than their mean."""
+  least = latent_side // 2 ** (len(unet.mult) - 1)
+  if unet.adain == "replace" and least < LEAST_MAP:
+    raise ValueError(
+      f"nets.unet.adain is 'replace', whose instance norm keeps next to "
+      f"nothing of the smallest maps, {least} x {least} pixels; wanted "
+      f"{LEAST_MAP} x {LEAST_MAP} or more: fewer levels (nets.unet.mult), or "
+      "adain='residual'"
     )

@@ -4,8 +4,14 @@ import dataclasses
 from typing import Literal
 
 from faceedit_jax.core import optim
-from faceedit_jax.diffusion import grids, predictions, samplers, schedules
-from faceedit_jax.faces import slot_regions
+from faceedit_jax.diffusion import (
+  grids,
+  predictions,
+  samplers,
+  schedules,
+  training,
+)
+from faceedit_jax.faces import face_nets, slot_regions
 from faceedit_jax.recipes.difffae import conditions
 
 
@@ -42,12 +48,23 @@ class DiffFAEOptions:
     schedule: noise schedule.
     timesteps: how training draws them; uniformly by default.
     prediction: "eps" (the paper), "v" or "x0".
-    consistency_weight: delta of eq. 7; 0 switches the loss off.
+    weighting: how timesteps count in the loss, see `training.loss_weight`;
+      "simple" is the paper's eq. 1.
+    consistency_weight: delta of eq. 8; 0 switches the loss off.
     region_prior_weight: weight of the loss that keeps the slots where the
       pictures' 3D reading and colours suggest, as in `RegionEncoderOptions`.
     source_condition: "slots", or "latent" for the vanilla ablation.
     identity_token: False feeds the U-Net no identity (ablation).
-    slot_names: region of each slot, instead of what `region_encoder` counted.
+    identity_variance: how large the identity embedding is where the U-Net
+      reads it: "vector", a unit vector, whose d features are so small that
+      the SiLU of eq. 5 is linear there, or "feature", that times sqrt(d), of
+      unit variance per feature. The paper does not say.
+    slot_names: region of each slot, instead of what `region_encoder` counted
+      or `--mode=name_slots` recorded. Empty, and nothing counted or recorded:
+      the slots have no names, and swaps are refused.
+    rendering_ground: what the condition shows where no head is: "black" (the
+      paper's renderer), or "grey", which a first stage that was trained on
+      pictures alone reproduces better.
     latent_scale: number, or 0 to scale latents by 1 / their spread.
     cache_features: what the frozen nets compute of a picture is cached before
       the first step, and kept; for data that fit the disk.
@@ -64,11 +81,14 @@ class DiffFAEOptions:
   schedule: ScheduleOptions
   timesteps: TimestepOptions
   prediction: predictions.Kind = "eps"
+  weighting: training.Weighting = "simple"
   consistency_weight: optim.Weight = 0.1
   region_prior_weight: optim.Weight = 0.0
   source_condition: Literal["slots", "latent"] = "slots"
   identity_token: bool = True
+  identity_variance: Literal["vector", "feature"] = "vector"
   slot_names: tuple[slot_regions.Region, ...] = ()
+  rendering_ground: face_nets.Ground = "black"
   latent_scale: float = 0.0
   cache_features: bool = False
   prepared_features: tuple[conditions.Prepared, ...] = ()

@@ -2,7 +2,7 @@
 
 Trains the denoising U-Net and the region-responsive encoder jointly (section
 4.3, eq. 7-8) on pairs of frames of one person, and holds the edit itself
-(section 4.4, appendix G).
+(section 4.1, "during testing", and appendix G).
 """
 
 import dataclasses
@@ -95,6 +95,9 @@ class DiffFAERecipe(recipe_lib.Recipe):
   def init_from(self):
     return self.nets.starts()
 
+  def notes(self):
+    return self.nets.notes()
+
   def frozen(self):
     return self.nets.frozen()
 
@@ -169,7 +172,7 @@ class DiffFAERecipe(recipe_lib.Recipe):
       self.nets, self.schedule, self.options, params, ctx
     )
 
-  # Editing, section 4.4 and appendix G.
+  # Editing, section 4.1 and appendix G.
 
   def edit(
     self,
@@ -226,7 +229,8 @@ class DiffFAERecipe(recipe_lib.Recipe):
     )
     rendering = rendered["image"]
     condition = self.encode(frozen, rendering)
-    identity = self.reader.embed(frozen, source, codes["landmarks5"])
+    person = self.reader.embed(frozen, source, codes["landmarks5"])
+    identity = self.nets.identity(person)
     tokens, masks = self.nets.context(variables, frozen, source)
     if self.nets.has_slots:
       tokens = self.nets.swap_tokens(variables, frozen, inputs, tokens)
@@ -276,6 +280,23 @@ class DiffFAERecipe(recipe_lib.Recipe):
         list(final.cross_maps.values()), size=masks.shape[1:3]
       )
     return result
+
+  def check_edit(self, variables, inputs):
+    """Refuses swaps of a run whose slots have no names yet."""
+    self.nets.check_named(variables, inputs)
+
+  def slot_masks(self, variables, image):
+    """Masks (b, h, w, k) of pictures (b, s, s, 3) in [-1, 1].
+
+    Raises:
+      ValueError: the source is told in latents, without slots.
+    """
+    if not self.nets.has_slots:
+      raise ValueError(
+        "recipe.source_condition is 'latent': there are no slots to name"
+      )
+    net = {"params": variables["region_encoder"]["params"]}
+    return self.nets.region_encoder.apply(net, image)[1]
 
   def paint(self, variables, outputs):
     """Slot and attention maps of an edit as pictures (b, h, w, 3)."""

@@ -17,6 +17,7 @@ from faceedit_jax.core import batch as batch_lib
 from faceedit_jax.core import optim
 from faceedit_jax.core import options as options_lib
 from faceedit_jax.core import recipe as recipe_lib
+from faceedit_jax.faces import face_nets
 from faceedit_jax.faces import perceptual_distance as perceptual_lib
 from faceedit_jax.losses import adversarial
 from faceedit_jax.models.diffusion import autoencoder as autoencoder_lib
@@ -37,6 +38,10 @@ class FirstStageOptions:
     codebook_weight: of the codebook's loss.
     adversarial_weight: of the adversarial term, beside its adaptive weight.
     adversarial_start: step from which on there is that term.
+    rendering_share: share of the pictures that are shown as the rendering of
+      their 3D reading, which a denoiser will encode with this net too; 0 in
+      the papers.
+    rendering_ground: what such a rendering shows where no head is.
     ema_decay: of the autoencoder's average.
   """
 
@@ -48,7 +53,15 @@ class FirstStageOptions:
   codebook_weight: optim.Weight = 1.0
   adversarial_weight: optim.Weight = 0.6
   adversarial_start: int = 0
+  rendering_share: float = 0.0
+  rendering_ground: face_nets.Ground = "black"
   ema_decay: float = 0.999
+
+  def __post_init__(self):
+    if not 0 <= self.rendering_share <= 1:
+      raise ValueError(
+        f"rendering_share is {self.rendering_share}, wanted 0 to 1"
+      )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +80,7 @@ class FirstStageRecipe(recipe_lib.Recipe):
   disc_tx: optax.GradientTransformation
   options: FirstStageOptions
   weights: str = ""  # file that the autoencoder starts from
+  face: face_nets.FaceNets | None = None  # reads and renders faces
 
   Options = FirstStageOptions
 
@@ -89,6 +103,7 @@ class FirstStageRecipe(recipe_lib.Recipe):
       disc_tx=options.disc_optimizer.make(),
       options=options,
       weights=nets.autoencoder.get("weights", ""),
+      face=_face(nets, options, image_size, dtype),
     )
 
   def batch_spec(self):
@@ -106,10 +121,12 @@ class FirstStageRecipe(recipe_lib.Recipe):
     }
 
   def frozen(self):
-    return self.perceptual.frozen()
+    sources = {} if self.face is None else dict(self.face.sources)
+    return sources | self.perceptual.frozen()
 
   def init_frozen(self, rng):
-    return self.perceptual.init_frozen(rng, self.image_size)
+    nets = {} if self.face is None else self.face.init(rng, self.image_size)
+    return nets | self.perceptual.init_frozen(rng, self.image_size)
 
   def init_from(self):
     if not self.weights:
@@ -147,9 +164,24 @@ class FirstStageRecipe(recipe_lib.Recipe):
     decay = optim.ema_warmup(self.options.ema_decay)
     return {"ema": recipe_lib.Ema(("autoencoder",), decay)}
 
+  def pictures(self, ctx):
+    """The batch's pictures (b, s, s, 3), a share of them as renderings."""
+    image = ctx.batch["image"]
+    if self.face is None:
+      return image
+    reader = self.face.reader
+    drawn = reader.render(ctx.frozen, reader.codes(ctx.frozen, image))["image"]
+    # One stream: every phase of a step sees the same pictures.
+    chosen = jax.random.bernoulli(
+      ctx.key("renderings"),
+      self.options.rendering_share,
+      (image.shape[0], 1, 1, 1),
+    )
+    return jax.lax.stop_gradient(jnp.where(chosen, drawn, image))
+
   def autoencode_loss(self, params, ctx, compete: bool = False):
     """Reconstruction and codebook, and the adversarial term if it is due."""
-    image = ctx.batch["image"]
+    image = self.pictures(ctx)
     variables = {"params": params["autoencoder"]}
 
     def run(method, *args):
@@ -226,7 +258,7 @@ class FirstStageRecipe(recipe_lib.Recipe):
     )
 
   def discriminator_loss(self, params, ctx):
-    image = ctx.batch["image"]
+    image = self.pictures(ctx)
     variables = {"params": params["autoencoder"]}
     fake = jax.lax.stop_gradient(self.net.apply(variables, image).image)
     real_logits, _ = self._discriminate(params, ctx, image)
@@ -238,11 +270,26 @@ class FirstStageRecipe(recipe_lib.Recipe):
     )
 
   def preview(self, variables, frozen, batch, rng):
-    """Pictures above their reconstructions."""
-    del frozen, rng
+    """Pictures and their reconstructions, and renderings likewise."""
+    del rng
     net = {"params": variables["autoencoder"]["params"]}
-    recon = self.net.apply(net, batch["image"]).image
-    return {"picture": batch["image"], "reconstruction": recon}
+    shown = {"picture": batch["image"]}
+    if self.face is not None:
+      reader = self.face.reader
+      codes = reader.codes(frozen, batch["image"])
+      shown["rendering"] = reader.render(frozen, codes)["image"]
+    for name, picture in list(shown.items()):
+      made = self.net.apply(net, picture).image
+      shown["reconstruction" if name == "picture" else f"{name}_made"] = made
+    return shown
+
+
+def _face(nets, options, image_size, dtype):
+  """Who renders the faces of the pictures, if somebody is to."""
+  if not options.rendering_share:
+    return None
+  made = face_nets.from_config(nets, dtype, image_size, identity=False)
+  return made.on_ground(options.rendering_ground)
 
 
 def build_autoencoder(spec, dtype):

@@ -36,15 +36,22 @@ class RegionEncoderOptions:
       the region which the picture's 3D reading and colours suggest, see
       `faces.region_prior`. 0 is the published training, which is also what any
       other number of slots than four gets.
-    slot_names: region of each slot, for pictures without labelled regions:
-      look at `slot_0` and so on in the preview, then say it here or in the
-      stage that edits. Empty: the pictures' regions name the slots.
+    slot_names: region of each slot where it is known beforehand, as with the
+      region prior. Empty: labelled regions name the slots.
+    labelled: whether the pictures have such regions. Without them, and without
+      `slot_names`, the slots have no names until `--mode=name_slots`.
   """
 
   optimizer: optim.OptimizerOptions
   ema_decay: float = 0.999
   region_prior_weight: optim.Weight = 0.0
   slot_names: tuple[slot_regions.Region, ...] = ()
+  labelled: bool = True
+
+  @property
+  def reads_regions(self) -> bool:
+    """Whether batches hold labelled regions, to name and score the slots."""
+    return self.labelled and not self.slot_names
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,7 +120,7 @@ class RegionEncoderRecipe(recipe_lib.Recipe):
   def batch_spec(self):
     size = self.image_size
     spec = {"image": batch_lib.Field((size, size, 3), "float32", (-1.0, 1.0))}
-    if not self.options.slot_names:
+    if self.options.reads_regions:
       # Read for the reported mIoU and the slots' names; in no loss.
       spec["regions"] = batch_lib.Field((size, size), "int32", (0, 3))
     return spec
@@ -123,7 +130,10 @@ class RegionEncoderRecipe(recipe_lib.Recipe):
     encoder = self.net.init(rng, jnp.zeros((1, size, size, 3)))
     slots = jnp.zeros((1, self.net.slots, self.net.token_size))
     decoder = self.decoder.init(jax.random.fold_in(rng, 1), slots)
-    regions = init_regions(self.net.slots, self.options.slot_names)
+    names = self.options.slot_names
+    if self.face is not None and not self.options.reads_regions:
+      names = slot_regions.REGIONS  # the region prior's order
+    regions = init_regions(self.net.slots, names)
     return {
       "region_encoder": {**encoder, "regions": regions},
       "region_decoder": decoder,
@@ -204,7 +214,7 @@ class RegionEncoderRecipe(recipe_lib.Recipe):
       metrics["region_prior"] = region_prior.cross_entropy(masks, wanted)
       weight = recipe_lib.at(self.options.region_prior_weight, ctx.step)
       loss = loss + weight * metrics["region_prior"]
-    if not self.options.slot_names:
+    if self.options.reads_regions:
       regions = ctx.batch["regions"]
       regions = jnp.where(mirror, regions[:, :, ::-1], regions)
       counts = update_regions(counts, masks, regions)
@@ -212,6 +222,11 @@ class RegionEncoderRecipe(recipe_lib.Recipe):
       metrics["miou"] = slot_regions.mean_iou(counts, of_slots)
     stats = {"region_encoder": {"regions": {"confusion": counts}}}
     return loss, recipe_lib.Aux(metrics=metrics, stats=stats)
+
+  def slot_masks(self, variables, image):
+    """Masks (b, h, w, k) of pictures (b, s, s, 3) in [-1, 1]."""
+    net = {"params": variables["region_encoder"]["params"]}
+    return self.net.apply(net, image)[1]
 
   def preview(self, variables, frozen, batch, rng):
     """Pictures, slot maps, where each slot looks and what it paints."""
@@ -223,7 +238,7 @@ class RegionEncoderRecipe(recipe_lib.Recipe):
     parts = self.decoder.apply(
       {"params": variables["region_decoder"]["params"]}, slots
     )
-    region = slot_regions.assign(net["regions"]["confusion"])
+    region = slot_regions.named_regions(net["regions"]["confusion"])
     shown = {
       "picture": image,
       "slots": slot_regions.paint(masks, region, size),
