@@ -264,4 +264,4 @@ def test_a_folder_of_odd_files_is_prepared(tmp_path, capfd):
   lines = [line for line in printed.err.splitlines() if line.strip()]
   lines = [line for line in lines if "picture/s" not in line]  # of the bar
   assert len(lines) <= 3, printed.err
-  assert "4 examples, 4 pictures skipped" in printed.out
+  assert "took 4 of 8 pictures" in printed.out
