@@ -12,11 +12,9 @@ from typing import Any
 import numpy as np
 import tqdm
 
-from data_pipelines import align, images, landmarks, records
+from data_pipelines import align, detectors, images, landmarks, records
 from data_pipelines.sources.people import FolderIndex
 
-# image (h, w, 3) uint8 -> (5, 2) in pixels, or None where no face is found.
-Detector = Callable[[np.ndarray], np.ndarray | None]
 # aligned image (s, s, 3) uint8, landmarks5 (5, 2) unit -> more fields.
 Annotator = Callable[[np.ndarray, np.ndarray], dict[str, Any]]
 
@@ -30,11 +28,13 @@ class Report:
   Attributes:
     written: number of examples.
     skipped: (file, reason) of every picture left out.
+    several: pictures with several faces, of which the largest was taken.
     metadata: of the set, see `records.finish`.
   """
 
   written: int
   skipped: tuple[tuple[str, str], ...]
+  several: int
   metadata: dict[str, Any]
 
 
@@ -43,20 +43,23 @@ def _align(
   file: pathlib.PurePath,
   size: int,
   table: dict[str, np.ndarray] | None,
-  detector: Detector | None,
-) -> align.Aligned:
+  finder: detectors.Finder | None,
+) -> tuple[align.Aligned, int]:
+  """The aligned picture, and how many faces were seen (0: nobody looked)."""
+  points, faces = None, 0
   if table is not None:
     points = landmarks.find(table, file)
-    if points is None:
+    if points is None and finder is None:
       raise align.AlignError(f"{file}: not in the landmarks file")
-  elif detector is not None:
-    points = detector(image)
-    if points is None:
-      raise align.AlignError(f"{file}: no face found")
-    points = align.check_points(points, str(file))
-  else:
-    return align.centre_square(image, size)
-  return align.align(image, points, size)
+  if points is None and finder is not None:
+    try:
+      found = finder.find(image)
+    except align.AlignError as error:
+      raise align.AlignError(f"{file}: {error}") from error
+    points, faces = found.points, len(found.faces)
+  if points is None:
+    return align.centre_square(image, size), faces
+  return align.align(image, points, size), faces
 
 
 def prepare_folder(
@@ -66,7 +69,7 @@ def prepare_folder(
   split: str = "train",
   holdout: float = 0.1,
   landmarks_file: str | os.PathLike | None = None,
-  detector: Detector | None = None,
+  detector: detectors.Finder | Callable[[np.ndarray], Any] | None = None,
   annotate: Annotator | None = None,
   progress: bool = True,
 ) -> Report:
@@ -82,8 +85,9 @@ def prepare_folder(
     split: see `people.FolderIndex`.
     holdout: share of people kept out of training.
     landmarks_file: five points per picture, in pixels.
-    detector: finds the points where there is no file. Without either, the
-      pictures count as aligned and are cut square.
+    detector: finds the points of pictures that the file lacks; of several
+      faces the largest is taken. A `Finder`, or a function that one takes.
+      Without either, the pictures count as aligned and are cut square.
     annotate: adds fields to every example, such as codes found by a net.
     progress: show a progress bar.
 
@@ -100,7 +104,9 @@ def prepare_folder(
   if landmarks_file is not None:
     table = landmarks.read_landmarks(landmarks_file)
   shards = -(-len(frames) // _SHARD_PICTURES)
-  how = "file" if table is not None else "detector" if detector else "centre"
+  finder = None if detector is None else detectors.as_finder(detector)
+  how = ["file"] if table is not None else []
+  how += [finder.name] if finder is not None else []
   settings = {
     "generator": "image_folder",
     "input": str(pathlib.Path(input_dir).resolve()),
@@ -109,7 +115,7 @@ def prepare_folder(
     "size": size,
     "split": split,
     "holdout": holdout,
-    "landmarks": how,
+    "landmarks": " and ".join(how) or "centre",
     "annotated": annotate is not None,
   }
   path = pathlib.Path(output_dir) / split
@@ -130,7 +136,7 @@ def prepare_folder(
       file = index.files[place]
       try:
         image = images.read_image(index.path / file)
-        aligned = _align(image, file, size, table, detector)
+        aligned, faces = _align(image, file, size, table, finder)
       except (images.ImageError, align.AlignError) as error:
         skipped.append((file.as_posix(), str(error)))
         bar.write(f"skipped {error}")
@@ -143,6 +149,8 @@ def prepare_folder(
         "frame": np.int32(frames[place]),
         "file": file.as_posix(),
       }
+      if finder is not None:
+        example["faces"] = np.int32(faces)
       if annotate is not None:
         example.update(annotate(aligned.image, aligned.landmarks5))
       yield example
@@ -165,7 +173,11 @@ def prepare_folder(
       f"{input_dir}: not one of {len(frames)} pictures could be used, "
       f"first: {skipped_all[0][1]}"
     )
-  return Report(metadata["examples"], skipped_all, metadata)
+  several = 0
+  if finder is not None:
+    faces = records.RecordSource(path, ["faces"]).column("faces")
+    several = int((faces > 1).sum())
+  return Report(metadata["examples"], skipped_all, several, metadata)
 
 
 def _fingerprint(index: FolderIndex, table) -> str:

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from data_pipelines import folder, records, sources
+from data_pipelines import detectors, folder, records, sources
 from data_pipelines.celeba import prepare as celeba
 from data_pipelines.synthetic_heads import attribute_set, worlds
 from data_pipelines.synthetic_heads import generate as generate_lib
@@ -310,7 +310,8 @@ def _parser() -> argparse.ArgumentParser:
     help="align a folder of portraits",
     description=(
       "Reads one sub-folder per person, or files named who_what.jpg. Without "
-      "--landmarks the pictures count as aligned and are cut square."
+      "--landmarks and --detector the pictures count as aligned and are cut "
+      "square."
     ),
     formatter_class=shows,
   )
@@ -321,6 +322,15 @@ def _parser() -> argparse.ArgumentParser:
     "--landmarks",
     default=None,
     help="five points per picture in pixels: .csv, .json or .npz",
+  )
+  faces.add_argument(
+    "--detector",
+    default=detectors.AUTO,
+    help=(
+      "finds the face where no points are given: "
+      f"{', '.join(detectors.DETECTORS)} or a Python file with detect(image); "
+      "none takes the pictures as aligned, auto a detector that is installed"
+    ),
   )
   faces.add_argument(
     "--holdout",
@@ -358,6 +368,7 @@ def _run_folder(options: argparse.Namespace) -> None:
     )
   if not 0 <= options.holdout < 1:
     raise ValueError(f"--holdout={options.holdout}; wanted 0 up to below 1")
+  finder = _find_detector(options)
   for split in splits:
     try:
       report = folder.prepare_folder(
@@ -367,6 +378,7 @@ def _run_folder(options: argparse.Namespace) -> None:
         split,
         options.holdout,
         options.landmarks,
+        finder,
       )
     except sources.SourceError as error:
       # A handful of people may leave a held-out split empty.
@@ -378,6 +390,33 @@ def _run_folder(options: argparse.Namespace) -> None:
       f"{options.output}/{split}: {report.written} examples, "
       f"{len(report.skipped)} pictures skipped"
     )
+    if report.several:
+      print(
+        f"{report.several} of them show several faces; the largest was taken"
+      )
+
+
+def _find_detector(options: argparse.Namespace) -> detectors.Finder | None:
+  """What finds the faces of a folder, after saying so.
+
+  Raises:
+    DetectorError: there is no such detector, or it is not installed.
+  """
+  name = options.detector
+  if name == detectors.AUTO and options.landmarks is not None:
+    name = detectors.NONE
+  chosen = detectors.choose(name)
+  said = []
+  if options.landmarks is not None:
+    said.append(f"the points of {options.landmarks}")
+  if chosen.finder is not None:
+    said.append(chosen.finder.name)
+  if said:
+    print(f"pictures are aligned by {', else by '.join(said)}")
+  else:
+    why = f" ({chosen.reason})" if chosen.reason else ""
+    print(f"pictures count as aligned and are cut square{why}")
+  return chosen.finder
 
 
 def main(argv: Sequence[str] | None = None) -> int:

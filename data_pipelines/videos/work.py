@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines import records
-from data_pipelines.videos import index, reader, settings
+from data_pipelines import detectors, records
+from data_pipelines.videos import face_square, index, reader, settings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,12 +29,14 @@ class Piece:
     pictures: uint8 (n, s, s, 3), if somebody will look at them.
     points: float32 (n, 68, 2) in unit coordinates, NaN where there are none;
       None in sets without.
+    faces: how many faces the clip shows; None where nobody looked.
   """
 
   numbers: list[int]
   encoded: list[records.Encoded]
   pictures: np.ndarray | None
   points: np.ndarray | None
+  faces: int | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,12 +75,18 @@ class Reader:
   def _pieces(self, path: pathlib.Path) -> Iterator[Piece]:
     chosen = self.chosen
     points = reader.read_points(path) if chosen.landmarks else None
+    box = faces = None
+    if chosen.detector != detectors.NONE:
+      found = face_square.of_clip(
+        path, chosen.detector, chosen.frame_step, chosen.max_frames
+      )
+      box, faces = found.box, found.faces
     kept: list[tuple] = []
     for number, frame in reader.frames(
       path, chosen.frame_step, chosen.max_frames
     ):
       picture, (scale, *shift) = reader.square(
-        frame, chosen.size, chosen.least_side
+        frame, chosen.size, chosen.least_side, box
       )
       placed = None
       if points is not None:
@@ -89,18 +97,19 @@ class Reader:
         placed = (points[number] * scale + shift) / chosen.size
       kept.append((number, picture, placed))
       if len(kept) == self.piece:
-        yield self._piece(kept)
+        yield self._piece(kept, faces)
         kept = []
     if kept:
-      yield self._piece(kept)
+      yield self._piece(kept, faces)
 
-  def _piece(self, kept: list[tuple]) -> Piece:
+  def _piece(self, kept: list[tuple], faces: int | None) -> Piece:
     numbers, pictures, points = zip(*kept, strict=True)
     return Piece(
       list(numbers),
       [records.encode_field(picture) for picture in pictures],
       np.stack(pictures) if self.pictures else None,
       np.stack(points).astype(np.float32) if self.chosen.landmarks else None,
+      faces,
     )
 
 
@@ -183,6 +192,6 @@ def _work(pipe: Any, read: _Read) -> None:
       try:
         for item in read(job):
           pipe.send(("item", item))
-      except index.VideoError as error:
+      except (index.VideoError, detectors.DetectorError) as error:
         pipe.send(("error", str(error)))
       pipe.send(("done", None))

@@ -13,6 +13,7 @@ from faceedit_jax.core.errors import UserError, as_user_error
 from faceedit_jax.editing import inputs as inputs_lib
 
 OUTPUT = "output"
+FACE = "face"  # which face of the source is meant
 
 # Line, {input or option: value}, and the output file or what is wrong.
 Row = tuple[int, dict[str, Any], pathlib.Path | UserError]
@@ -28,7 +29,7 @@ def read_list(
 
   Args:
     path: CSV file with a header: output, all required inputs, and any other
-      input or option. Files are relative to the folder of this one.
+      input or option, and FACE. Files are relative to the folder of this one.
     inputs: what an edit takes.
     options: names of its options.
     folder: where outputs go; the CSV file's own folder when None.
@@ -45,7 +46,8 @@ def read_list(
   columns = [name.strip() for name in reader.fieldnames or ()]
   reader.fieldnames = columns
   required = [item.field for item in inputs if item.required] + [OUTPUT]
-  others = [item.field for item in inputs if not item.required] + [*options]
+  others = [item.field for item in inputs if not item.required]
+  others += [*options, FACE]
   unknown = [name for name in columns if name not in (*required, *others)]
   missing = [name for name in required if name not in columns]
   if unknown or missing:
