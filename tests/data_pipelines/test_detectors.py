@@ -7,7 +7,7 @@ import types
 import numpy as np
 import pytest
 
-from data_pipelines import align, detectors
+from data_pipelines import align, detectors, images
 from data_pipelines.detectors import finder as finder_lib
 from data_pipelines.detectors import registry
 from tests import beads
@@ -303,22 +303,36 @@ def test_the_package_is_called_as_it_is_made(monkeypatch, tmp_path):
     finder.find(beads.heads(80, 80)[0])
 
 
-@pytest.mark.shared
-def test_the_real_package_where_it_is_installed(shared):
+@pytest.fixture(scope="module")
+def real():
+  """The package's own detector, where it is installed."""
   pytest.importorskip("mtcnn")
-  from data_pipelines import images
+  return detectors.Finder(detectors.mtcnn.Mtcnn(), "mtcnn")
 
+
+@pytest.mark.shared
+def test_the_real_package_on_portraits(shared, real):
   top = shared / "data" / "london_ccby"
   table = np.load(top / "landmarks5.npz")
-  finder = detectors.choose("mtcnn").finder
   for name in list(table)[:2]:
     photo = images.read_image(top / "img" / f"{name}.jpg")
-    eyes = np.linalg.norm(table[name][0] - table[name][1])
-    for turn in (0, 180):
-      found = finder.find(lying(photo, turn))
+    for turn in TURNS:
+      found = real.find(lying(photo, turn))
       assert found.turn == turn
       if not turn:
+        eyes = np.linalg.norm(table[name][0] - table[name][1])
         away = np.linalg.norm(found.points - table[name], axis=1).mean()
         assert away < 0.12 * eyes
-  with pytest.raises(align.AlignError):
-    finder.find(beads.noise(200, 200))
+  for seed in range(3):
+    with pytest.raises(align.AlignError):
+      real.find(beads.noise(200, 200, seed=seed))
+
+
+@pytest.mark.shared
+def test_the_real_package_on_scans_without_exif(shared, real):
+  top = shared / "field_cases" / "P10-rotated-scan"
+  for name, turns in (("sideways", (90, 270)), ("upside_down", (180,))):
+    found = real.find(images.read_image(top / f"{name}.jpg"))
+    assert found.turn in turns and len(found.faces) == 1
+  with pytest.raises(align.AlignError, match="no face found by mtcnn"):
+    real.find(images.read_image(top / "no_face.jpg"))
