@@ -13,6 +13,8 @@ import numpy as np
 from data_pipelines.detectors.face import Face
 
 _WEIGHTS = "mtcnn.assets.weights"
+# The package's names of the points, sides as seen in the picture.
+_POINTS = ("left_eye", "right_eye", "nose", "mouth_left", "mouth_right")
 
 
 class Mtcnn:
@@ -51,7 +53,12 @@ class Mtcnn:
 
   def __call__(self, image: np.ndarray) -> list[Face]:
     """Faces in uint8 (h, w, 3), with their probabilities."""
-    rows = self._detector.detect_faces(image, output_type="numpy")
-    rows = np.asarray(rows, np.float64).reshape(-1, 16)
-    # image, box (4), probability, then x and y of each point.
-    return [Face(row[6:].reshape(5, 2), float(row[5])) for row in rows]
+    # By names and in whole pixels, which are finer than the net reads. Its
+    # arrays are not laid out as the package says.
+    return [
+      Face(
+        np.array([found["keypoints"][name] for name in _POINTS], np.float64),
+        float(found["confidence"]),
+      )
+      for found in self._detector.detect_faces(image)
+    ]

@@ -268,11 +268,19 @@ def test_the_package_is_called_as_it_is_made(monkeypatch, tmp_path):
     def __init__(self, stages, device):
       assert len(stages) == 3 and device == "CPU:0"
 
-    def detect_faces(self, image, output_type):
-      assert output_type == "numpy"
-      found = beads.read_beads(image)
-      rows = [[0, 1, 2, 3, 4, 0.97, *five.ravel()] for five in found]
-      return np.array(rows) if rows else np.empty((0, 6))
+    def detect_faces(self, image):
+      names = ("left_eye", "right_eye", "nose", "mouth_left", "mouth_right")
+      return [
+        {
+          "box": [0, 0, 9, 9],
+          "confidence": np.float64(0.97),
+          "keypoints": {
+            name: [np.int64(round(x)), np.int64(round(y))]
+            for name, (x, y) in zip(names, five, strict=True)
+          },
+        }
+        for five in beads.read_beads(image)
+      ]
 
   tensorflow = types.ModuleType("tensorflow")
   tensorflow.config = types.SimpleNamespace(
