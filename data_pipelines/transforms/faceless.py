@@ -50,7 +50,7 @@ class Faceless:
     unknown = [kind for kind in self.kinds if kind not in KINDS]
     if unknown or not self.kinds:
       raise ValueError(
-        f"faceless.kinds is {self.kinds!r}; wanted some of {', '.join(KINDS)}"
+        f"kinds is {self.kinds!r}; wanted some of {', '.join(KINDS)}"
       )
 
   def __call__(self, example: Example, rng: np.random.Generator) -> Example:
