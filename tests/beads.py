@@ -89,14 +89,15 @@ class BeadDetector:
 
   Attributes:
     score: of what it sees; None says nothing.
-    illusion: score of a head that stands on its top, whose mouth it takes for
-      the eyes; None sees none.
+    illusion: score of an upright head that it sees in one on its top, with
+      points that its mirror image moves; None sees none.
+    twice: see `Finder`.
     seen: shapes of the pictures that it was shown.
   """
 
   score: float | None = 0.9
   illusion: float | None = None
-  sure = 0.99
+  twice: bool = False
 
   def __post_init__(self):
     self.seen = []
@@ -109,5 +110,6 @@ class BeadDetector:
       if abs(face.angle) <= UPRIGHT:
         found.append(face)
       elif abs(face.angle) > 180 - UPRIGHT and self.illusion is not None:
-        found.append(Face(five[[4, 3, 2, 1, 0]], self.illusion))
+        moved = five[[4, 3, 2, 1, 0]] + 0.1 * face.side
+        found.append(Face(moved, self.illusion))
     return found

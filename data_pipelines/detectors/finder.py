@@ -1,11 +1,13 @@
 """A detector -> the one face that is meant, whichever way up the photo lies.
 
-The photo is read as it is, and turned by 90, 180 and 270 degrees. A reading
-counts where its face stands upright in it. The rule: the photo stays as it is
-where the detector is sure of an upright face in it (`sure` of the detector);
-otherwise the turn wins in which it gives an upright face the highest score, and
-of equal ones the first of TURNS. From a detector that gives no scores the first
-turn is taken in which it sees an upright face.
+The photo is read as it is, and turned by 90, 180 and 270 degrees. A face counts
+where it stands upright in the reading and, for detectors that ask for it
+(`twice`), where the mirror image of the reading shows it in the same place:
+detectors of the field also see upright faces in heads that lie on their side or
+stand on their top, with points that the mirror image moves elsewhere. The rule:
+the photo stays as it is where it has a face that counts; otherwise the turn
+wins in which one has the highest score, and of equal ones, or without scores,
+the first of TURNS.
 """
 
 import dataclasses
@@ -24,6 +26,11 @@ TURNS = (0, 90, 270, 180)
 # A head that is turned by more than this, in degrees, does not stand upright.
 # Beyond 45 two readings overlap, so that none of the angles is left out.
 UPRIGHT = 60.0
+# Mean distance of the points of a face from those in the mirror image, in
+# distances of the eyes. MTCNN: at most 0.03 for upright faces, at least 0.13
+# for what it sees in turned ones (docs/editing.md).
+_SAME = 0.1
+_MIRRORED = [1, 0, 2, 4, 3]  # points that a mirror exchanges
 NO_FACE = "no face found"
 
 
@@ -73,15 +80,15 @@ class Finder:
 
     Args:
       detect: from uint8 (h, w, 3) to what `faces_of` takes. Its attribute
-        `sure`, where it has one, is the score from which a photo is not
-        turned; `sides` are the least and the greatest length in pixels of the
-        shorter side of the pictures that it wants to see, any where it has
-        none.
+        `twice`, where it has one, says whether faces count only where the
+        mirror image shows them too; `sides` are the least and the greatest
+        length in pixels of the shorter side of the pictures that it wants to
+        see, any where it has none.
       name: for messages.
     """
     self.name = name
     self._detect = detect
-    self._sure = getattr(detect, "sure", np.inf)
+    self._twice = getattr(detect, "twice", False)
     self._sides = getattr(detect, "sides", None)
 
   def find(
@@ -111,21 +118,41 @@ class Finder:
     best: tuple[float, int, list[Face]] = (-np.inf, 0, [])
     lying: list[Face] = []
     for turn in TURNS:
-      faces = faces_of(self._detect(turned(image, turn)), self.name)
+      reading = turned(image, turn)
+      faces = faces_of(self._detect(reading), self.name)
       upright = [face for face in faces if abs(face.angle) <= UPRIGHT]
-      if not turn:
+      if upright and self._twice:
+        upright = self._seen_twice(reading, upright)
+      elif not turn:
         lying = [face for face in faces if face.score is None]
       if not upright:
         continue
       faces = [turned_back(face, image.shape[:2], turn) for face in upright]
       scores = [face.score for face in faces]
-      if None in scores or (not turn and max(scores) >= self._sure):
+      if not turn or None in scores:
         return turn, faces
       if max(scores) > best[0]:
         best = (max(scores), turn, faces)
     # A detector of one's own that reads heads in any position, and gives the
     # same whatever it is shown, is believed.
     return best[1], best[2] or lying
+
+  def _seen_twice(self, image: np.ndarray, faces: list[Face]) -> list[Face]:
+    """Those of the faces that the mirror image shows in the same place."""
+    mirrored = np.ascontiguousarray(image[:, ::-1])
+    others = [
+      face.points[_MIRRORED] * [-1, 1] + [image.shape[1], 0]
+      for face in faces_of(self._detect(mirrored), self.name)
+    ]
+    return [
+      face
+      for face in faces
+      if any(
+        np.linalg.norm(face.points - other, axis=1).mean()
+        < _SAME * np.linalg.norm(face.points[1] - face.points[0])
+        for other in others
+      )
+    ]
 
   def _resized(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The picture as the detector wants it, and (2,) its way back."""

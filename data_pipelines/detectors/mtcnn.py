@@ -21,12 +21,12 @@ class Mtcnn:
   """Faces by MTCNN.
 
   Attributes:
-    sure: probability from which a photo is not turned.
+    twice: what it sees counts where it sees it in the mirror image as well.
     sides: of the pictures that it is shown, see `Finder`. It finds faces from
       20 pixels on, and reads points from 48 x 48 pixels.
   """
 
-  sure = 0.99
+  twice = True
   sides = (200, 480)
 
   def __init__(self):

@@ -96,7 +96,7 @@ class _Lazy:
   def __init__(self, make: Callable[[], Any]):
     self._make, self._made = make, None
     # The class says what it wants to see.
-    self.sure, self.sides = make.sure, make.sides
+    self.twice, self.sides = make.twice, make.sides
 
   def __call__(self, image):
     if self._made is None:
