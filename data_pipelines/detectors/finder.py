@@ -27,9 +27,9 @@ TURNS = (0, 90, 270, 180)
 # Beyond 45 two readings overlap, so that none of the angles is left out.
 UPRIGHT = 60.0
 # Mean distance of the points of a face from those in the mirror image, in
-# distances of the eyes. MTCNN: at most 0.03 for upright faces, at least 0.13
+# distances of the eyes. MTCNN: at most 0.04 for upright faces, at least 0.12
 # for what it sees in turned ones (docs/editing.md).
-_SAME = 0.1
+_SAME = 0.08
 _MIRRORED = [1, 0, 2, 4, 3]  # points that a mirror exchanges
 NO_FACE = "no face found"
 
