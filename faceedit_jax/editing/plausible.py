@@ -19,11 +19,10 @@ from faceedit_jax.editing import find_face
 # Shift (x, y) as shares of the square's side, and scale about its middle.
 _MOVES = ((0.1, 0.06, 1.15), (-0.1, -0.06, 0.87), (0.08, -0.1, 1.0))
 _MIRRORED = (1, 0, 2, 4, 3)  # points that a mirror exchanges
-# How much higher a turned reading may score. Logits of one square differ by this.
+# How much higher the score of a turned reading may be.
 MARGIN = 0.5
-# Points that stay where they are in the view, whatever is in it, give 0.6; those
-# that follow half-way 0.3. The default run: 0.61 for noise. Not measured on many
-# photos.
+# Points that stay where they are in the view, whatever it shows, give 0.6, and
+# such as follow half-way 0.3; docs/editing.md says what this rests on.
 UNREST = 0.4
 SKEW = 0.5
 _EYES = float(align.CANONICAL5[1, 0] - align.CANONICAL5[0, 0])
