@@ -226,7 +226,8 @@ def estimator_stage(**nets):
       ),
       16,
       transforms=dict(
-        faceless=dict(probability=0.1),
+        # What else can be no face: see `Faceless.kinds`.
+        faceless=dict(probability=0.1, kinds=("crop",)),
         # Where the face lies must not tell its pose: an edited face keeps the
         # place of the source, and photos are aligned by their eyes and mouth.
         jitter=dict(low=0.85, high=1.2, shift=0.15),

@@ -13,11 +13,16 @@ import numpy as np
 import tqdm
 from PIL import ExifTags, Image
 
-from data_pipelines import align, face_points, images, landmarks, records
+from data_pipelines import (
+  align,
+  detectors,
+  face_points,
+  images,
+  landmarks,
+  records,
+)
 from data_pipelines.sources.people import FolderIndex
 
-# image (h, w, 3) uint8 -> (5, 2) in pixels, or None where no face is found.
-Detector = Callable[[np.ndarray], np.ndarray | None]
 # aligned image (s, s, 3) uint8, landmarks5 (5, 2) unit -> more fields.
 Annotator = Callable[[np.ndarray, np.ndarray], dict[str, Any]]
 
@@ -41,6 +46,7 @@ class Report:
     written: number of examples.
     skipped: (file, reason) of every picture left out.
     lost: people of the split of whom nothing is left.
+    several: pictures with several faces, of which the largest was taken.
     metadata: of the set, see `records.finish`.
   """
 
@@ -48,6 +54,7 @@ class Report:
   written: int
   skipped: tuple[tuple[str, str], ...]
   lost: tuple[str, ...]
+  several: int
   metadata: dict[str, Any]
 
 
@@ -56,20 +63,22 @@ def _align(
   file: pathlib.PurePath,
   size: int,
   given: _Points | None,
-  detector: Detector | None,
-) -> align.Aligned:
-  if given is not None:
-    points = given[file]
-    if isinstance(points, str):
-      raise align.AlignError(f"{file}: {points}")
-  elif detector is not None:
-    points = detector(image)
-    if points is None:
-      raise align.AlignError(f"{file}: no face found")
-  else:
-    return align.centre_square(image, size)
-  points = face_points.check(points, image.shape[:2], str(file))
-  return align.align(image, points, size)
+  finder: detectors.Finder | None,
+) -> tuple[align.Aligned, int]:
+  """The aligned picture, and how many faces were seen (0: nobody looked)."""
+  points = None if given is None else given[file]
+  if isinstance(points, str) and finder is None:
+    raise align.AlignError(f"{file}: {points}")
+  if isinstance(points, np.ndarray):
+    points = face_points.check(points, image.shape[:2], str(file))
+    return align.align(image, points, size), 0
+  if finder is None:
+    return align.centre_square(image, size), 0
+  try:
+    found = finder.find(image)
+  except align.AlignError as error:
+    raise align.AlignError(f"{file}: {error}") from error
+  return align.align(image, found.points, size), len(found.faces)
 
 
 def prepare_folder(
@@ -79,7 +88,7 @@ def prepare_folder(
   split: str = "train",
   holdout: float = 0.1,
   landmarks_file: str | os.PathLike | None = None,
-  detector: Detector | None = None,
+  detector: detectors.Finder | Callable[[np.ndarray], Any] | None = None,
   annotate: Annotator | None = None,
   progress: bool = True,
 ) -> Report:
@@ -95,8 +104,9 @@ def prepare_folder(
     split: see `people.FolderIndex`.
     holdout: share of people kept out of training.
     landmarks_file: five points per picture, in pixels.
-    detector: finds the points where there is no file. Without either, the
-      pictures count as aligned and are cut square.
+    detector: finds the points of pictures that the file lacks; of several
+      faces the largest is taken. A `Finder`, or a function that one takes.
+      Without either, the pictures count as aligned and are cut square.
     annotate: adds fields to every example, such as codes found by a net.
     progress: show a progress bar.
 
@@ -115,7 +125,9 @@ def prepare_folder(
     given = landmarks.match(table, index.files)
     _check_size(index, given)
   shards = -(-len(frames) // _SHARD_PICTURES)
-  how = "file" if given is not None else "detector" if detector else "centre"
+  finder = None if detector is None else detectors.as_finder(detector)
+  how = ["file"] if given is not None else []
+  how += [finder.name] if finder is not None else []
   settings = {
     "generator": "image_folder",
     "input": str(pathlib.Path(input_dir).resolve()),
@@ -124,7 +136,7 @@ def prepare_folder(
     "size": size,
     "split": split,
     "holdout": holdout,
-    "landmarks": how,
+    "landmarks": " and ".join(how) or "centre",
     "annotated": annotate is not None,
   }
   path = pathlib.Path(output_dir) / split
@@ -145,7 +157,7 @@ def prepare_folder(
       file = index.files[place]
       try:
         image = images.read_image(index.path / file)
-        aligned = _align(image, file, size, given, detector)
+        aligned, faces = _align(image, file, size, given, finder)
       except (images.ImageError, align.AlignError) as error:
         skipped.append((file.as_posix(), str(error)))
         bar.write(f"skipped {error}")
@@ -158,6 +170,8 @@ def prepare_folder(
         "frame": np.int32(frames[place]),
         "file": file.as_posix(),
       }
+      if finder is not None:
+        example["faces"] = np.int32(faces)
       if annotate is not None:
         example.update(annotate(aligned.image, aligned.landmarks5))
       yield example
@@ -184,11 +198,16 @@ def prepare_folder(
   gone = {file for file, _ in skipped_all}
   people -= {index.identity(f) for f in index.files if f.as_posix() not in gone}
   lost = [name for name, number in index.numbers.items() if number in people]
+  several = 0
+  if finder is not None:
+    faces = records.RecordSource(path, ["faces"]).column("faces")
+    several = int((faces > 1).sum())
   return Report(
     index,
     metadata["examples"],
     skipped_all,
     (*lost, *index.absent),
+    several,
     metadata,
   )
 

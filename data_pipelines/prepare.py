@@ -15,7 +15,14 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from data_pipelines import folder, listing, records, sources, tables
+from data_pipelines import (
+  detectors,
+  folder,
+  listing,
+  records,
+  sources,
+  tables,
+)
 from data_pipelines.celeba import prepare as celeba
 from data_pipelines.sources import people as people_lib
 from data_pipelines.synthetic_heads import attribute_set, worlds
@@ -331,7 +338,8 @@ def _parser() -> argparse.ArgumentParser:
     help="align a folder of portraits",
     description=(
       "Reads one sub-folder per person, or files named who_what.jpg. Without "
-      "--landmarks the pictures count as aligned and are cut square."
+      "--landmarks and --detector the pictures count as aligned and are cut "
+      "square."
     ),
     formatter_class=shows,
   )
@@ -342,6 +350,15 @@ def _parser() -> argparse.ArgumentParser:
     "--landmarks",
     default=None,
     help="five points per picture in pixels: .csv, .json or .npz",
+  )
+  faces.add_argument(
+    "--detector",
+    default=detectors.AUTO,
+    help=(
+      "finds the face where no points are given: "
+      f"{', '.join(detectors.DETECTORS)} or a Python file with detect(image); "
+      "none takes the pictures as aligned, auto a detector that is installed"
+    ),
   )
   faces.add_argument(
     "--holdout",
@@ -383,6 +400,7 @@ def _run_folder(options: argparse.Namespace) -> None:
     )
   if not 0 <= options.holdout < 1:
     raise ValueError(f"--holdout={options.holdout}; wanted 0 up to below 1")
+  finder = _find_detector(options)
   problems, listed = [], set()
   for split in splits:
     try:
@@ -393,6 +411,7 @@ def _run_folder(options: argparse.Namespace) -> None:
         split,
         options.holdout,
         options.landmarks,
+        finder,
       )
     except (sources.SourceError, folder.NothingLeftError) as error:
       problems.append(f"split {split}: {error}")
@@ -404,6 +423,10 @@ def _run_folder(options: argparse.Namespace) -> None:
       f"{options.output}/{split}: took {report.written} of "
       f"{len(report.index.files)} pictures; {_left(report.skipped)}"
     )
+    if report.several:
+      print(
+        f"{report.several} of them show several faces; the largest was taken"
+      )
     problems += [
       f"nothing is left of {name!r} ({split})" for name in report.lost
     ]
@@ -423,6 +446,29 @@ def _print_found(index: people_lib.FolderIndex) -> None:
 
 def _left(left: Sequence[tuple[str, str]]) -> str:
   return f"left out {listing.summary(left)}" if left else "left out none"
+
+
+def _find_detector(options: argparse.Namespace) -> detectors.Finder | None:
+  """What finds the faces of a folder, after saying so.
+
+  Raises:
+    DetectorError: there is no such detector, or it is not installed.
+  """
+  name = options.detector
+  if name == detectors.AUTO and options.landmarks is not None:
+    name = detectors.NONE
+  chosen = detectors.choose(name)
+  said = []
+  if options.landmarks is not None:
+    said.append(f"the points of {options.landmarks}")
+  if chosen.finder is not None:
+    said.append(chosen.finder.name)
+  if said:
+    print(f"pictures are aligned by {', else by '.join(said)}")
+  else:
+    why = f" ({chosen.reason})" if chosen.reason else ""
+    print(f"pictures count as aligned and are cut square{why}")
+  return chosen.finder
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -17,7 +17,7 @@ from typing import Any
 import tqdm
 from absl import logging
 
-from data_pipelines import images
+from data_pipelines import detectors, images
 from faceedit_jax import load_trained
 from faceedit_jax.core import config as config_lib
 from faceedit_jax.core import editing as protocols
@@ -60,7 +60,18 @@ def _parser() -> argparse.ArgumentParser:
   add("--config", help="config file; by default what the run has recorded")
   add("--stage", help="stage to edit with; by default the last that edits")
   add("--landmarks", help="file of five face points per picture, in pixels")
-  add("--detector", help="Python file with detect(image) -> five points")
+  add(
+    "--detector",
+    default=detectors.AUTO,
+    help=(
+      f"{', '.join(detectors.DETECTORS)}, {alignment.NET} for the run's own "
+      "net, or a Python file with detect(image) -> five points"
+    ),
+  )
+  add(
+    "--face",
+    help="which face of the source: largest, N (1 is the largest) or X,Y",
+  )
   add("--aligned", action="store_true", help="pictures are already framed")
   add(
     "--paste_back",
@@ -199,17 +210,25 @@ def _run_list(
     (row for _, row, _ in good), **_shared(given), **options
   )
   bar = tqdm.tqdm(total=len(good), unit="edit", disable=None)
+  searched = 0  # photos whose face was looked for
   for line, _, output in good:
     result = next(results)
     try:
       if isinstance(result, UserError):
         raise result
       _write(output, result, given.sheet)
+      searched += len(result.faces)
+      for field, found in result.faces.items():
+        if found.turn or len(found.faces) > 1:
+          said = f"{path} line {line}: {field}: {found.describe()}"
+          tqdm.tqdm.write(said, file=sys.stdout)
     except UserError as error:
       fail(line, error)
     del result  # with paste_back as large as its photo
     bar.update()
   bar.close()
+  if searched and editor.why_net:
+    print(f"faces were found by the run's own net ({editor.why_net})")
   written = f"{len(rows) - failed} of {len(rows)} edits written"
   print(f"{written}, {failed} failed" if failed else written, flush=True)
   return 1 if failed else 0
@@ -221,6 +240,7 @@ def _shared(given: argparse.Namespace) -> dict[str, Any]:
     "landmarks": given.landmarks,
     "aligned": given.aligned,
     "paste_back": given.paste_back,
+    "face": given.face,
   }
 
 
@@ -255,9 +275,9 @@ def run(argv: Sequence[str]) -> int:
     if not given.output:
       raise UserError("--output is missing: the picture to write")
     check_output(pathlib.Path(given.output))
-  detector = None
-  if given.detector:
-    detector = alignment.load_detector(given.detector)
+  with as_user_error():
+    given.face = detectors.choice_of(given.face or "largest", "--face")
+    detector = alignment.choose(given.detector)
   editor = Editor.from_workdir(
     given.workdir,
     config,
@@ -281,6 +301,9 @@ def run(argv: Sequence[str]) -> int:
     return _run_list(editor, given, options)
   result = editor.edit(**_shared(given), **inputs, **options)
   written = _write(pathlib.Path(given.output), result, given.sheet)
+  why = f" ({editor.why_net})" if editor.why_net else ""
+  for field, found in result.faces.items():
+    print(f"{field}: {found.describe()}{why}")
   print(f"wrote {written}", flush=True)
   return 0
 

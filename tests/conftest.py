@@ -26,6 +26,7 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
 import faceedit_jax  # noqa: E402, F401
+from data_pipelines.detectors import registry  # noqa: E402
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -43,6 +44,14 @@ def pytest_addoption(parser):
 def root() -> pathlib.Path:
   """The top folder of the project."""
   return ROOT
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_detector_is_installed():
+  """Tests do the same wherever they run; those of detectors name theirs."""
+  with pytest.MonkeyPatch.context() as patched:
+    patched.setattr(registry, "DETECTORS", {})
+    yield
 
 
 @pytest.fixture(scope="session")

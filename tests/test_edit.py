@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from data_pipelines import align
-from faceedit_jax import export, load_trained
+from data_pipelines.detectors import registry
+from faceedit_jax import edit, export, load_trained
 from faceedit_jax.core.errors import CheckpointError
 from tests.editing.toy_editor import (
   SIZE,
@@ -36,7 +37,12 @@ def files(tmp_path):
 
 def test_a_picture_in_and_a_picture_out(workdir, files, capsys):
   assert command(workdir, files, f"--pose_from={files / 'b.png'}") == 0
-  assert capsys.readouterr().out == f"wrote {files / 'out.png'}\n"
+  said = capsys.readouterr().out.splitlines()
+  assert [line.partition(" (")[0] for line in said] == [
+    "source: 1 face found by the run's own net",
+    "pose_from: 1 face found by the run's own net",
+    f"wrote {files / 'out.png'}",
+  ]
   with Image.open(files / "out.png") as made:
     assert made.size == (SIZE, SIZE) and made.mode == "RGB"
   assert {p.name for p in files.iterdir()} == {"a.png", "b.png", "out.png"}
@@ -108,6 +114,54 @@ def test_a_detector_file(workdir, files, capsys):
   )
   assert command(workdir, files, option) == 0
   assert (files / "out.png").exists()
+  said = capsys.readouterr().out
+  assert "source: 1 face found by the detector detector.py\n" in said
+
+
+def test_the_detector_and_the_face_are_named(
+  workdir, files, capsys, monkeypatch
+):
+  """Which one was used and why no other; which of several faces."""
+  missing = registry.Entry("no_such_module_at_all", None, "pip install it")
+  monkeypatch.setattr(registry, "DETECTORS", {"gone": missing})
+  why = "(gone is not installed: pip install it)"
+  assert command(workdir, files) == 0
+  said = capsys.readouterr().out
+  assert said.startswith(f"source: 1 face found by the run's own net {why}\n")
+  assert command(workdir, files, "--detector=net") == 0
+  said = capsys.readouterr().out
+  assert said.startswith("source: 1 face found by the run's own net\n")
+  for wrong, message in (
+    ("--detector=gone", "--detector=gone is not installed: pip install it"),
+    (
+      "--detector=gnoe",
+      "no such detector; wanted auto, none, gone or a P",
+    ),
+    ("--face=left", "--face is 'left'; wanted largest, a number from 1"),
+    ("--face=2", "there is no face 2: faces by size: 1 at "),
+    ("--face=5,5", "there is no face at 5,5: faces by size: 1 at "),
+  ):
+    assert command(workdir, files, wrong) == 2
+    assert message in one_line(capsys)
+  two = [(align.CANONICAL5 * side).tolist() for side in (30.0, 60.0)]
+  (files / "detector.py").write_text(f"def detect(image):\n  return {two}\n")
+  option = f"--detector={files / 'detector.py'}"
+  for face, place in (("2", "2"), ("largest", "1, the largest")):
+    assert command(workdir, files, option, f"--face={face}") == 0
+    said = capsys.readouterr().out
+    assert "source: 2 faces found by the detector detector.py; took" in said
+    assert f"took {place} (faces by size: 1 at 30,33; 2 at 15,17)" in said
+  (files / "list.csv").write_text(
+    "source,output,face\na.png,1.png,2\na.png,2.png,\na.png,3.png,9\n"
+  )
+  code = edit.main(
+    [f"--workdir={workdir}", f"--pairs={files / 'list.csv'}", option]
+  )
+  printed = capsys.readouterr()
+  assert code == 1 and "line 4: " in printed.err
+  assert "there is no face 9" in printed.err
+  assert "line 2: source: 2 faces" in printed.out
+  assert "; took 2 (" in printed.out and "; took 1, the la" in printed.out
 
 
 def break_file(path, how):

@@ -16,7 +16,7 @@ from data_pipelines import records
 Annotator = Callable[..., Mapping[str, Any] | None]
 
 VALID = "valid"  # in answers to batches: bool (batch,), which frames to keep
-TAKEN = ("image", "identity", "video", "frame", "landmarks68")
+TAKEN = ("image", "identity", "video", "frame", "landmarks68", "faces")
 
 Form = dict[str, tuple[str, tuple[int, ...]]]  # {field: (dtype, shape)}
 

@@ -3,7 +3,9 @@
 import argparse
 from collections.abc import Mapping
 
-from data_pipelines import listing, tables
+import numpy as np
+
+from data_pipelines import detectors, listing, records, tables
 from data_pipelines.videos import annotators as annotators_lib
 from data_pipelines.videos import index, prepare, settings, skips, splits
 
@@ -42,8 +44,22 @@ def add_kinds(kinds: argparse._SubParsersAction) -> None:
   videos.add_argument(
     "--separator", default=defaults.separator, help="ends the person's name"
   )
-  for parser in (voxceleb, videos):
+  # VoxCeleb1's clips are cut round their faces already.
+  for parser, detector in (
+    (voxceleb, detectors.NONE),
+    (videos, detectors.AUTO),
+  ):
     _add_common(parser, defaults)
+    parser.add_argument(
+      "--detector",
+      default=detector,
+      help=(
+        "cut a square round the largest face of each clip: "
+        f"{', '.join(detectors.DETECTORS)} or a Python file with "
+        "detect(image); none cuts the centred square, auto takes a detector "
+        "that is installed"
+      ),
+    )
 
 
 def _add_common(
@@ -91,6 +107,23 @@ def _add_common(
   )
 
 
+def settle_detector(name: str) -> tuple[str, str]:
+  """The detector that cuts the clips, and what to say about it.
+
+  Args:
+    name: what the user named.
+
+  Raises:
+    DetectorError: there is no such detector, or it is not installed.
+  """
+  chosen = detectors.choose(name)
+  if chosen.finder is None:
+    why = f" ({chosen.reason})" if chosen.reason else ""
+    return detectors.NONE, f"clips are cut to their centred square{why}"
+  found = chosen.finder.name if name == detectors.AUTO else name
+  return found, f"clips are cut round their largest face, found by {found}"
+
+
 def run(
   options: argparse.Namespace,
   annotators: Mapping[str, annotators_lib.Annotator] | None = None,
@@ -114,6 +147,8 @@ def run(
     values["identity"] = "voxceleb1"
   if options.processes is not None and options.processes < 0:
     raise ValueError(f"--processes={options.processes}; wanted 0 or more")
+  values["detector"], said = settle_detector(options.detector)
+  print(said)
   report = prepare.prepare_videos(
     options.input,
     options.output,
@@ -130,6 +165,14 @@ def run(
       f"{options.output}/{split}: {metadata['examples']} frames of "
       f"{len(used)} clips"
     )
+    if values["detector"] != detectors.NONE and metadata["examples"]:
+      path = f"{options.output}/{split}"
+      rows = records.RecordSource(path, ["faces", "video"])
+      several = np.unique(rows.column("video")[rows.column("faces") > 1])
+      print(
+        f"{path}: {len(several)} clips show several faces; the largest was "
+        "taken"
+      )
   frames = sum(entry["skipped"] for entry in report.frames.values())
   if report.clips or frames:
     print(

@@ -68,7 +68,8 @@ def prepare_videos(
   """Writes a folder of videos as sets of frames, split by person.
 
   Frames carry `image` uint8 (s, s, 3), `identity`, `video` (the clip) and
-  `frame` (its number in the clip) as int32, `landmarks68` float32 (68, 2) in
+  `frame` (its number in the clip) as int32, where a detector cut them `faces`
+  (how many the clip showed at most at once), `landmarks68` float32 (68, 2) in
   unit coordinates if asked for, and what the annotators give.
 
   Args:
@@ -336,6 +337,8 @@ class _Shard:
           "frame": np.int32(number),
           **answer,
         }
+        if piece.faces is not None:
+          example["faces"] = np.int32(piece.faces)
         if piece.points is not None:
           example["landmarks68"] = piece.points[i]
         pickle.dump(example, self._held)

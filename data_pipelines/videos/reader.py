@@ -206,9 +206,12 @@ def _check_duration(container: Any, seconds: float, base: int) -> None:
 
 
 def square(
-  image: np.ndarray, size: int, least_side: int
+  image: np.ndarray,
+  size: int,
+  least_side: int,
+  box: tuple[float, float, float] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-  """The largest centred square of a frame, resized without aliasing.
+  """A square of a frame, resized without aliasing.
 
   `align.centre_square` gives the same to within rounding; Pillow's own resize
   takes a fifth of its time, and there are millions of frames.
@@ -216,7 +219,8 @@ def square(
   Args:
     image: uint8 (h, w, 3).
     size: side of the square in pixels.
-    least_side: of frames that are accepted, in pixels.
+    least_side: of squares that are accepted, in pixels.
+    box: left, top and side in pixels; the largest centred square when None.
 
   Returns:
     uint8 (size, size, 3), and (3,): scale and shift (x, y) from pixels of the
@@ -227,15 +231,18 @@ def square(
   """
   height, width = image.shape[:2]
   side = min(height, width)
+  left, top = (width - side) / 2, (height - side) / 2
+  what = f"frames are {width}x{height} pixels"
+  if box is not None:
+    left, top, side = box
+    what = f"the square round the face has {side:.0f} pixels"
   if side < least_side:
     raise ClipError(
-      f"frames are {width}x{height} pixels, wanted {least_side} at least "
-      "(--min_side, --size)"
+      f"{what}, wanted {least_side} at least (--min_side, --size)"
     )
-  left, top = (width - side) / 2, (height - side) / 2
   scale = size / side
   matrix = np.array([scale, -scale * left, -scale * top])
-  if (height, width) == (size, size):
+  if (height, width, side) == (size, size, size):
     return image, matrix
   box = (left, top, left + side, top + side)
   picture = Image.fromarray(image)

@@ -3,6 +3,8 @@
 import dataclasses
 from typing import Any
 
+from data_pipelines import detectors
+
 RULES = ("voxceleb1", "parent", "top", "prefix")
 
 
@@ -19,6 +21,8 @@ class VideoSet:
     min_side: clips with a shorter side in pixels are left out; 0 stands for
       `size`, so that nothing is enlarged.
     landmarks: read 68 points per frame from files beside the clips.
+    detector: finds the face that the square of a clip lies round, see
+      `detectors.choose`; "none" takes the largest centred square.
     split_seed: of the shuffle that splits the people.
     test_share: share of the people kept for testing.
     validation_share: share of the others kept for validation.
@@ -34,6 +38,7 @@ class VideoSet:
   max_frames: int = 0
   min_side: int = 0
   landmarks: bool = False
+  detector: str = detectors.NONE
   split_seed: int = 0
   test_share: float = 0.2
   validation_share: float = 0.05
@@ -73,4 +78,6 @@ class VideoSet:
       del values[name]  # kept in the split file
     if self.identity != "prefix":
       del values["separator"]
+    if self.detector == detectors.NONE:
+      del values["detector"]
     return {**values, "min_side": self.least_side}

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines import records
-from data_pipelines.videos import index, reader, settings
+from data_pipelines import detectors, records
+from data_pipelines.videos import face_square, index, reader, settings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,8 +27,10 @@ class Piece:
     numbers: of the frames in the clip.
     encoded: the pictures as they are stored.
     pictures: uint8 (n, s, s, 3), if somebody will look at them.
-    points: float32 (n, 68, 2) in unit coordinates; None in sets without.
+    points: float32 (n, 68, 2) in unit coordinates, NaN where there are none;
+      None in sets without.
     faults: of each frame's points, "" where they can be used.
+    faces: how many faces the clip shows; None where nobody looked.
   """
 
   numbers: list[int]
@@ -36,6 +38,7 @@ class Piece:
   pictures: np.ndarray | None
   points: np.ndarray | None
   faults: tuple[str, ...]
+  faces: int | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,12 +77,18 @@ class Reader:
   def _pieces(self, path: pathlib.Path) -> Iterator[Piece]:
     chosen = self.chosen
     points = reader.read_points(path) if chosen.landmarks else None
+    box = faces = None
+    if chosen.detector != detectors.NONE:
+      found = face_square.of_clip(
+        path, chosen.detector, chosen.frame_step, chosen.max_frames
+      )
+      box, faces = found.box, found.faces
     kept: list[tuple] = []
     for number, frame in reader.frames(
       path, chosen.frame_step, chosen.max_frames
     ):
       picture, (scale, *shift) = reader.square(
-        frame, chosen.size, chosen.least_side
+        frame, chosen.size, chosen.least_side, box
       )
       placed, fault = None, ""
       if points is not None:
@@ -91,12 +100,12 @@ class Reader:
         placed = (points[number] * scale + shift) / chosen.size
       kept.append((number, picture, placed, fault))
       if len(kept) == self.piece:
-        yield self._piece(kept)
+        yield self._piece(kept, faces)
         kept = []
     if kept:
-      yield self._piece(kept)
+      yield self._piece(kept, faces)
 
-  def _piece(self, kept: list[tuple]) -> Piece:
+  def _piece(self, kept: list[tuple], faces: int | None) -> Piece:
     numbers, pictures, points, faults = zip(*kept, strict=True)
     return Piece(
       list(numbers),
@@ -104,6 +113,7 @@ class Reader:
       np.stack(pictures) if self.pictures else None,
       np.stack(points).astype(np.float32) if self.chosen.landmarks else None,
       faults,
+      faces,
     )
 
 
@@ -186,6 +196,6 @@ def _work(pipe: Any, read: _Read) -> None:
       try:
         for item in read(job):
           pipe.send(("item", item))
-      except index.VideoError as error:
+      except (index.VideoError, detectors.DetectorError) as error:
         pipe.send(("error", str(error)))
       pipe.send(("done", None))

@@ -1,25 +1,39 @@
 """A photo -> the aligned square that a net reads, and the way back.
 
 The square lies round the five points of the face, which are given, found by a
-detector of the user's, or searched with the recipe's own nets.
+detector, or searched with the recipe's own nets.
 """
 
 import os
-import pathlib
-import runpy
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
-from data_pipelines import align, face_points
+from data_pipelines import align, detectors, face_points
 from data_pipelines import landmarks as landmarks_lib
 from faceedit_jax.core.errors import UserError, as_user_error
 from faceedit_jax.editing import find_face
+from faceedit_jax.editing.net_finder import NetFinder
 
-# image (h, w, 3) uint8 -> (5, 2) in pixels, or None where no face is found.
-Detector = Callable[[np.ndarray], np.ndarray | None]
+NET = "net"  # the recipe's own net
+# What finds faces: what `choose` takes or returns, or a function from uint8
+# (h, w, 3) to what `detectors.faces_of` takes.
+Detector = str | detectors.Chosen | Callable[[np.ndarray], Any]
 # {name: (5, 2) in pixels}, or a landmarks file.
 Landmarks = Mapping[str, np.ndarray] | str | os.PathLike | None
+
+
+def choose(name: str) -> detectors.Chosen:
+  """The detector that a user names.
+
+  Args:
+    name: NET, or what `detectors.choose` takes.
+
+  Raises:
+    DetectorError: there is no such detector, or it is not installed.
+  """
+  return detectors.choose(detectors.NONE if name == NET else name)
 
 
 class FaceAligner:
@@ -27,6 +41,8 @@ class FaceAligner:
 
   Attributes:
     size: side of the squares in which faces are searched, in pixels.
+    reason: why a face is searched with the recipe's own net, in words; "" where
+      a detector does it, or the net was asked for.
   """
 
   def __init__(
@@ -34,7 +50,7 @@ class FaceAligner:
     alignment: str,
     size: int,
     reader: find_face.Reader | None = None,
-    detector: Detector | None = None,
+    detector: Detector = detectors.AUTO,
   ):
     """Takes what finds faces.
 
@@ -43,10 +59,19 @@ class FaceAligner:
       size: see above.
       reader: reads the points of faces in squares.
       detector: finds the points in a photo; preferred to the reader.
+
+    Raises:
+      DetectorError: there is no such detector, or it is not installed.
     """
     self.size = size
     self._template = align.template(alignment)
-    self._reader, self._detector = reader, detector
+    if isinstance(detector, str):
+      detector = choose(detector)
+    if not isinstance(detector, detectors.Chosen):
+      detector = detectors.Chosen(detectors.as_finder(detector))
+    self._finder, self.reason = detector.finder, detector.reason
+    if self._finder is None and reader is not None:
+      self._finder = NetFinder(reader, size)
 
   def cut(
     self,
@@ -54,7 +79,8 @@ class FaceAligner:
     size: int,
     points: np.ndarray | None = None,
     framed: bool = False,
-  ) -> align.Aligned:
+    face: detectors.Choice = detectors.LARGEST,
+  ) -> tuple[align.Aligned, detectors.Found | None]:
     """Cuts the square round a face.
 
     Args:
@@ -62,45 +88,52 @@ class FaceAligner:
       size: side of the square in pixels.
       points: (5, 2) in pixels; found where None.
       framed: the photo is aligned already: its largest centred square.
+      face: which one, where points are searched.
 
     Returns:
-      The square, and the map to it.
+      The square and the map to it, and what was found where it was searched.
 
     Raises:
       AlignError: no face was found, or the points given cannot be those of one
         (`face_points.check`).
+      DetectorError: the detector fails.
     """
     if framed:
-      return align.centre_square(photo, size, self._template)
+      return align.centre_square(photo, size, self._template), None
+    found = None
     if points is None:
-      points = align.check_points(self.find_points(photo))
+      found = self.find(photo, face)
+      points = align.check_points(found.points)
     else:
       points = face_points.check(points, photo.shape[:2])
-    return align.align(photo, points, size, self._template)
+    return align.align(photo, points, size, self._template), found
 
-  def find_points(self, photo: np.ndarray) -> np.ndarray:
-    """Five points (5, 2) in pixels, by the detector or else the reader.
+  def find(
+    self, photo: np.ndarray, face: detectors.Choice = detectors.LARGEST
+  ) -> detectors.Found:
+    """Finds the face that is meant.
 
     Args:
       photo: uint8 (h, w, 3).
+      face: which one.
 
     Raises:
       AlignError: no face was found, or nothing here finds faces.
+      DetectorError: the detector fails.
     """
-    advice = "give five points with --landmarks=FILE, or --aligned if it is cut"
-    if self._detector is not None:
-      points = self._detector(photo)
-      if points is not None:
-        return face_points.check(points, photo.shape[:2], "detector")
-      problem = "no face found by the detector"
-    elif self._reader is None:
-      problem = "this stage has no net that finds faces"
-    else:
-      try:
-        return find_face.find(self._reader, photo, self.size).points
-      except align.AlignError as error:
-        problem = str(error)
-    raise align.AlignError(f"{problem}; {advice}")
+    if self._finder is None:
+      why = f" ({self.reason})" if self.reason else ""
+      raise align.AlignError(
+        f"this stage has no net that finds faces{why}; {_ADVICE}"
+      )
+    try:
+      return self._finder.find(photo, face)
+    except align.AlignError as error:
+      why = f" ({self.reason})" if self.reason else ""
+      raise align.AlignError(f"{error}{why}; {_ADVICE}") from error
+
+
+_ADVICE = "give five points with --landmarks=FILE, or --aligned if it is cut"
 
 
 def points_in(square: align.Aligned) -> np.ndarray:
@@ -166,41 +199,3 @@ def listed(
     if points is not None:
       return points
   return table.get(role)
-
-
-def load_detector(file: str | os.PathLike) -> Detector:
-  """Takes a face detector from a Python file of the user's.
-
-  Args:
-    file: defines `detect(image)`, from uint8 (h, w, 3) to five points (5, 2)
-      in pixels in the order of `align.CANONICAL5`, or None for no face.
-
-  Returns:
-    That function; its errors are UserErrors of one line.
-
-  Raises:
-    UserError: there is no such file, it does not run, or defines no `detect`.
-  """
-  path = pathlib.Path(file)
-  if not path.is_file():
-    raise UserError(f"detector {path}: no such file")
-  try:
-    found = runpy.run_path(str(path)).get("detect")
-  except Exception as error:  # the user's code may raise anything
-    raise UserError(f"detector {path}: {_first_line(error)}") from error
-  if not callable(found):
-    raise UserError(f"detector {path}: defines no function detect(image)")
-
-  def detect(image):
-    try:
-      points = found(image)
-    except Exception as error:
-      raise UserError(f"detector {path}: {_first_line(error)}") from error
-    return None if points is None else np.asarray(points, np.float64)
-
-  return detect
-
-
-def _first_line(error: Exception) -> str:
-  text = (str(error).strip() or "no message").splitlines()[0]
-  return f"{type(error).__name__}: {text}"

@@ -13,17 +13,18 @@ from typing import Any
 import jax
 import numpy as np
 
-from data_pipelines import align
+from data_pipelines import align, detectors
 from faceedit_jax import load_trained as trained_lib
 from faceedit_jax.core import editing as protocols
 from faceedit_jax.core import sheets, writers
 from faceedit_jax.core.editing import SOURCE
-from faceedit_jax.core.errors import UserError
+from faceedit_jax.core.errors import UserError, as_user_error
 from faceedit_jax.editing import alignment as alignment_lib
 from faceedit_jax.editing import find_face
 from faceedit_jax.editing import inputs as inputs_lib
 from faceedit_jax.editing import options as options_lib
 from faceedit_jax.editing.alignment import Detector, Landmarks
+from faceedit_jax.editing.lists import FACE
 from faceedit_jax.editing.result import EditResult
 
 _HELD_PIXELS = 64_000_000  # of photos, from which a batch is not filled up
@@ -66,7 +67,7 @@ class Editor:
     image_size: int,
     *,
     batch_size: int = 1,
-    detector: Detector | None = None,
+    detector: Detector = detectors.AUTO,
   ):
     """Takes nets that are already loaded; see `from_workdir`."""
     if batch_size < 1:
@@ -78,9 +79,11 @@ class Editor:
     self._kinds = {item.field: item.kind for item in self.inputs}
     self._variables, self._frozen = variables, frozen
     self._edits: dict[str, Callable] = {}
-    self._aligner = alignment_lib.FaceAligner(
-      recipe.alignment, image_size, self._make_reader(), detector
-    )
+    reader = self._make_reader()
+    with as_user_error():
+      self._aligner = alignment_lib.FaceAligner(
+        recipe.alignment, image_size, reader, detector
+      )
     self._reader = inputs_lib.InputReader(
       self.inputs, image_size, self._aligner
     )
@@ -95,7 +98,7 @@ class Editor:
     ema: str | None = None,
     step: int | None = None,
     batch_size: int = 1,
-    detector: Detector | None = None,
+    detector: Detector = detectors.AUTO,
   ) -> "Editor":
     """Loads a trained stage.
 
@@ -107,8 +110,9 @@ class Editor:
         when "".
       step: which checkpoint; the newest when None.
       batch_size: edits made at once.
-      detector: finds five points where none are given; by default the
-        recipe's own nets do.
+      detector: finds five points where none are given: a function from a
+        picture to them, a name (`detectors.choose`), or "net" for the recipe's
+        own net. By default a detector that is installed, else that net.
 
     Returns:
       The editor.
@@ -134,6 +138,7 @@ class Editor:
     landmarks: Landmarks = None,
     aligned: bool = False,
     paste_back: bool = False,
+    face: Any = detectors.LARGEST,
     **given: Any,
   ) -> EditResult:
     """Makes one edit.
@@ -146,6 +151,8 @@ class Editor:
         or a landmarks file (`data_pipelines.landmarks`).
       aligned: the pictures are already framed; they are only cut square.
       paste_back: also put the edit back into the source photo.
+      face: which face of the source, where points are searched: "largest", a
+        number (1 is the largest), or (x, y) in pixels.
       **given: other inputs by field, and options by name.
 
     Returns:
@@ -162,7 +169,7 @@ class Editor:
     if source is not None:
       row[SOURCE] = source
     table = alignment_lib.table_of(landmarks)
-    item = self._prepare(row, table, aligned, paste_back)
+    item = self._prepare({FACE: face, **row}, table, aligned, paste_back)
     return self._run([item], seed, options, paste_back)[0]
 
   def edit_many(
@@ -173,14 +180,15 @@ class Editor:
     landmarks: Landmarks = None,
     aligned: bool = False,
     paste_back: bool = False,
+    face: Any = detectors.LARGEST,
     **options: Any,
   ) -> Iterator[EditResult | UserError]:
     """Makes many edits, `batch_size` at once.
 
     Args:
-      rows: {field: input}, with options of that row alone among them; None
-        and, but for texts, "" are left out.
-      seed, landmarks, aligned, paste_back: as in `edit`.
+      rows: {field: input}, with options of that row alone among them, and
+        `face`; None and, but for texts, "" are left out.
+      seed, landmarks, aligned, paste_back, face: as in `edit`.
       **options: options of all rows that have no own.
 
     Returns:
@@ -197,6 +205,9 @@ class Editor:
 
     def prepare(row):
       try:
+        own = row.get(FACE)
+        chosen = face if inputs_lib.is_absent(own, None) else own
+        row = {**row, FACE: chosen}
         return self._prepare(row, table, aligned, paste_back)
       except UserError as error:
         return error
@@ -226,9 +237,14 @@ class Editor:
       UserError: no face was found, or the photo cannot be read.
     """
     try:
-      return self._aligner.find_points(inputs_lib.load(photo, "photo"))
-    except align.AlignError as error:
+      return self._aligner.find(inputs_lib.load(photo, "photo")).points
+    except (align.AlignError, detectors.DetectorError) as error:
       raise UserError(str(error)) from error
+
+  @property
+  def why_net(self) -> str:
+    """Why faces are searched with the recipe's own net; "" where asked for."""
+    return self._aligner.reason
 
   def check_options(self, options: Mapping[str, Any]) -> None:
     """Raises a UserError for names that are neither input nor option."""
@@ -269,11 +285,13 @@ class Editor:
       for name, value in row.items()
       if not inputs_lib.is_absent(value, self._kinds.get(name))
     }
+    with as_user_error():
+      face = detectors.choice_of(row.pop(FACE, detectors.LARGEST), FACE)
     own = {k: v for k, v in row.items() if k not in self._kinds}
     self.check_options(own)
     given = {k: v for k, v in row.items() if k in self._kinds}
     protocols.check_edit(self.recipe, self._variables, given)
-    inputs = self._reader.read(given, table, aligned)
+    inputs = self._reader.read(given, table, aligned, face)
     kept = {SOURCE} if paste_back else set()
     photos = {k: v for k, v in inputs.photos.items() if k in kept}
     return _Prepared(dataclasses.replace(inputs, photos=photos), own)
@@ -345,6 +363,7 @@ class Editor:
       label_maps=tuple(
         item.field for item in self.inputs if item.kind == "label_map"
       ),
+      faces=inputs.faces,
     )
 
 

@@ -7,12 +7,14 @@ sure it is of a face, so a search over squares of the photo is a detector.
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 from PIL import Image
 
 from data_pipelines import align
+from data_pipelines.detectors import Face
+from data_pipelines.detectors.finder import NO_FACE
 
 # uint8 (n, s, s, 3), n <= VIEWS -> points (n, 5, 2) in unit coordinates of
 # each square, and the logit (n,) of "there is a face".
@@ -27,20 +29,9 @@ _STRIDE = 0.5  # between squares, as a share of their side
 _MIN_SQUARE = 16  # pixels
 _SURE = 3.0  # logit from which smaller squares are not searched
 _REFINED = 4  # best squares that are looked at again
+# Between the middles of two faces, in sides of the smaller aligned square.
+_APART = 0.3
 _MAX_SIDE = 4.0  # of the aligned square, in multiples of the picture
-
-
-@dataclasses.dataclass(frozen=True)
-class Face:
-  """A face in a picture.
-
-  Attributes:
-    points: float64 (5, 2) in pixels, in the order of `align.CANONICAL5`.
-    score: logit of "there is a face"; above 0 is more likely than not.
-  """
-
-  points: np.ndarray
-  score: float
 
 
 def squares(height: int, width: int) -> Iterator[list[tuple]]:
@@ -69,49 +60,64 @@ def squares(height: int, width: int) -> Iterator[list[tuple]]:
     yield [(x, y, side) for y in down for x in across]
 
 
-def find(
-  read: Reader, image: np.ndarray, size: int, least: float = 0.0
-) -> Face:
-  """Finds the face that the reader is surest of.
+def find_all(
+  read: Reader, image: np.ndarray, size: int, everywhere: bool = False
+) -> list[Face]:
+  """Finds what the reader takes for faces.
 
   Args:
     read: reads the points of faces in squares.
     image: uint8 (h, w, 3) of any size.
     size: side of the squares that `read` takes, in pixels.
-    least: logit below which it is no face.
+    everywhere: whether smaller squares are searched although a large one has
+      a sure face.
 
   Returns:
-    The face, its points read twice: in the square where it was found, and in
-    the aligned square round those points.
+    At least one face, the surest first, with logits as scores; no two of them
+    in one place. Their points were read twice: in the square where they were
+    found, and in the aligned square round those points.
 
   Raises:
-    AlignError: there is no face, with the best score.
+    AlignError: there is nothing that could be one, with the best score.
   """
   found: list[Face] = []
   small, factor = _shrink(image, size)
   for level in squares(*small.shape[:2]):
     matrices = [_to_square(*square, size) for square in level]
-    found += _read(read, small, matrices, size)
-    if max(face.score for face in found) > _SURE:
+    found += read_squares(read, small, matrices, size)
+    if not everywhere and max(face.score for face in found) > _SURE:
       break
+  score = max(face.score for face in found)
   found = [dataclasses.replace(f, points=f.points * factor) for f in found]
-  best = sorted(found, key=lambda face: -face.score)
-  matrices = [
-    matrix
-    for face in best
-    if (matrix := _to_aligned(face.points, image, size)) is not None
-  ]
-  refined = _read(read, image, matrices[:_REFINED], size)
-  refined = [
-    face
-    for face in refined
-    if _to_aligned(face.points, image, size) is not None
-  ]
-  face = max(refined, key=lambda face: face.score, default=None)
-  if face is None or not face.score > least:
-    score = best[0].score if face is None else face.score
-    raise align.AlignError(f"no face found (best score {score:.1f})")
-  return face
+  found = [face for face in found if makes_face(face, image, size)]
+  # Several readings of the surest place help its points; to find other faces
+  # every place needs one.
+  surest = sorted(found, key=lambda face: -face.score)[:_REFINED]
+  best = apart(found)[:VIEWS] if everywhere else surest
+  matrices = [to_aligned(face.points, image, size) for face in best]
+  refined = read_squares(read, image, matrices, size)
+  refined = apart(face for face in refined if makes_face(face, image, size))
+  if not refined:
+    raise align.AlignError(f"{NO_FACE} (best score {score:.1f})")
+  return refined
+
+
+def apart(faces: Iterable[Face]) -> list[Face]:
+  """The surest face of each place, the surest first."""
+  kept: list[Face] = []
+  for face in sorted(faces, key=lambda face: -face.score):
+    if all(
+      np.linalg.norm(face.centre - other.centre)
+      > _APART * min(face.side, other.side)
+      for other in kept
+    ):
+      kept.append(face)
+  return kept
+
+
+def makes_face(face: Face, image: np.ndarray, size: int) -> bool:
+  """Whether the square round a face lies in the picture."""
+  return to_aligned(face.points, image, size) is not None
 
 
 def _shrink(image: np.ndarray, size: int) -> tuple[np.ndarray, int]:
@@ -127,7 +133,7 @@ def _to_square(left: float, top: float, side: float, size: int) -> np.ndarray:
   return np.array([[scale, 0.0, -scale * left], [0.0, scale, -scale * top]])
 
 
-def _to_aligned(
+def to_aligned(
   points: np.ndarray, image: np.ndarray, size: int
 ) -> np.ndarray | None:
   """Matrix of the aligned square, or None where the points make no face."""
@@ -143,7 +149,7 @@ def _to_aligned(
   return matrix if inside and large else None
 
 
-def _read(
+def read_squares(
   read: Reader, image: np.ndarray, matrices: list[np.ndarray], size: int
 ) -> list[Face]:
   """What the reader sees in some squares, in pixels of the picture."""
@@ -160,5 +166,5 @@ def _read(
       )
       faces.append(Face(pixels, float(score)))
   if matrices and not faces:
-    raise align.AlignError("no face found (the reader gave no finite numbers)")
+    raise align.AlignError(f"{NO_FACE} (the reader gave no finite numbers)")
   return faces

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from data_pipelines import align, images, listing, tables
+from data_pipelines import align, detectors, images, listing, tables
 from faceedit_jax.core.editing import (
   CAMERA_NUMBERS,
   PICTURES,
@@ -37,11 +37,13 @@ class Inputs:
       (s, s, 3) or (s, s)}.
     photos: {field: uint8 (h, w, 3)}, photos before alignment.
     squares: {field: the aligned photo}.
+    faces: {field: what was found}, photos in which a face was searched.
   """
 
   arrays: dict[str, np.ndarray]
   photos: dict[str, np.ndarray]
   squares: dict[str, align.Aligned]
+  faces: dict[str, detectors.Found]
 
 
 class InputReader:
@@ -62,6 +64,7 @@ class InputReader:
     given: Mapping[str, Any],
     points: Mapping[str, np.ndarray] | None = None,
     framed: bool = False,
+    face: detectors.Choice = detectors.LARGEST,
   ) -> Inputs:
     """Reads the inputs of one edit.
 
@@ -69,6 +72,7 @@ class InputReader:
       given: {field: file, array, text or number}.
       points: five points by file name or field, in pixels.
       framed: all pictures are aligned already.
+      face: which face of the source is meant; of other photos the largest.
 
     Returns:
       The inputs.
@@ -81,18 +85,21 @@ class InputReader:
         others = [i.field for i in self._declared if i.field != item.field]
         more = f" and any of {others}" if others else ""
         raise UserError(f"edit lacks {item.field!r}; wanted it{more}")
-    found = Inputs({}, {}, {})
+    found = Inputs({}, {}, {}, {})
     for item in self._declared:
       if item.field in given:
-        self._read(item, given[item.field], points, framed, found)
+        choice = face if item.field == SOURCE else detectors.LARGEST
+        self._read(item, given[item.field], points, framed, choice, found)
     return found
 
-  def _read(self, item, value, points, framed, found) -> None:
+  def _read(self, item, value, points, framed, face, found) -> None:
     name, side = item.field, item.size or self._image_size
     if item.kind == "photo":
       photo = load(value, name)
-      square = self._cut(photo, value, item, points, framed)
+      square, seen = self._cut(photo, value, item, points, framed, face)
       found.photos[name], found.squares[name] = photo, square
+      if seen is not None:
+        found.faces[name] = seen
       found.arrays[name] = square.image
     elif item.kind in PICTURES:
       labels = item.kind == "label_map"
@@ -111,14 +118,14 @@ class InputReader:
     else:
       found.arrays[name] = read_number(value, name)
 
-  def _cut(self, photo, value, item, points, framed) -> align.Aligned:
-    """The square round the face of a photo."""
+  def _cut(self, photo, value, item, points, framed, face):
+    """The square round the face of a photo, and what was found."""
     name = item.field if isinstance(value, np.ndarray) else os.fspath(value)
     five = alignment_lib.listed(points, value, item.field)
     side = item.size or self._image_size
     try:
-      return self._aligner.cut(photo, side, five, framed)
-    except align.AlignError as error:
+      return self._aligner.cut(photo, side, five, framed, face)
+    except (align.AlignError, detectors.DetectorError) as error:
       raise UserError(f"{name}: {error}") from error
 
 

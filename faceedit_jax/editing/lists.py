@@ -16,6 +16,7 @@ from faceedit_jax.core.errors import UserError, as_user_error
 from faceedit_jax.editing import inputs as inputs_lib
 
 OUTPUT = "output"
+FACE = "face"  # which face of the source is meant
 _SHOWN = 200  # characters of a wrong header
 _MOST_NUMBERS = 1000  # that FIRST:LAST:COUNT may ask for
 
@@ -34,9 +35,9 @@ def read_list(
 
   Args:
     path: a list with a header: output, all required inputs, and any other
-      input or option. Files are relative to the folder of this one. Separators
-      and encodings: see `tables.read_table`. Where semicolons or tabs separate,
-      0,5 is a number with a decimal comma.
+      input or option, and FACE. Files are relative to the folder of this one.
+      Separators and encodings: see `tables.read_table`. Where semicolons or
+      tabs separate, 0,5 is a number with a decimal comma.
     inputs: what an edit takes.
     options: names of its options.
     folder: where outputs go; the list's own folder when None.
@@ -50,7 +51,8 @@ def read_list(
   """
   path = listing.existing(path)
   required = [item.field for item in inputs if item.required] + [OUTPUT]
-  others = [item.field for item in inputs if not item.required] + [*options]
+  others = [item.field for item in inputs if not item.required]
+  others += [*options, FACE]
   known = {name.lower(): name for name in (*required, *others)}
   with as_user_error("--pairs"):
     table = tables.read_table(

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from data_pipelines.detectors import Found
 from faceedit_jax.core import sheets
 from faceedit_jax.core.editing import SOURCE
 from faceedit_jax.core.errors import UserError
@@ -30,6 +31,7 @@ class EditResult:
     shown: {name: (h, w, 3)}, those outputs as pictures.
     options: {name: value} the options that were given.
     label_maps: fields of the label maps among the inputs.
+    faces: {field: what was found} of the photos in which a face was searched.
   """
 
   image: np.ndarray
@@ -41,6 +43,7 @@ class EditResult:
   shown: dict[str, np.ndarray]
   options: dict[str, Any] = dataclasses.field(default_factory=dict)
   label_maps: tuple[str, ...] = ()
+  faces: dict[str, Found] = dataclasses.field(default_factory=dict)
 
   @property
   def source(self) -> np.ndarray | None:

@@ -68,7 +68,9 @@ def test_a_second_process_finds_what_the_first_has_compiled(tmp_path):
   both = [start(n, XDG_CACHE_HOME=str(tmp_path)) for n in (2, 3)]
   found = [result(process) for process in both]
   assert found[0]["hits"] > 0
-  assert [f["value"] for f in found] == pytest.approx([1.68294, 2.52441], rel=1e-5)
+  assert [f["value"] for f in found] == pytest.approx(
+    [1.68294, 2.52441], rel=1e-5
+  )
   assert not half.exists()
 
 
@@ -90,7 +92,9 @@ def test_it_can_be_moved_and_switched_off(tmp_path):
 def test_a_folder_that_cannot_be_written_is_done_without(tmp_path):
   (tmp_path / "file").write_text("")
   found = result(start(2, FACEEDIT_COMPILE_CACHE=str(tmp_path / "file")))
-  assert found["path"] is None and found["value"] == pytest.approx(1.68294, rel=1e-5)
+  assert found["path"] is None and found["value"] == pytest.approx(
+    1.68294, rel=1e-5
+  )
   assert "Traceback" not in found["err"]
 
 

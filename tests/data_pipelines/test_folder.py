@@ -9,6 +9,7 @@ import pytest
 
 from data_pipelines import (
   align,
+  detectors,
   folder,
   images,
   prepare,
@@ -16,7 +17,9 @@ from data_pipelines import (
   samplers,
   sources,
 )
+from data_pipelines.detectors import registry
 from data_pipelines.sources import people
+from tests import beads
 from tests.data_pipelines import fake_world
 
 
@@ -127,6 +130,87 @@ def test_folder_with_detector_and_annotations(portraits, tmp_path):
   assert "no face found" in dict(report.skipped)["a/1.png"]
   example = records.RecordSource(tmp_path / "out" / "train")[0]
   assert example["mean"] == np.float32(example["image"].mean())
+
+
+def scans(top):
+  """Photos of heads: upright, on their side, two in one, none, one cut."""
+  head = (60.0, 50.0, 70.0, 0.0)
+  upright, _ = beads.heads(100, 120, head)
+  pictures = {
+    "a_1": upright,
+    "a_2": np.rot90(upright),
+    "b_1": np.rot90(upright, 2),
+    "b_2": beads.heads(100, 220, head, (150.0, 50.0, 90.0, 5.0))[0],
+    "c_1": beads.noise(),
+    "c_2": beads.heads(100, 100, (50.0, 98.0, 90.0, 0.0))[0],
+  }
+  for name, picture in pictures.items():
+    images.write_image(top / f"{name}.png", np.ascontiguousarray(picture))
+  return top
+
+
+def test_scans_are_turned_counted_or_refused(tmp_path):
+  top = scans(tmp_path / "in")
+  finder = detectors.Finder(beads.BeadDetector(), "beads")
+  report = folder.prepare_folder(
+    top, tmp_path / "out", 48, holdout=0.0, detector=finder, progress=False
+  )
+  assert report.written == 4 and report.several == 1
+  skipped = dict(report.skipped)
+  assert sorted(skipped) == ["c_1.png", "c_2.png"]
+  assert all("no face found by beads" in why for why in skipped.values())
+  source = records.RecordSource(tmp_path / "out" / "train")
+  assert source.metadata["settings"]["landmarks"] == "beads"
+  examples = [source[i] for i in range(4)]
+  assert sorted(int(example["faces"]) for example in examples) == [1, 1, 1, 2]
+  for example in examples:  # all stand upright, where the template wants them
+    (points,) = beads.read_beads(example["image"])
+    assert np.abs(points / 48 - align.CANONICAL5).max() < 0.03
+    assert np.abs(example["landmarks5"] - align.CANONICAL5).max() < 0.03
+
+
+def test_command_with_a_detector(tmp_path, monkeypatch, capsys):
+  top = scans(tmp_path / "in")
+  file = tmp_path / "mine.py"
+  file.write_text("from tests.beads import BeadDetector\ndetect=BeadDetector()")
+  command = [
+    "image_folder",
+    f"--input={top}",
+    f"--output={tmp_path / 'out'}",
+    "--size=32",
+    "--holdout=0",
+    "--splits=train",
+  ]
+  assert prepare.main([*command, f"--detector={file}"]) == 0
+  printed = capsys.readouterr().out
+  assert "pictures are aligned by the detector mine.py\n" in printed
+  assert "4 examples, 2 pictures skipped" in printed
+  assert "1 of them show several faces; the largest was taken" in printed
+  # What was made otherwise is another set.
+  assert prepare.main([*command, "--detector=none"]) == 1
+  assert "a different set" in capsys.readouterr().err
+  assert prepare.main([*command, "--detector=mtcn"]) == 1
+  assert "--detector=mtcn: no such detector" in capsys.readouterr().err
+  missing = registry.Entry("no_such_module_at_all", None, "pip install it")
+  monkeypatch.setattr(registry, "DETECTORS", {"gone": missing})
+  command[2] = f"--output={tmp_path / 'centre'}"
+  assert prepare.main(command) == 0
+  printed = capsys.readouterr().out
+  assert "cut square (gone is not installed: pip install it)" in printed
+  assert "6 examples, 0 pictures skipped" in printed
+  # A detector of one's own also serves pictures that the points leave out.
+  (_, points) = beads.heads(10, 10, (60.0, 50.0, 70.0, 0.0))
+  table = tmp_path / "points.json"
+  table.write_text(json.dumps({"a_1": points[0].tolist()}))
+  command[2] = f"--output={tmp_path / 'both'}"
+  command.append(f"--landmarks={table}")
+  assert prepare.main([*command, f"--detector={file}"]) == 0
+  printed = capsys.readouterr().out
+  assert f"by the points of {table}, else by the detector mine.py" in printed
+  assert "4 examples" in printed
+  command[2] = f"--output={tmp_path / 'points'}"
+  assert prepare.main(command) == 0
+  assert "1 examples, 5 pictures skipped" in capsys.readouterr().out
 
 
 def test_folder_of_rubbish(tmp_path):

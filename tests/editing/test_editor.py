@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from data_pipelines import align
 from faceedit_jax import load_trained
 from faceedit_jax.core import recipe as recipe_lib
 from faceedit_jax.core.errors import UserError
@@ -69,6 +70,70 @@ def test_a_detector_may_be_given(editor):
   assert calls == [picture.shape]
   with pytest.raises(UserError, match="^light_from: no face .*detector"):
     own.edit(picture, light_from=np.zeros((40, 40, 3), np.uint8))
+  assert own.edit(picture, aligned=True).faces == {}
+  assert own.edit(picture).faces["source"].by == "the detector"
+  with pytest.raises(UserError, match="--detector=mtcn: no such detector"):
+    Editor(editor.recipe, {}, {}, SIZE, detector="mtcn")
+
+
+def test_one_of_several_faces_is_edited(editor):
+  one, points = portrait(200, 120, 50, 60, 60)
+  two, more = portrait(200, 120, 150, 60, 80)
+  picture = np.where(two == 90, one, two)
+  both = [points, more]
+
+  def detector(image):
+    return np.array(both)
+
+  own = Editor(
+    editor.recipe, editor._variables, editor._frozen, SIZE, detector=detector
+  )
+  for given, place in (("largest", 1), (1, 1), ("2", 0), ((45, 70), 0)):
+    result = own.edit(picture, light_from=picture, face=given)
+    np.testing.assert_allclose(result.points, both[place], atol=1e-4)
+    # Of references the largest is taken.
+    light = result.faces["light_from"]
+    assert len(light.faces) == 2 and light.chosen == 0
+  with pytest.raises(UserError, match="^source: there is no face 3: faces by"):
+    own.edit(picture, face=3)
+  with pytest.raises(UserError, match="^face is 'left'; wanted largest, a num"):
+    own.edit(picture, face="left")
+  rows = [{"source": picture, "face": f} for f in (2, None, "", "x", "140,50")]
+  results = list(own.edit_many(rows, face=1))
+  assert isinstance(results[3], UserError)
+  for i, place in ((0, 0), (1, 1), (2, 1), (4, 1)):
+    np.testing.assert_allclose(results[i].points, both[place], atol=1e-4)
+
+
+@pytest.mark.parametrize("turn", [1, 2, 3])
+def test_a_turned_photo_is_pasted_back_as_it_lies(editor, turn):
+  # Where the disc lies tells which way up the photo is.
+  upright, points = portrait(200, 160, 70, 60, 60)
+  other, _ = portrait(ground=200)
+
+  def detector(image):
+    return (
+      points
+      if image.shape[:2] == (160, 200) and image[60, 70, 1] == 20
+      else None
+    )
+
+  own = Editor(
+    editor.recipe, editor._variables, editor._frozen, SIZE, detector=detector
+  )
+  given = {"light_from": align.CANONICAL5 * 90.0}
+  straight = own.edit(
+    upright, light_from=other, landmarks=given, paste_back=True
+  )
+  lying = np.ascontiguousarray(np.rot90(upright, -turn))
+  result = own.edit(lying, light_from=other, landmarks=given, paste_back=True)
+  assert result.faces["source"].turn == 90 * turn
+  assert np.abs(result.image.astype(int) - straight.image).mean() < 1
+  assert result.pasted.shape == lying.shape
+  wanted = np.rot90(straight.pasted, -turn).astype(int)
+  changed = np.abs(wanted - lying) > 8
+  assert changed.sum() > 500
+  assert np.abs(result.pasted - wanted)[changed].mean() < 3
 
 
 def test_framed_pictures_are_only_cut(editor):

@@ -6,6 +6,7 @@ import pytest
 
 from data_pipelines import align
 from faceedit_jax.editing import find_face
+from faceedit_jax.editing.net_finder import NetFinder
 from tests.editing.toy_editor import SIZE, ToyEditor, portrait
 
 _jitted = jax.jit(lambda views: ToyEditor(SIZE).find_points({}, {}, views))
@@ -30,14 +31,14 @@ def read(views):
 )
 def test_a_face_is_found_anywhere(width, height, x, y, side):
   picture, points = portrait(width, height, x, y, side)
-  found = find_face.find(read, picture, SIZE)
-  assert found.score > 2
+  found = NetFinder(read, SIZE).find(picture)
+  assert found.faces[0].score > 2 and not found.turn
   np.testing.assert_allclose(found.points, points, atol=0.03 * side)
 
 
 def test_no_face_is_an_error():
   with pytest.raises(align.AlignError, match="no face found .best score -2"):
-    find_face.find(read, np.full((60, 80, 3), 90, np.uint8), SIZE)
+    NetFinder(read, SIZE).find(np.full((60, 80, 3), 90, np.uint8))
 
 
 def test_a_reader_without_numbers_finds_nothing():
@@ -45,7 +46,7 @@ def test_a_reader_without_numbers_finds_nothing():
     return np.full((len(views), 5, 2), np.nan), np.full(len(views), 9.0)
 
   with pytest.raises(align.AlignError, match="no finite numbers"):
-    find_face.find(nothing, np.zeros((40, 40, 3), np.uint8), SIZE)
+    NetFinder(nothing, SIZE).find(np.zeros((40, 40, 3), np.uint8))
 
 
 def test_squares_cover_the_picture():
