@@ -105,6 +105,7 @@ def test_the_command_cuts_counts_and_names(tmp_path, detector, capsys):
     "--size=48",
     "--identity=top",
     "--processes=0",
+    "--splits=train",
     f"--detector={detector}",
   ]
   assert prepare.main(command) == 0

@@ -181,10 +181,12 @@ def test_command_with_a_detector(tmp_path, monkeypatch, capsys):
     "--holdout=0",
     "--splits=train",
   ]
-  assert prepare.main([*command, f"--detector={file}"]) == 0
-  printed = capsys.readouterr().out
+  # Nothing is left of one person, which is said at the end.
+  assert prepare.main([*command, f"--detector={file}"]) == 1
+  printed, said = capsys.readouterr()
+  assert "nothing is left of 'c' (train)" in said
   assert "pictures are aligned by the detector mine.py\n" in printed
-  assert "4 examples, 2 pictures skipped" in printed
+  assert "took 4 of 6 pictures; left out 2 no face found" in printed
   assert "1 of them show several faces; the largest was taken" in printed
   # What was made otherwise is another set.
   assert prepare.main([*command, "--detector=none"]) == 1
@@ -197,20 +199,20 @@ def test_command_with_a_detector(tmp_path, monkeypatch, capsys):
   assert prepare.main(command) == 0
   printed = capsys.readouterr().out
   assert "cut square (gone is not installed: pip install it)" in printed
-  assert "6 examples, 0 pictures skipped" in printed
+  assert "took 6 of 6 pictures; left out none" in printed
   # A detector of one's own also serves pictures that the points leave out.
   (_, points) = beads.heads(10, 10, (60.0, 50.0, 70.0, 0.0))
   table = tmp_path / "points.json"
   table.write_text(json.dumps({"a_1": points[0].tolist()}))
   command[2] = f"--output={tmp_path / 'both'}"
   command.append(f"--landmarks={table}")
-  assert prepare.main([*command, f"--detector={file}"]) == 0
+  assert prepare.main([*command, f"--detector={file}"]) == 1
   printed = capsys.readouterr().out
   assert f"by the points of {table}, else by the detector mine.py" in printed
-  assert "4 examples" in printed
+  assert "took 4 of 6" in printed
   command[2] = f"--output={tmp_path / 'points'}"
-  assert prepare.main(command) == 0
-  assert "1 examples, 5 pictures skipped" in capsys.readouterr().out
+  assert prepare.main(command) == 1
+  assert "took 1 of 6 pictures" in capsys.readouterr().out
 
 
 def test_folder_of_rubbish(tmp_path):
