@@ -276,8 +276,9 @@ def test_a_strip_holds_the_edits_of_its_strengths(edit):
 
 def test_a_reference_gives_its_form_of_the_attribute(edit, recipe, trained):
   other = jnp.asarray(batch_of(recipe, 2, seed=1)["image"])
-  made = edit(attribute="+Smiling", reference=other)["image"]
-  assert np.abs(made - edit(attribute="+Smiling")["image"]).max() > 1e-4
+  given = dict(attribute="+Smiling", has=False)
+  made = edit(reference=other, **given)["image"]
+  assert np.abs(made - edit(**given)["image"]).max() > 1e-4
   has, lacks = (jnp.full((2,), side, jnp.int32) for side in (1, 0))
   own = recipe.nets.encode(trained, edit.source, lacks, has)
   taken = recipe.nets.encode(trained, other, has).related
