@@ -303,7 +303,7 @@ def test_keys_of_the_official_nets(shared, tmp_path, stem, kind):
       )
     }
   else:
-    options = autoencoder_options(config)
+    options = autoencoder_options(config, case.image("x"))
     options |= {"codes": config["n_embed"]} if kind == "vq" else {}
     nets = {"autoencoder": options}
   report = convert.convert(kind, path, nets)[1]

@@ -8,7 +8,11 @@ from faceedit_jax import recipes, stages
 from faceedit_jax.core import config as config_lib
 from faceedit_jax.core.errors import UserError
 
-CONFIGS = ("configs/difffae.py:smoke", "configs/l2m_gan.py:smoke")
+CONFIGS = (
+  "configs/difffae.py:smoke",
+  "configs/l2m_gan.py:smoke",
+  "configs/l2m_gan.py:smoke=published_skips",
+)
 
 
 def stage_with(name):
