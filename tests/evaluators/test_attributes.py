@@ -118,8 +118,9 @@ class Editor:
   def __init__(self, kind):
     self.kind, self.asked = kind, []
 
-  def edit(self, variables, frozen, inputs, rng, *, attribute):
+  def edit(self, variables, frozen, inputs, rng, *, attribute, has):
     del variables, frozen, rng
+    assert has == (attribute[0] == "-"), "the set knows what its sources have"
     self.asked.append(attribute)
     image = inputs["source"]
     assert len(image) == len(inputs["row"]) == eval_common.BATCH

@@ -20,7 +20,7 @@ def build(reader=READER, **more):
   config = config_lib.load("configs/difffae.py:voxceleb256")
   stage = config.stage.denoiser.to_dict()
   recipe = types.SimpleNamespace(
-    edit=None,
+    edit=lambda *inputs, steps=1: None,
     find_points=None,
     face=types.SimpleNamespace(reader=reader, code_shapes={}),
   )
