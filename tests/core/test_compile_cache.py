@@ -89,6 +89,15 @@ def test_it_can_be_moved_and_switched_off(tmp_path):
   assert list((tmp_path / "jax").glob("*-cache"))
 
 
+def test_without_a_bound_nothing_is_removed(tmp_path):
+  unbounded = {
+    "XDG_CACHE_HOME": str(tmp_path),
+    "JAX_COMPILATION_CACHE_MAX_SIZE": "-1",
+  }
+  assert result(start(2, **unbounded))["hits"] == 0
+  assert result(start(2, **unbounded))["hits"] > 0
+
+
 def test_a_folder_that_cannot_be_written_is_done_without(tmp_path):
   (tmp_path / "file").write_text("")
   found = result(start(2, FACEEDIT_COMPILE_CACHE=str(tmp_path / "file")))
