@@ -25,6 +25,7 @@ from faceedit_jax import stages as stages_lib
 from faceedit_jax.core import (
   cached_features,
   compile_cache,
+  net_shapes,
   partial_restore,
   sharding,
 )
@@ -72,7 +73,7 @@ def load_nets(stage: Stage, config: ConfigDict) -> dict[str, Variables] | None:
     if not train.run(config, stage.workdir, "train", name, data_dir):
       return None
   place = partial_restore.place_on(sharding.replicated(_mesh()))
-  fresh = jax.eval_shape(stage.recipe.init_frozen, jax.random.key(0))
+  fresh = net_shapes.frozen(stage.recipe)
   abstract = place({name: fresh[name] for name in names})
   return partial_restore.load_nets(sources, abstract, stage.workdir)
 

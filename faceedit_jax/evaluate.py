@@ -1,7 +1,9 @@
 """Evaluates a trained stage: checkpoint -> evaluators -> tables, sheets."""
 
+import contextlib
+import functools
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import jax
 
@@ -74,6 +76,8 @@ def run_evaluators(
   """
   out = stage.directory / "evaluation" / f"{step:08d}"
   results: Results = {}
+  # Evaluators share nets: what one lacks is said once.
+  say_once = functools.cache(_say)
   for name, evaluator in stage.evaluators.items():
     folder = out / name
     files.check_writable(folder)
@@ -84,27 +88,36 @@ def run_evaluators(
       data_dir=pathlib.Path(stage.data_dir),
       out_dir=folder,
       log=lambda text, name=name: print(f"{name}: {text}", flush=True),
-      eval_nets=load_eval_nets(evaluator, stage),
+      eval_nets=load_eval_nets(evaluator, stage, say_once),
       quick=quick,
       stage_dir=stage.directory,
     )
     with as_user_error(f"evaluator {name!r}"):
       scores = evaluator.run(ctx)
     results[name] = {k: float(v) for k, v in scores.items()}
+    with contextlib.suppress(OSError):  # it holds something
+      folder.rmdir()
     # Written after each one: a long evaluation that fails keeps the others.
     files.write_json(out / "results.json", results)
   print(evaluators.overview(results), flush=True)
   return results
 
 
+def _say(text: str) -> None:
+  print(text, flush=True)
+
+
 def load_eval_nets(
-  evaluator: evaluators.Evaluator, stage: Stage
+  evaluator: evaluators.Evaluator,
+  stage: Stage,
+  say: Callable[[str], None] = _say,
 ) -> dict[str, Variables] | None:
   """Loads the nets that only evaluate, or says that they are not there yet.
 
   Args:
     evaluator: one of the stage's.
     stage: whose workdir holds the stages that train such nets.
+    say: is told what is not there.
 
   Returns:
     {net: variables}; None while one of them is not trained.
@@ -113,10 +126,9 @@ def load_eval_nets(
   for net, source in sources.items():
     folder = stage.workdir / source.stage / "checkpoints"
     if source.stage and not checkpoint.steps_in(folder):
-      print(
+      say(
         f"measures that need the net {net!r} are left out: stage "
-        f"{source.stage!r} is not trained; --mode=evaluate trains it",
-        flush=True,
+        f"{source.stage!r} is not trained; --mode=evaluate trains it"
       )
       return None
   place = partial_restore.place_on(

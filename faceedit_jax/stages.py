@@ -15,6 +15,7 @@ from faceedit_jax.core import (
   checkpoint,
   editing,
   inference_record,
+  net_shapes,
   partial_restore,
 )
 from faceedit_jax.core import config as config_lib
@@ -242,9 +243,8 @@ def _nets_used(recipe: recipe_lib.Recipe, where: str) -> set[str]:
   Raises:
     UserError: one line: they cannot be made with these sizes.
   """
-  key = jax.random.key(0)
   try:
-    made = [jax.eval_shape(f, key) for f in (recipe.init, recipe.init_frozen)]
+    made = [net_shapes.trained(recipe), net_shapes.frozen(recipe)]
   except UserError:
     raise
   # Sizes that fit no net make the layers raise whatever there is.

@@ -1,5 +1,6 @@
 """Hands nets from one stage to the next, and to inference, by name."""
 
+import functools
 import os
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import safetensors.numpy
 
-from faceedit_jax.core import checkpoint
+from faceedit_jax.core import checkpoint, net_shapes
 from faceedit_jax.core.errors import CheckpointError
 from faceedit_jax.core.recipe import Recipe, WeightSource
 from faceedit_jax.core.state import TrainState
@@ -192,7 +193,7 @@ def load_frozen(
   Returns:
     {net: variables}.
   """
-  fresh = jax.eval_shape(recipe.init_frozen, jax.random.key(0))
+  fresh = net_shapes.frozen(recipe)
   sources = recipe.frozen()
   fresh, sources = (
     {net: of[net] for net in of if net not in skip} for of in (fresh, sources)
@@ -205,12 +206,10 @@ def load_frozen(
       lambda leaf: leaf.sharding, place({net: fresh[net] for net in rest})
     )
 
-    def draw():
-      nets = recipe.init_frozen(jax.random.key(0))
-      return {net: nets[net] for net in rest}
-
     draw_once = jax.jit(
-      draw, out_shardings=shardings, compiler_options=run_once()
+      functools.partial(net_shapes.draw_frozen, recipe, rest),
+      out_shardings=shardings,
+      compiler_options=run_once(),
     )
     loaded.update(draw_once())
   return loaded
@@ -282,7 +281,7 @@ def load_view(
     CheckpointError: one line.
   """
   ema = main_ema(recipe) if ema is None else ema
-  abstract = place(jax.eval_shape(recipe.init, jax.random.key(0)))
+  abstract = place(net_shapes.trained(recipe))
   return {
     net: restore_net(directory, net, tree, ema, step)
     for net, tree in abstract.items()
