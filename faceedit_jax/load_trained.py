@@ -74,10 +74,14 @@ def load(
     jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
   )
   variables = partial_restore.load_view(
-    built.recipe, built.checkpoints, place, ema, step
+    built.recipe, built.checkpoints, place, ema, step, as_stored=True
   )
   frozen = partial_restore.load_frozen(
-    built.recipe, built.workdir, place, skip=built.recipe.loss_nets()
+    built.recipe,
+    built.workdir,
+    place,
+    skip=built.recipe.loss_nets(),
+    as_stored=True,
   )
   if step is None:
     step = checkpoint.steps_in(built.checkpoints)[-1]
@@ -99,7 +103,10 @@ def find_stage(
   if config is None:
     config = recorded_config(workdir)
   name = stages_lib.pick_stages(config, stage or config["stages"][-1])[0]
-  return config, stages_lib.make_stage(config, name, workdir)
+  folder, nets = workdir / name / "checkpoints", None
+  if checkpoint.steps_in(folder):
+    nets = checkpoint.read_record(folder).config.get("nets")
+  return config, stages_lib.make_stage(config, name, workdir, nets_used=nets)
 
 
 def recorded_config(workdir: pathlib.Path) -> config_lib.ConfigDict:

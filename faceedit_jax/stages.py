@@ -4,7 +4,7 @@ import dataclasses
 import difflib
 import json
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -123,6 +123,7 @@ def make_stage(
   name: str,
   workdir: str | pathlib.Path,
   data_dir: str | pathlib.Path | None = None,
+  nets_used: Collection[str] | None = None,
 ) -> Stage:
   """Builds recipe and evaluators of a stage, gathers what its run needs.
 
@@ -131,6 +132,8 @@ def make_stage(
     name: stage.
     workdir: directory of all stages.
     data_dir: directory of prepared data; `config.data_dir` when None.
+    nets_used: names of the recipe's nets, where a trained stage has recorded
+      them; they are found by tracing it when None.
 
   Returns:
     The stage.
@@ -199,7 +202,7 @@ def make_stage(
   }
   seed = run.seed if stage_options.seed is None else stage_options.seed
   # Nets that other stages train may change without touching this one.
-  used = _nets_used(recipe, where)
+  used = _nets_used(recipe, where) if nets_used is None else nets_used
   nets = {
     net: {name: value for name, value in fields.items() if name not in _HOW}
     for net, fields in nets.to_dict().items()

@@ -2,13 +2,12 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import jax
-import jax.extend
 
 from faceedit_jax.core.recipe import Recipe
-from faceedit_jax.core.typing import PyTree, Variables
+from faceedit_jax.core.typing import PyTree
 
 _KEPT = 16  # recipes whose shapes are remembered
 
@@ -36,18 +35,7 @@ def trained(recipe: Recipe) -> Mapping[str, PyTree]:
 
 def frozen(recipe: Recipe) -> Mapping[str, PyTree]:
   """The same of `Recipe.init_frozen`."""
-  return _frozen(_Same(recipe))[1]
-
-
-def draw_frozen(recipe: Recipe, nets: Sequence[str]) -> Mapping[str, Variables]:
-  """The values of some nets of `Recipe.init_frozen`; to be jitted.
-
-  The nets are not traced again, and what the others would draw is dropped.
-  """
-  program, shapes = _frozen(_Same(recipe))
-  flat = jax.extend.core.jaxpr_as_fun(program)(jax.random.key(0))
-  made = jax.tree.unflatten(jax.tree.structure(shapes), flat)
-  return {net: made[net] for net in nets}
+  return _frozen(_Same(recipe))
 
 
 @functools.lru_cache(maxsize=_KEPT)
@@ -57,5 +45,4 @@ def _trained(key: _Same):
 
 @functools.lru_cache(maxsize=_KEPT)
 def _frozen(key: _Same):
-  program = jax.make_jaxpr(key.recipe.init_frozen, return_shape=True)
-  return program(jax.random.key(0))
+  return jax.eval_shape(key.recipe.init_frozen, jax.random.key(0))

@@ -1,6 +1,5 @@
 """Hands nets from one stage to the next, and to inference, by name."""
 
-import functools
 import os
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
@@ -111,9 +110,43 @@ def load_net(
   Raises:
     CheckpointError: one line: what was got, what was wanted, where.
   """
-  name = source.net or net
   if source.collections:
     abstract = {k: v for k, v in abstract.items() if k in source.collections}
+  path = _origin(net, source, workdir)
+  if path.suffix == ".safetensors":
+    return _load_safetensors(path, net, abstract)
+  return restore_net(path, source.net or net, abstract, source.ema)
+
+
+def stored_net(
+  net: str, source: WeightSource, workdir: pathlib.Path
+) -> Variables:
+  """The variables of a pretrained net as they are stored, without reading them.
+
+  Args:
+    net, source, workdir: as in `load_net`.
+
+  Returns:
+    {"params": tree, collection: tree} of `ShapeDtypeStruct`s.
+
+  Raises:
+    CheckpointError: one line.
+  """
+  path = _origin(net, source, workdir)
+  if path.suffix == ".safetensors":
+    flat = _stored_tensors(path, net)
+  else:
+    flat = _stored_variables(path, source.net or net)
+  tree = flax.traverse_util.unflatten_dict(flat, sep="/")
+  if source.collections:
+    tree = {k: v for k, v in tree.items() if k in source.collections}
+  return tree
+
+
+def _origin(
+  net: str, source: WeightSource, workdir: pathlib.Path
+) -> pathlib.Path:
+  """The `.safetensors` file or directory of checkpoints of a net."""
   if source.stage:
     directory = pathlib.Path(workdir) / source.stage / "checkpoints"
     if not checkpoint.steps_in(directory):
@@ -121,7 +154,7 @@ def load_net(
         f"net {net!r} comes from stage {source.stage!r}, which has no "
         f"checkpoint in {directory}; train it first (--stage={source.stage})"
       )
-    return restore_net(directory, name, abstract, source.ema)
+    return directory
   if not source.path:
     raise CheckpointError(
       f"net {net!r} has neither a stage nor a path to come from "
@@ -130,15 +163,59 @@ def load_net(
   check_files({net: source})
   path = pathlib.Path(source.path).expanduser()
   if path.suffix == ".safetensors":
-    return _load_safetensors(path, net, abstract)
+    return path
   for directory in (path / "checkpoints", path):
     if checkpoint.steps_in(directory):
-      return restore_net(directory, name, abstract, source.ema)
+      return directory
   raise CheckpointError(
     f"net {net!r}: {path} is neither a .safetensors file nor the directory of "
     "a trained stage; python -m faceedit_jax.convert makes the former of a "
     "published file"
   )
+
+
+def _stored_variables(
+  directory: str | os.PathLike, net: str, step: int | None = None
+) -> dict[str, jax.ShapeDtypeStruct]:
+  """{"collection/path": shape} of a net of a stage's checkpoint."""
+  stored, flat = checkpoint.stored_shapes(directory, step), {}
+  for prefix, head in ((f"params/{net}/", "params/"), (f"stats/{net}/", "")):
+    for name, (shape, dtype) in stored.items():
+      if name.startswith(prefix):
+        kept = head + name.removeprefix(prefix)
+        flat[kept] = jax.ShapeDtypeStruct(shape, jnp.dtype(dtype))
+  if not flat:
+    raise CheckpointError(
+      f"{directory} has no net {net!r}; it has {_names(stored, 'params')}"
+    )
+  return flat
+
+
+def _stored_tensors(
+  path: pathlib.Path, net: str
+) -> dict[str, jax.ShapeDtypeStruct]:
+  """The same of a file, whose numbers become float32."""
+  try:
+    with safetensors.safe_open(path, "numpy") as file:
+      shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}
+      whole = {n for n in shapes if file.get_slice(n).get_dtype()[0] in "IU"}
+  except Exception as e:  # its own, of what it cannot read
+    raise CheckpointError(f"net {net!r}: cannot read {path}: {e}") from e
+  bundle = f"{net}/"
+  if any(name.startswith(bundle) for name in shapes):
+    shapes = {n: s for n, s in shapes.items() if n.startswith(bundle)}
+  flat = {
+    name.removeprefix(bundle): jax.ShapeDtypeStruct(
+      tuple(shape), jnp.int32 if name in whole else jnp.float32
+    )
+    for name, shape in shapes.items()
+  }
+  if not any(name.startswith("params/") for name in flat):
+    raise CheckpointError(
+      f"net {net!r}: {path} does not fit: it holds {sorted(flat)[:5]}"
+      + _UNCONVERTED
+    )
+  return flat
 
 
 def check_files(sources: Mapping[str, WeightSource]) -> None:
@@ -178,6 +255,7 @@ def load_frozen(
   workdir: pathlib.Path,
   place: Place,
   skip: Sequence[str] = (),
+  as_stored: bool = False,
 ) -> dict[str, Variables]:
   """Loads the frozen nets of a recipe.
 
@@ -189,27 +267,31 @@ def load_frozen(
     workdir: where earlier stages lie.
     place: onto the devices.
     skip: names of nets to do without.
+    as_stored: takes nets in the shapes that they are stored in, which saves
+      tracing the recipe. For stages that the recipe is known to fit.
 
   Returns:
     {net: variables}.
   """
-  fresh = net_shapes.frozen(recipe)
-  sources = recipe.frozen()
-  fresh, sources = (
-    {net: of[net] for net in of if net not in skip} for of in (fresh, sources)
-  )
+  sources = {
+    net: source for net, source in recipe.frozen().items() if net not in skip
+  }
+  if as_stored:
+    fresh = {net: stored_net(net, of, workdir) for net, of in sources.items()}
+  else:
+    fresh = net_shapes.frozen(recipe)
   abstract = place({net: fresh[net] for net in sources if net in fresh})
   loaded = load_nets(sources, abstract, workdir)
-  rest = sorted(set(fresh) - set(sources))
-  if rest:
-    shardings = jax.tree.map(
-      lambda leaf: leaf.sharding, place({net: fresh[net] for net in rest})
-    )
 
+  def draw():
+    made = recipe.init_unsourced(jax.random.key(0))
+    return {net: made[net] for net in made if net not in skip}
+
+  rest = jax.eval_shape(draw)
+  if rest:
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, place(rest))
     draw_once = jax.jit(
-      functools.partial(net_shapes.draw_frozen, recipe, rest),
-      out_shardings=shardings,
-      compiler_options=run_once(),
+      draw, out_shardings=shardings, compiler_options=run_once()
     )
     loaded.update(draw_once())
   return loaded
@@ -264,6 +346,7 @@ def load_view(
   place: Place,
   ema: str | None = None,
   step: int | None = None,
+  as_stored: bool = False,
 ) -> dict[str, Variables]:
   """Loads all trained nets of a stage for inference, without its optimisers.
 
@@ -273,6 +356,8 @@ def load_view(
     place: puts shardings on abstract trees.
     ema: average to read; `main_ema` when None, raw parameters when "".
     step: which checkpoint; the newest when None.
+    as_stored: takes all nets in the shapes that they are stored in, see
+      `load_frozen`.
 
   Returns:
     {net: {"params": tree, collection: tree, ...}}.
@@ -281,7 +366,17 @@ def load_view(
     CheckpointError: one line.
   """
   ema = main_ema(recipe) if ema is None else ema
-  abstract = place(net_shapes.trained(recipe))
+  if as_stored:
+    stored = checkpoint.stored_shapes(directory, step)
+    fresh = {
+      net: flax.traverse_util.unflatten_dict(
+        _stored_variables(directory, net, step), sep="/"
+      )
+      for net in _names(stored, "params")
+    }
+  else:
+    fresh = net_shapes.trained(recipe)
+  abstract = place(fresh)
   return {
     net: restore_net(directory, net, tree, ema, step)
     for net, tree in abstract.items()

@@ -197,6 +197,16 @@ class Recipe(abc.ABC):
     del rng
     return {}
 
+  def init_unsourced(self, rng: Array) -> Mapping[str, Variables]:
+    """{net: variables} of the frozen nets that `frozen` does not list.
+
+    They keep these values. By default drawn with all of `init_frozen`; a recipe
+    that can draw them alone says how, and loads faster.
+    """
+    sources = self.frozen()
+    made = self.init_frozen(rng)
+    return {net: made[net] for net in made if net not in sources}
+
   def loss_nets(self) -> Sequence[str]:
     """Names of the frozen nets that only losses read: edits do without."""
     return ()

@@ -3,6 +3,7 @@
 inputs -> arrays (photos through the aligner) -> recipe.edit -> paste back.
 """
 
+import contextlib
 import dataclasses
 import functools
 import itertools
@@ -10,6 +11,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import flax.errors
 import jax
 import numpy as np
 
@@ -272,7 +274,8 @@ class Editor:
 
     def read(views):
       batch = inputs_lib.units(inputs_lib.fill(views, find_face.VIEWS))
-      points, scores = find(self._variables, self._frozen, batch)
+      with _nets_that_fit():
+        points, scores = find(self._variables, self._frozen, batch)
       count = len(views)
       return np.asarray(points)[:count], np.asarray(scores)[:count]
 
@@ -309,11 +312,12 @@ class Editor:
     if key not in self._edits:
       self._edits[key] = jax.jit(functools.partial(_edit, self.recipe, fixed))
     try:
-      outputs, shown = jax.device_get(
-        self._edits[key](
-          self._variables, self._frozen, arrays, jax.random.key(seed), traced
+      with _nets_that_fit():
+        outputs, shown = jax.device_get(
+          self._edits[key](
+            self._variables, self._frozen, arrays, jax.random.key(seed), traced
+          )
         )
-      )
     # An option that the recipe cannot use, or a seed out of range.
     except (ValueError, TypeError, OverflowError) as error:
       text = " ".join(str(error).split())
@@ -365,6 +369,20 @@ class Editor:
       ),
       faces=inputs.faces,
     )
+
+
+@contextlib.contextmanager
+def _nets_that_fit():
+  """One line where the code builds other nets than a run has trained."""
+  try:
+    yield
+  except flax.errors.FlaxError as error:
+    text = str(error).split(" (https://")[0]
+    raise UserError(
+      "the run holds other nets than this version of faceedit_jax builds from "
+      "its config; edit with the version that trained it, or train again: "
+      + " ".join(text.split())
+    ) from error
 
 
 def _batches(

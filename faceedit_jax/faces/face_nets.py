@@ -63,6 +63,18 @@ class FaceNets:
     ground = face_reader.GROUNDS[name]
     return dataclasses.replace(self, reader=self.reader.replace(ground=ground))
 
+  def init_unsourced(self) -> dict[str, Any]:
+    """The nets without `sources`: the 3D face, and how its detail is drawn.
+
+    Raises:
+      UserError: its codes are not those that the estimator gives.
+    """
+    nets = {"morphable": self.morphable()}
+    face_reader.check_sizes(nets["morphable"]["params"], self.code_shapes)
+    if self.detail is not None:
+      nets["detail"] = self.detail()
+    return nets
+
   def init(self, rng, image_size: int) -> dict[str, Any]:
     """{net: variables} with the structure of the nets, and the 3D face.
 
@@ -70,10 +82,8 @@ class FaceNets:
       UserError: its codes are not those that the estimator gives.
     """
     picture = jnp.zeros((1, image_size, image_size, 3))
-    reader, nets = self.reader, {"morphable": self.morphable()}
-    face_reader.check_sizes(nets["morphable"]["params"], self.code_shapes)
+    reader, nets = self.reader, self.init_unsourced()
     if self.detail is not None:
-      nets["detail"] = self.detail()
       nets["detail_encoder"] = reader.detail_encoder.init(rng, picture)
       nets["detail_decoder"] = reader.detail_decoder.init(
         rng, jnp.zeros((1, face_reader.detail_size(self.code_shapes)))

@@ -220,6 +220,26 @@ def test_safetensors_and_unknown_sources(tmp_path, state):
   save_file(flat, path)
   source = WeightSource(path=str(path))
   assert_same(partial_restore.load_net("disc", source, abstract, tmp_path), net)
+  # The same without knowing its shapes, alone and in a file of several nets.
+  halves = {name: leaf.astype(np.float16) for name, leaf in flat.items()}
+  bundle = tmp_path / "nets.safetensors"
+  save_file(
+    {f"disc/{k}": v for k, v in halves.items()}
+    | {"gen/params/bias": np.ones(3, np.float32)},
+    bundle,
+  )
+  for file in (path, bundle):
+    of = WeightSource(path=str(file))
+    stored = place(partial_restore.stored_net("disc", of, tmp_path))
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), stored) == jax.tree.map(
+      lambda x: (x.shape, x.dtype), abstract
+    )
+    got = partial_restore.load_net("disc", of, stored, tmp_path)
+    jax.tree.map(
+      lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-6),
+      got,
+      net,
+    )
   flat.pop("params/Dense_0/bias")
   save_file(flat, path)
   with pytest.raises(CheckpointError, match="1 missing.*Dense_0/bias") as error:
@@ -229,6 +249,8 @@ def test_safetensors_and_unknown_sources(tmp_path, state):
   save_file({"dense.weight": np.ones(1)}, path)
   with pytest.raises(CheckpointError, match="names are not ours.*convert"):
     partial_restore.load_net("disc", source, abstract, tmp_path)
+  with pytest.raises(CheckpointError, match="names are not ours.*convert"):
+    partial_restore.stored_net("disc", source, tmp_path)
   header = b'{"a":{"dtype":"F8_E4M3","shape":[2],"data_offsets":[0,2]}}'
   path.write_bytes(len(header).to_bytes(8, "little") + header + b"ab")
   with pytest.raises(CheckpointError, match="cannot read"):

@@ -1,5 +1,7 @@
 """The Python editor: pictures of every kind in, one line per mistake."""
 
+import flax.linen as nn
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -24,6 +26,38 @@ def test_the_last_editing_stage_is_loaded_from_the_record(workdir):
   assert isinstance(loaded.recipe, ToyEditor)
   assert set(loaded.variables) == {"head"}
   assert set(loaded.frozen) == {"enc", "dec"}
+
+
+def test_nets_are_loaded_without_tracing_the_recipe(workdir, monkeypatch):
+  whole = load_trained.load(workdir)
+
+  def traced(self, rng):
+    raise AssertionError("traced")
+
+  monkeypatch.setattr(ToyEditor, "init", traced)
+  monkeypatch.setattr(ToyEditor, "init_frozen", traced)
+  monkeypatch.setattr(ToyEditor, "init_unsourced", lambda self, rng: {})
+  found = load_trained.load(workdir)
+  for kind in ("variables", "frozen"):
+    one, other = getattr(whole, kind), getattr(found, kind)
+    jax.tree.map(np.testing.assert_array_equal, one, other)
+    assert len(jax.tree.leaves(one)) > 0
+
+
+def test_a_run_of_other_code_is_one_line(workdir, monkeypatch):
+  """Shapes are those of the run, so a net that has changed since meets them."""
+  changed = Editor.from_workdir(workdir)
+
+  def edit(self, variables, frozen, inputs, rng, **options):
+    del rng, options
+    net = nn.Dense(7)
+    return {"image": net.apply(variables["head"], inputs["source"])}
+
+  monkeypatch.setattr(ToyEditor, "edit", edit)
+  source, _ = portrait()
+  with pytest.raises(UserError, match="other nets than this version") as error:
+    changed.edit(source)
+  assert "\n" not in str(error.value) and "http" not in str(error.value)
 
 
 def test_an_edit_of_arrays(editor):

@@ -104,6 +104,10 @@ class DiffFAERecipe(recipe_lib.Recipe):
   def init_frozen(self, rng):
     return self.nets.init_frozen(rng)
 
+  def init_unsourced(self, rng):
+    del rng
+    return self.nets.conditions.face.init_unsourced()
+
   def groups(self):
     return {"denoiser": recipe_lib.Group(self.nets.trained, self.tx)}
 

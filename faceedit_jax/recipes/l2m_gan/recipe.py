@@ -134,6 +134,10 @@ class L2MGANRecipe(recipe_lib.Recipe):
     scale = self.losses.perceptual.init_frozen(rng, self.image_size)
     return {**scale, **self.nets.init_frozen(rng)}
 
+  def init_unsourced(self, rng):
+    del rng
+    return {}  # every frozen net is trained, or read from a file
+
   def groups(self):
     return {net: recipe_lib.Group((net,), tx) for net, tx in self.txs.items()}
 
