@@ -110,6 +110,9 @@ def shrink(paper, variant):
     own = recipe["weights"]
     recipe["weights"] = dict(STARGAN_V2, labels=own["labels"], r1=own["r1"])
     to_stargan_v2(config, width=64)
+    recipe["optimizers"]["mapping_network"].update(
+      recipe["optimizers"]["generator"]
+    )
     config["stages"] = ("gan",)  # there is no perceptual term
   if variant.startswith("published"):
     to_published(config)
@@ -173,9 +176,13 @@ def shrink_gan(part, world, counts):
   )
   del part["keep_period"]
   recipe = part["recipe"]
+  # These two start after the labels; their rate falls in the second half of
+  # what is left.
+  late = dict(decay_start=labels + (steps - labels) // 2)
   recipe.update(
     attributes=ATTRIBUTES,
     optimizer=optimizer(3e-3, steps, 0, kind="muon", clip=0.0, b1=0.0, b2=0.99),
+    optimizers=dict(generator=late, style_encoder=late),
     perceptual="identity",
     # A smile at 64 px changes little, and a smooth discriminator is blind to
     # it; one that is not smooth is fooled by noise. Smoother as edits are
@@ -215,6 +222,7 @@ def to_published(config):
   recipe.update(
     # published: 1e-4, and a weight decay of 1e-4
     optimizer=optimizer(5e-4, clip=0.0, b1=0.0, b2=0.99),
+    optimizers=dict(),
     weights=dict(
       UNOFFICIAL,  # perceptual: of another net's features
       adversarial=dict(start=0.0, end=1.0, steps=DRAWING),

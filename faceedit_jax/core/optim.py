@@ -22,6 +22,7 @@ def make_schedule(
   warmup_steps: int = 0,
   total_steps: int = 0,
   final: float = 0.0,
+  decay_start: int = 0,
 ) -> Callable[[Any], Any]:
   """A learning rate as a function of the stage's step.
 
@@ -31,6 +32,8 @@ def make_schedule(
     warmup_steps: steps of linear rise from 0.
     total_steps: steps until the end of the cosine, warm-up included.
     final: last rate as a share of `lr`.
+    decay_start: step at which the cosine begins, for nets that start late; 0
+      for the end of the warm-up. Until then the rate is the highest.
 
   Returns:
     step -> rate.
@@ -50,7 +53,17 @@ def make_schedule(
         f"{warmup_steps}, wanted total_steps > warmup_steps "
         "(optimizer.total_steps)"
       )
-    body = optax.cosine_decay_schedule(lr, total_steps - warmup_steps, final)
+    begin = decay_start or warmup_steps
+    if not warmup_steps <= begin < total_steps:
+      raise ValueError(
+        f"cosine schedule with decay_start={decay_start}, warmup_steps="
+        f"{warmup_steps} and total_steps={total_steps}, wanted warmup_steps <= "
+        "decay_start < total_steps (optimizer.decay_start)"
+      )
+    fall = optax.cosine_decay_schedule(lr, total_steps - begin, final)
+
+    def body(step):  # counted from the end of the warm-up
+      return fall(jnp.maximum(step - (begin - warmup_steps), 0))
   else:
     body = optax.constant_schedule(lr)
   if not warmup_steps:
@@ -66,6 +79,7 @@ def make_tx(
   warmup_steps: int = 0,
   total_steps: int = 0,
   final: float = 0.0,
+  decay_start: int = 0,
   b1: float = 0.9,
   b2: float = 0.999,
   eps: float = 1e-8,
@@ -83,6 +97,7 @@ def make_tx(
     warmup_steps: steps of linear rise from 0.
     total_steps: length of the cosine in steps, warm-up included.
     final: last rate as a share of `lr`.
+    decay_start: step at which the cosine begins; see `make_schedule`.
     b1: decay of the first moment.
     b2: decay of the second moment.
     eps: added to the root of the second moment.
@@ -114,7 +129,9 @@ def make_tx(
       )
     rate = lr
   else:
-    rate = make_schedule(lr, schedule, warmup_steps, total_steps, final)
+    rate = make_schedule(
+      lr, schedule, warmup_steps, total_steps, final, decay_start
+    )
   links = []
   if clip:
     links.append(optax.clip_by_global_norm(clip))
@@ -157,6 +174,7 @@ class OptimizerOptions:
   warmup_steps: int = 0
   total_steps: int = 0
   final: float = 0.0
+  decay_start: int = 0
   b1: float = 0.9
   b2: float = 0.999
   eps: float = 1e-8
