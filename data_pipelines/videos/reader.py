@@ -164,7 +164,9 @@ def _picture(frame: Any, pixel_shape: float) -> np.ndarray:
 
 def _display_matrix(frame: Any) -> np.ndarray | None:
   """(2, 2), from x and y as stored to x and y as shown; None without."""
-  for data in frame.side_data:
+  # By number: iterated, it gives its data with PyAV 18, their types with 19.
+  for number in range(len(frame.side_data)):
+    data = frame.side_data[number]
     if data.type.name == "DISPLAYMATRIX":
       numbers = np.frombuffer(bytes(data), np.int32, 9).reshape(3, 3)
       return numbers[:2, :2].T.astype(np.float64)

@@ -65,28 +65,47 @@ def restore_net(
     CheckpointError: one line when net or average are not there, or the net
       has another structure.
   """
+  return restore_nets(directory, {net: abstract}, ema, step)[net]
+
+
+def restore_nets(
+  directory: str | os.PathLike[str],
+  abstract: Mapping[str, PyTree],
+  ema: str = "",
+  step: int | None = None,
+) -> dict[str, PyTree]:
+  """Restores several nets of a stage at once, {net: variables}; as above."""
   if step is None:
     step = max(checkpoint.steps_in(directory), default=None)
   stored = checkpoint.stored_shapes(directory, step)
   path = pathlib.Path(directory).absolute() / str(step)
-  nets = _names(stored, "params")
-  if net not in nets:
-    raise CheckpointError(f"{path} has no net {net!r}; it has {nets}")
-  averages = _names(stored, "ema")
+  nets, averages = _names(stored, "params"), _names(stored, "ema")
+  for net in abstract:
+    if net not in nets:
+      raise CheckpointError(f"{path} has no net {net!r}; it has {nets}")
   if ema and averages and ema not in averages:
     raise CheckpointError(f"{path} has no average {ema!r}; it has {averages}")
-  wanted = {}
-  for name, tree in abstract.items():
-    if name != "params":
-      where = ("stats", net, name)
-    elif ema and net in _names(stored, f"ema/{ema}"):
-      where = ("ema", ema, net)
-    else:
-      where = ("params", net)
-    if jax.tree.leaves(tree):
-      wanted[name] = (where, tree)
-  found = checkpoint.restore_parts(directory, dict(wanted.values()), step)
-  return dict(abstract) | {name: found[at] for name, (at, _) in wanted.items()}
+  averaged = _names(stored, f"ema/{ema}") if ema else []
+
+  def origin(net, collection):
+    if collection != "params":
+      return "stats", net, collection
+    return ("ema", ema, net) if net in averaged else ("params", net)
+
+  wanted = {
+    origin(net, name): tree
+    for net, variables in abstract.items()
+    for name, tree in variables.items()
+    if jax.tree.leaves(tree)
+  }
+  found = checkpoint.restore_parts(directory, wanted, step)
+  return {
+    net: {
+      name: found.get(origin(net, name), tree)
+      for name, tree in variables.items()
+    }
+    for net, variables in abstract.items()
+  }
 
 
 def load_net(
@@ -377,10 +396,7 @@ def load_view(
   else:
     fresh = net_shapes.trained(recipe)
   abstract = place(fresh)
-  return {
-    net: restore_net(directory, net, tree, ema, step)
-    for net, tree in abstract.items()
-  }
+  return restore_nets(directory, abstract, ema, step)
 
 
 def place_on(sharding: Any) -> Place:

@@ -72,12 +72,31 @@ def test_schedules():
   )
 
 
+def test_a_rate_that_falls_late():
+  late = optim.make_schedule(2.0, "cosine", 10, 110, final=0.1, decay_start=50)
+  np.testing.assert_allclose(
+    [late(n) for n in (5, 10, 49, 50, 80, 110, 200)],
+    [1.0, 2.0, 2.0, 2.0, 1.1, 0.2, 0.2],
+    rtol=1e-5,
+  )
+  alone = optim.make_schedule(2.0, "cosine", 0, 110, decay_start=50)
+  np.testing.assert_allclose([alone(0), alone(80)], [2.0, 1.0], rtol=1e-5)
+
+
 @pytest.mark.parametrize(
   "arguments, message",
   [
     ({"kind": "sgdd"}, "'sgdd' is unknown"),
     ({"schedule": "cosin"}, "'cosin' is unknown"),
     ({"schedule": "cosine"}, "total_steps=0"),
+    (
+      {"schedule": "cosine", "total_steps": 9, "decay_start": 9},
+      "decay_start=9, .* < total_steps",
+    ),
+    (
+      dict(schedule="cosine", total_steps=9, warmup_steps=5, decay_start=4),
+      "warmup_steps <= decay_start",
+    ),
     ({"weight_decay": 0.1}, "wanted kind='adamw'"),
     ({"lr": lambda n: 0.1, "warmup_steps": 5}, "lr is a function"),
   ],

@@ -2,6 +2,7 @@
 
 import copy
 
+import numpy as np
 import pytest
 
 from configs import (
@@ -11,6 +12,7 @@ from configs import (
   l2m_gan_paper,
 )
 from faceedit_jax.core import config as config_lib
+from faceedit_jax.core import optim
 
 # (paper's setting, shrink, variants, nets of the paper alone)
 METHODS = {
@@ -81,3 +83,20 @@ def test_the_size_of_the_pictures_is_said_once(method):
     config = config_lib.load(f"configs/{method}.py{source}")
     said = [k for k in config_lib.flatten(config) if k.endswith("source.size")]
     assert not said and config.image_size == 64
+
+
+@pytest.mark.parametrize("variant", ["", ":long", ":long_stargan_v2"])
+def test_nets_that_start_late_start_at_their_highest_rate(variant):
+  stage = config_lib.load(f"configs/l2m_gan.py{variant}").stage.gan
+  recipe = stage.recipe
+  assert recipe.generator_start > 0
+  for net in ("generator", "style_encoder"):
+    values = {**recipe.optimizer, **recipe.optimizers[net]}
+    rate = optim.make_schedule(
+      *(values[k] for k in ("lr", "schedule", "warmup_steps", "total_steps")),
+      final=values["final"],
+      decay_start=values["decay_start"],
+    )
+    found = [float(rate(n)) / values["lr"] for n in
+             (recipe.generator_start, stage.steps)]  # fmt: skip
+    np.testing.assert_allclose(found, [1.0, 0.05], rtol=1e-5)
