@@ -16,7 +16,9 @@ from faceedit_jax.core import (
   checkpoint,
   compile_cache,
   editing,
+  inference_record,
   partial_restore,
+  run_cache,
 )
 from faceedit_jax.core import config as config_lib
 from faceedit_jax.core import recipe as recipe_lib
@@ -34,6 +36,7 @@ class Trained:
     frozen: {net: variables} of the pretrained nets that its edit reads.
     image_size: side of its pictures in pixels.
     info: {"stage", "step", "identity"}: what was loaded, as JSON values.
+    cache: keeps what is compiled for it.
   """
 
   recipe: recipe_lib.Recipe
@@ -41,6 +44,9 @@ class Trained:
   frozen: Mapping[str, Variables]
   image_size: int
   info: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  cache: run_cache.RunCache = dataclasses.field(
+    default_factory=run_cache.RunCache
+  )
 
 
 def load(
@@ -67,27 +73,39 @@ def load(
     UserError: one line, when a directory, stage or checkpoint is missing or
       does not fit.
   """
-  compile_cache.enable()
+  root = compile_cache.enable()
   config, built = find_stage(workdir, config, stage)
   stages_lib.check_trained(built, step)
-  place = partial_restore.place_on(
-    jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-  )
-  variables = partial_restore.load_view(
-    built.recipe, built.checkpoints, place, ema, step, as_stored=True
-  )
-  frozen = partial_restore.load_frozen(
-    built.recipe,
-    built.workdir,
-    place,
-    skip=built.recipe.loss_nets(),
-    as_stored=True,
-  )
   if step is None:
     step = checkpoint.steps_in(built.checkpoints)[-1]
+  recipe, skip = built.recipe, built.recipe.loss_nets()
+
+  def nets():
+    place = partial_restore.place_on(
+      jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    )
+    return (
+      partial_restore.load_view(
+        recipe, built.checkpoints, place, ema, step, as_stored=True
+      ),
+      partial_restore.load_frozen(
+        recipe, built.workdir, place, skip, as_stored=True
+      ),
+    )
+
+  cache = run_cache.RunCache.of(
+    root,
+    config.to_dict(),
+    [
+      built.checkpoints / str(step),
+      *partial_restore.origins(recipe, built.workdir, skip),
+    ],
+    (built.name, ema, inference_record.read(built.directory)),
+  )
+  variables, frozen = cache.nets(nets)
   info = {"stage": built.name, "step": step, "identity": built.identity}
   return Trained(
-    built.recipe, variables, frozen, int(config["image_size"]), info
+    recipe, variables, frozen, int(config["image_size"]), info, cache
   )
 
 

@@ -269,6 +269,19 @@ def load_nets(
   }
 
 
+def origins(
+  recipe: Recipe, workdir: pathlib.Path, skip: Sequence[str] = ()
+) -> list[pathlib.Path]:
+  """The files and newest checkpoints that `load_frozen` reads; see there."""
+  found = []
+  for net, source in recipe.frozen().items():
+    if net not in skip:
+      path = _origin(net, source, workdir)
+      steps = [] if path.is_file() else checkpoint.steps_in(path)
+      found.append(path / str(steps[-1]) if steps else path)
+  return found
+
+
 def load_frozen(
   recipe: Recipe,
   workdir: pathlib.Path,

@@ -3,6 +3,7 @@
 from faceedit_jax.diffusion.guidance import classifier_free, combine
 from faceedit_jax.diffusion.samplers import (
   Trace,
+  Watched,
   ddim,
   ddim_invert,
   ddpm,
@@ -24,6 +25,7 @@ from faceedit_jax.diffusion.training import (
 __all__ = [
   "Schedule",
   "Trace",
+  "Watched",
   "classifier_free",
   "combine",
   "ddim",
@@ -35,6 +37,7 @@ __all__ = [
   "loss_weight",
   "make_schedule",
   "predicted_x0",
+  "Watched",
   "sample",
   "timestep_embedding",
 ]

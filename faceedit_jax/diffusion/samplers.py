@@ -7,7 +7,7 @@ host-side table of coefficients, and no example looks at another one.
 
 import dataclasses
 from collections.abc import Callable
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import flax.struct
 import jax
@@ -35,6 +35,26 @@ class Trace:
   x: Array
   x0: Array
   t: Array
+
+
+class Watched:
+  """A denoiser that shows more than its prediction, say attention maps.
+
+  A sampler given one returns (samples, what is seen there): after its last
+  step it looks at the samples once more, at time 0, and changes nothing. All
+  looks are one piece of the traced and compiled program.
+
+  Args:
+    look: (x, t) -> (prediction, tree of arrays). What it shows at each step
+      stays in memory until the last, so it should be small.
+  """
+
+  def __init__(self, look: Callable[[Array, Array], tuple[Array, Any]]):
+    self._look, self.seen = look, None
+
+  def __call__(self, x: Array, t: Array) -> Array:
+    prediction, self.seen = self._look(x, t)
+    return prediction
 
 
 def _rows(**columns: np.ndarray) -> dict[str, Array]:
@@ -80,15 +100,37 @@ def _noise(rng: Array, index: Array, x: Array) -> Array:
   return jax.vmap(lambda k: jax.random.normal(k, x.shape[1:], x.dtype))(keys)
 
 
-def _scan(step, x: Array, rows: dict[str, Array], trace: bool):
+def _scan(step, x: Array, rows: dict[str, Array], trace: bool, denoise=None):
+  if isinstance(denoise, Watched):
+    return _watched_scan(step, x, rows, trace, denoise)
+
   def body(carry, row):
     carry, x0 = step(carry, row)
-    state = carry[0] if isinstance(carry, tuple) else carry
-    return carry, Trace(state, x0, row["t"]) if trace else None
+    return carry, Trace(_state(carry), x0, row["t"]) if trace else None
 
   carry, history = jax.lax.scan(body, x, rows)
-  x = carry[0] if isinstance(carry, tuple) else carry
-  return (x, history) if trace else x
+  return (_state(carry), history) if trace else _state(carry)
+
+
+def _state(carry) -> Array:
+  return carry[0] if isinstance(carry, tuple) else carry
+
+
+def _watched_scan(step, x, rows, trace: bool, denoise: Watched):
+  """The steps, then a look at time 0, as one loop."""
+  if trace:
+    raise ValueError("a watched denoiser goes without trace=True")
+  rows = {k: jnp.concatenate([v, v[-1:]]) for k, v in rows.items()}
+  rows["t"] = rows["t"].at[-1].set(0.0)
+  looks = jnp.arange(len(rows["t"])) == len(rows["t"]) - 1
+
+  def body(before, row):
+    after, _ = step(before, row[0])
+    carry = jax.tree.map(lambda a, b: jnp.where(row[1], a, b), before, after)
+    return carry, denoise.seen
+
+  carry, seen = jax.lax.scan(body, x, (rows, looks))
+  return _state(carry), jax.tree.map(lambda leaf: leaf[-1], seen)
 
 
 def ddim(
@@ -149,7 +191,7 @@ def ddim(
       x_next = x_next + row["fresh"] * _noise(rng, index, x)
     return x_next, x0
 
-  return _scan(step, _full_precision(x), rows, trace)
+  return _scan(step, _full_precision(x), rows, trace, denoise)
 
 
 def ddim_invert(
@@ -203,7 +245,7 @@ def ddim_invert(
     clean, eps = _estimate(denoise, x, row, kind, x0_transform, rederive)
     return row["to_x0"] * clean + row["to_eps"] * eps, clean
 
-  return _scan(step, _full_precision(x0), rows, trace)
+  return _scan(step, _full_precision(x0), rows, trace, denoise)
 
 
 def ddpm(
@@ -260,7 +302,7 @@ def ddpm(
     fresh = row["fresh"] * _noise(rng, row["index"].astype(jnp.int32), x)
     return row["from_x0"] * x0 + row["from_x"] * x + fresh, x0
 
-  return _scan(step, _full_precision(x), rows, trace)
+  return _scan(step, _full_precision(x), rows, trace, denoise)
 
 
 def dpm_solver_pp(
@@ -338,7 +380,7 @@ def dpm_solver_pp(
 
   x = _full_precision(x)
   none = jnp.zeros_like(x)
-  return _scan(step, (x, x, none, none), rows, trace)
+  return _scan(step, (x, x, none, none), rows, trace, denoise)
 
 
 Name = Literal["ddim", "ddpm", "dpm_solver_pp"]
@@ -353,7 +395,15 @@ def sample(
   rng: Array | None = None,
   **options,
 ):
-  """Runs the sampler called `name`: "ddim", "ddpm" or "dpm_solver_pp"."""
+  """Runs the sampler called `name`: "ddim", "ddpm" or "dpm_solver_pp".
+
+  Args:
+    name, x, schedule, steps, rng, **options: of that sampler.
+    denoise: (x, t) -> prediction, or a `Watched`.
+
+  Returns:
+    (b, ...) samples, or (samples, what is seen of them).
+  """
   if name == "ddim":
     return ddim(denoise, x, schedule, steps, rng=rng, **options)
   if name == "dpm_solver_pp":

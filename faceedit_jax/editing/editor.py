@@ -6,9 +6,10 @@ inputs -> arrays (photos through the aligner) -> recipe.edit -> paste back.
 import contextlib
 import dataclasses
 import functools
+import inspect
 import itertools
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import flax.errors
@@ -18,7 +19,7 @@ import numpy as np
 from data_pipelines import align, detectors
 from faceedit_jax import load_trained as trained_lib
 from faceedit_jax.core import editing as protocols
-from faceedit_jax.core import sheets, writers
+from faceedit_jax.core import run_cache, sheets, writers
 from faceedit_jax.core.editing import SOURCE
 from faceedit_jax.core.errors import UserError, as_user_error
 from faceedit_jax.editing import alignment as alignment_lib
@@ -70,8 +71,16 @@ class Editor:
     *,
     batch_size: int = 1,
     detector: Detector = detectors.AUTO,
+    cache: run_cache.RunCache | None = None,
   ):
-    """Takes nets that are already loaded; see `from_workdir`."""
+    """Takes nets that are already loaded; see `from_workdir`.
+
+    Args:
+      recipe, variables, frozen, image_size: as `load_trained.Trained` has them.
+      batch_size, detector: as in `from_workdir`.
+      cache: keeps compiled programs for the next process; nothing does when
+        None.
+    """
     if batch_size < 1:
       raise UserError(f"batch_size is {batch_size}, wanted at least 1")
     self.recipe = protocols.editable(recipe)
@@ -80,7 +89,8 @@ class Editor:
     self.options = options_lib.names(recipe)
     self._kinds = {item.field: item.kind for item in self.inputs}
     self._variables, self._frozen = variables, frozen
-    self._edits: dict[str, Callable] = {}
+    self._cache = cache or run_cache.RunCache()
+    self._edits: dict[str, run_cache.Program] = {}
     reader = self._make_reader()
     with as_user_error():
       self._aligner = alignment_lib.FaceAligner(
@@ -130,6 +140,7 @@ class Editor:
       found.image_size,
       batch_size=batch_size,
       detector=detector,
+      cache=found.cache,
     )
 
   def edit(
@@ -270,7 +281,8 @@ class Editor:
     """The recipe's own net that finds faces; it compiles once."""
     if not isinstance(self.recipe, protocols.FindsFacePoints):
       return None
-    find = jax.jit(self.recipe.find_points)
+    find_points = self.recipe.find_points
+    find = self._cache.jit(find_points, f"find_points {_place(find_points)}")
 
     def read(views):
       batch = inputs_lib.units(inputs_lib.fill(views, find_face.VIEWS))
@@ -310,7 +322,10 @@ class Editor:
     fixed = {k: v for k, v in given.items() if k not in traced}
     key = repr(sorted(fixed.items()))
     if key not in self._edits:
-      self._edits[key] = jax.jit(functools.partial(_edit, self.recipe, fixed))
+      self._edits[key] = self._cache.jit(
+        functools.partial(_edit, self.recipe, fixed),
+        f"edit {_place(self.recipe.edit)} {key}",
+      )
     try:
       with _nets_that_fit():
         outputs, shown = jax.device_get(
@@ -369,6 +384,12 @@ class Editor:
       ),
       faces=inputs.faces,
     )
+
+
+def _place(method) -> str:
+  """Where a method is written, for one that was put in place of another."""
+  code = inspect.unwrap(method).__code__
+  return f"{code.co_filename}:{code.co_firstlineno}"
 
 
 @contextlib.contextmanager

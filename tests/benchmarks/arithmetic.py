@@ -1,6 +1,6 @@
 """Compares our programs with and without YNNPACK's part of XLA on a CPU.
 
-  JAX_PLATFORMS=cpu python -m tests.benchmarks.arithmetic [NAME ...]
+  JAX_PLATFORMS=cpu python -m tests.benchmarks.arithmetic [NAME ...] [--smooth]
 
 prints a row of docs/arithmetic.md for each training step, the renderers, the
 skinning and the metrics, with whatever version of JAX is installed, those that
@@ -130,14 +130,16 @@ def show(name, values, with_it, without):
 def main():
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("names", nargs="*", help="only rows with one of these")
-  wanted = parser.parse_args().names
+  parser.add_argument("--smooth", action="store_true", help="ReLU is SiLU")
+  args = parser.parse_args()
+  wanted = args.names
   print(f"jax {jax.__version__}, jaxlib {jax.lib.__version__}")
   print("| program | loss or value | gradient | s with | s without")
   for path, stage in recipe_steps.every_recipe():
     name = f"{path.split('/')[-1]} {stage}"
     if wanted and not any(w in name for w in wanted):
       continue
-    step = recipe_steps.StepOf(path, stage)
+    step = recipe_steps.StepOf(path, stage, smooth=args.smooth)
     runs = [
       functools.partial(step.run, step.compile(options))
       for options in (None, recipe_steps.NO_YNNPACK)

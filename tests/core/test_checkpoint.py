@@ -128,6 +128,21 @@ def test_one_net_from_an_average_and_from_the_parameters(tmp_path, state):
     partial_restore.restore_net(tmp_path, "gen", gen, ema="em")
 
 
+def test_leaves_are_listed_as_orbax_lists_them(saved, tmp_path, state):
+  listed = checkpoint.stored_shapes(saved)
+  assert listed == checkpoint.flat_shapes(state)
+  # Of a checkpoint from before they were written down.
+  old = tmp_path / "checkpoints"
+  shutil.copytree(saved, old)
+  path = old / "3" / "_CHECKPOINT_METADATA"
+  found = json.loads(path.read_text())
+  del found["custom_metadata"]["leaves"]
+  path.write_text(json.dumps(found))
+  # Orbax lists the numbers of a random key.
+  assert {**checkpoint.stored_shapes(old, 3), "rng": ((), "key")} == listed
+  assert checkpoint.read_record(old, 3) == checkpoint.read_record(saved, 3)
+
+
 def test_another_structure_is_named_in_one_line(saved, mesh):
   other = jax.eval_shape(
     lambda: step_lib.init_state(toy_recipes.ToyGan(size=8), jax.random.key(0))

@@ -5,6 +5,8 @@ deterministic flow maps x_T to m * a + (x_T - m * a_T) * (scale / scale_T),
 with scale^2 = a^2 c^2 + s^2.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -348,3 +350,26 @@ def test_guidance():
   plain = diffusion.classifier_free(denoise, condition, empty, 1.0)
   np.testing.assert_allclose(plain(x, t), x + 3, atol=1e-12)
   assert sizes == [6, 3]
+
+
+@pytest.mark.parametrize("name", ["ddim", "ddpm", "dpm_solver_pp"])
+def test_a_watched_denoiser_shows_the_samples(name):
+  schedule = diffusion.make_schedule("linear", 50)
+  plain = gaussian(schedule)
+  calls = []
+
+  def look(x, t):
+    calls.append(t.shape)
+    return plain(x, t), {"x": x[:, 0], "t": t}
+
+  x, rng = noise(), jax.random.key(2)
+  run = functools.partial(diffusion.sample, name)
+  samples = run(plain, x, schedule, 4, rng)
+  same, seen = run(diffusion.Watched(look), x, schedule, 4, rng)
+  np.testing.assert_allclose(same, samples, rtol=1e-12)
+  np.testing.assert_allclose(seen["x"], samples[:, 0], rtol=1e-12)
+  np.testing.assert_array_equal(seen["t"], np.zeros(3))
+  # The net is traced as often as without a look.
+  assert len(calls) == 1
+  with pytest.raises(ValueError, match="trace=True"):
+    run(diffusion.Watched(look), x, schedule, 4, rng, trace=True)

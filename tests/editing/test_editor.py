@@ -1,5 +1,7 @@
 """The Python editor: pictures of every kind in, one line per mistake."""
 
+import time
+
 import flax.linen as nn
 import jax
 import numpy as np
@@ -8,6 +10,7 @@ from PIL import Image
 
 from data_pipelines import align
 from faceedit_jax import load_trained
+from faceedit_jax.core import compile_cache, partial_restore, run_cache
 from faceedit_jax.core import recipe as recipe_lib
 from faceedit_jax.core.errors import UserError
 from faceedit_jax.editing import Editor
@@ -42,6 +45,29 @@ def test_nets_are_loaded_without_tracing_the_recipe(workdir, monkeypatch):
     one, other = getattr(whole, kind), getattr(found, kind)
     jax.tree.map(np.testing.assert_array_equal, one, other)
     assert len(jax.tree.leaves(one)) > 0
+
+
+def test_the_next_process_edits_without_tracing(workdir, tmp_path, monkeypatch):
+  monkeypatch.setattr(compile_cache, "enable", lambda: tmp_path)
+  source, _ = portrait()
+  first = Editor.from_workdir(workdir)
+  made = first.edit(source, aligned=True)
+  end = time.monotonic() + 30
+  while not list(tmp_path.rglob("*.program")) and time.monotonic() < end:
+    time.sleep(0.05)
+
+  def traced(*args):
+    raise AssertionError("traced, or read from checkpoints")
+
+  monkeypatch.setattr(partial_restore, "load_view", traced)
+  monkeypatch.setattr(run_cache.Program, "_compile", traced)
+  again = Editor.from_workdir(workdir)
+  np.testing.assert_array_equal(
+    again.edit(source, aligned=True).image, made.image
+  )
+  # Other options are another program.
+  with pytest.raises(AssertionError, match="traced"):
+    again.edit(source, steps=3, aligned=True)
 
 
 def test_a_run_of_other_code_is_one_line(workdir, monkeypatch):

@@ -122,7 +122,7 @@ def test_a_strength_needs_no_new_compilation(workdir):
   made = [
     editor.edit(picture(0), strengths=(0, s), **options).strip for s in (1, 2.5)
   ]
-  assert [program._cache_size() for program in editor._edits.values()] == [1]
+  assert [program.programs() for program in editor._edits.values()] == [1]
   same, moved = np.split(made[0] != made[1], 2, axis=1)
   assert moved.any() and not same.any()
 

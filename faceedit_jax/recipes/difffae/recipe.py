@@ -239,8 +239,14 @@ class DiffFAERecipe(recipe_lib.Recipe):
     if self.nets.has_slots:
       tokens = self.nets.swap_tokens(variables, frozen, inputs, tokens)
 
-    def denoise(x, time, capture=unet_interface.NOTHING):
-      return self.nets.unet.apply(
+    capture = (
+      unet_interface.MEAN_MAPS
+      if self.nets.has_slots
+      else unet_interface.NOTHING
+    )
+
+    def look(x, time):
+      out = self.nets.unet.apply(
         {"params": variables["unet"]["params"]},
         jnp.concatenate([x, condition], axis=-1),
         time,
@@ -248,6 +254,11 @@ class DiffFAERecipe(recipe_lib.Recipe):
         identity,
         capture=capture,
       )
+      if not self.nets.has_slots:
+        return out.prediction
+      maps = list(out.cross_maps.values())
+      size = masks.shape[1:3]
+      return out.prediction, attention_consistency.merge_maps(maps, size=size)
 
     row = inputs.get("row", jnp.arange(count))
     noise = jax.vmap(
@@ -262,28 +273,24 @@ class DiffFAERecipe(recipe_lib.Recipe):
     if name == "ddpm" or (name == "ddim" and eta):
       fresh = jax.random.fold_in(rng, 2**30)
       options["rng"] = jax.vmap(lambda i: jax.random.fold_in(fresh, i))(row)
-    latent = samplers.sample(
+    sampled = samplers.sample(
       name,
-      lambda x, time: denoise(x, time).prediction,
+      samplers.Watched(look) if self.nets.has_slots else look,
       noise,
       self.schedule,
       steps or self.options.sampling_steps,
       **options,
     )
-    result = {
-      "image": self.decode(frozen, latent),
+    shown = {}
+    if self.nets.has_slots:
+      sampled, attention = sampled
+      shown = {"slots": masks, "attention": attention}
+    return {
+      "image": self.decode(frozen, sampled),
       "rendering": rendering,
       "head": rendered["mask"],
+      **shown,
     }
-    if self.nets.has_slots:
-      final = denoise(
-        latent, jnp.zeros((count,)), capture=unet_interface.MEAN_MAPS
-      )
-      result["slots"] = masks
-      result["attention"] = attention_consistency.merge_maps(
-        list(final.cross_maps.values()), size=masks.shape[1:3]
-      )
-    return result
 
   def check_edit(self, variables, inputs):
     """Refuses swaps of a run whose slots have no names yet."""
