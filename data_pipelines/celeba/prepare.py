@@ -8,7 +8,7 @@ import pathlib
 from collections.abc import Iterator
 from typing import Any
 
-from data_pipelines import listing
+from data_pipelines import images, listing
 from data_pipelines.celeba import files, splits
 from data_pipelines.synthetic_heads import generate
 
@@ -141,12 +141,13 @@ def run(options: argparse.Namespace) -> None:
     options.input, options.size, options.labels, options.partition
   )
   metadata = prepare(options.output, settings, options.processes)
-  found = listing.find(pathlib.Path(options.input) / files.IMAGES, (".jpg",))
-  ours = {f"{number}.jpg" for number in range(settings.pictures)}
-  others = [str(file) for file in found.files if str(file) not in ours]
+  folder = pathlib.Path(options.input) / files.IMAGES
+  found = listing.find(folder, images.SUFFIXES)
+  taken = set(settings.index.files)
+  others = [str(file) for file in found.files if str(file) not in taken]
   left = [*found.left, *((name, "in no list of the set") for name in others)]
   print(
-    f"{options.input}: found {len(found.files)} pictures; left out "
-    f"{listing.summary(left) or 'none'}"
+    f"{options.input}: found {len(found.files)} pictures, took {len(taken)}; "
+    f"left out {listing.summary(left) or 'none'}"
   )
   print(f"{options.output}/{splits.WHOLE}: {metadata['examples']} examples")

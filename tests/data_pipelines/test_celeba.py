@@ -249,6 +249,24 @@ def test_the_command(root, tmp_path, monkeypatch, capsys):
   assert "labels: False there, True wanted" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ["{}.jpg", "{}.png", "{:05d}.JPG"])
+def test_the_command_counts_what_it_took(
+  root, tmp_path, monkeypatch, capsys, name
+):
+  _rename(root, lambda i: name.format(i))
+  (root / files.IMAGES / "cover.png").write_bytes(b"")
+  (root / files.IMAGES / "notes.txt").write_text("mine")
+  monkeypatch.setattr(
+    celeba.CelebaSet, "__init__", _with_pictures(celeba.CelebaSet.__init__)
+  )
+  command = ["celeba_hq", f"--input={root}", f"--output={tmp_path / 'out'}"]
+  assert prepare.main([*command, "--size=16", "--processes=0"]) == 0
+  out = capsys.readouterr().out
+  assert "found 11 pictures, took 10; left out" in out
+  assert "1 in no list of the set (cover.png)" in out
+  assert "1 of another kind (.txt) (notes.txt)" in out
+
+
 def _with_pictures(init):
   return lambda self, *args: init(self, *args, pictures=COUNT)
 
