@@ -77,7 +77,8 @@ class RunCache:
       checkpoints: files and folders that the nets are read from.
       about: whatever else decides which nets are read.
     """
-    if root is None or jax.default_backend() != "cpu":
+    bucket = "://" in (jax.config.jax_compilation_cache_dir or "")
+    if root is None or bucket or jax.default_backend() != "cpu":
       return cls()
     try:
       read = [

@@ -147,6 +147,18 @@ def test_nothing_is_kept_without_a_folder(checkpoint, tmp_path):
   assert sorted(tmp_path.iterdir()) == [checkpoint]
 
 
+def test_nothing_is_kept_in_a_bucket(checkpoint, tmp_path, monkeypatch):
+  before = jax.config.jax_compilation_cache_dir
+  monkeypatch.chdir(tmp_path)
+  jax.config.update("jax_compilation_cache_dir", "gs://bucket/cache")
+  try:
+    root = compile_cache.enable()
+    assert run_cache.RunCache.of(root, {}, [checkpoint]).folder is None
+  finally:
+    jax.config.update("jax_compilation_cache_dir", before)
+  assert sorted(tmp_path.iterdir()) == [checkpoint]
+
+
 def test_a_folder_that_cannot_be_written(tmp_path, checkpoint):
   (tmp_path / "cache").write_text("a file")
   cache = run_cache.RunCache.of(tmp_path / "cache", {}, [checkpoint])
@@ -177,4 +189,3 @@ def test_jax_keeps_no_second_copy(cache_of, tmp_path):
     jax.config.update("jax_compilation_cache_dir", before)
   assert not folder.exists() or not list(folder.glob("*double*"))
   assert jax.config.jax_persistent_cache_min_compile_time_secs < 10
-  assert compile_cache.processor()
