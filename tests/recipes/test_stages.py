@@ -265,7 +265,7 @@ def test_sampling_begins_in_pure_noise(monkeypatch):
   def sample(name, predict, noise, schedule, steps, *, spacing, **_):
     assert name == "ddim"
     seen.append(grids.ddim_grid(schedule, steps, spacing))
-    return noise
+    return noise, predict(noise, jnp.zeros(len(noise)))
 
   monkeypatch.setattr(samplers, "sample", sample)
   shapes = jax.eval_shape(
