@@ -41,13 +41,11 @@ _LIBRARIES = ("jax", "jaxlib", "flax", "numpy", "einops")
 # XLA's CPU options for programs that run a few times. LLVM's optimisations take
 # longer than they save: convolutions and products are library calls. YNNPACK's
 # fusions make a program slow to read: each is searched in the whole program.
-_OPTIONS = (
-  {
-    "xla_backend_optimization_level": 0,
-    "xla_cpu_experimental_ynn_fusion_type": "",
-  },
-  {"xla_backend_optimization_level": 0},
-)
+_FAST = {
+  "xla_backend_optimization_level": 0,
+  "xla_llvm_disable_expensive_passes": True,
+}
+_OPTIONS = ({**_FAST, "xla_cpu_experimental_ynn_fusion_type": ""}, _FAST)
 _UNKNOWN = "No such compile option"
 
 
@@ -220,7 +218,10 @@ class Program:
 
   def _compile(self, args):
     lowered = jax.jit(self._function).lower(*args)
-    if jax.default_backend() != "cpu":
+    # What JAX may keep has options of its own, so that it is never taken for
+    # one of ours: see `_apart`.
+    shared = self._cache.folder is None and jax.config.jax_compilation_cache_dir
+    if jax.default_backend() != "cpu" or shared:
       return lowered.compile()
     with self._apart():
       for options in _OPTIONS:

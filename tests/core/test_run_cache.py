@@ -177,6 +177,27 @@ def test_runs_used_least_recently_make_way(cache_of, monkeypatch):
   assert [cache.folder.is_dir() for cache in caches] == [True, False, True]
 
 
+def test_a_program_that_jax_keeps_is_not_taken_for_ours(cache_of, tmp_path):
+  """What JAX has read from its cache cannot be written again."""
+  changed = {
+    "jax_compilation_cache_dir": str(tmp_path / "jax"),
+    "jax_persistent_cache_min_compile_time_secs": 0.0,
+  }
+  before = {name: getattr(jax.config, name) for name in changed}
+  for name, value in changed.items():
+    jax.config.update(name, value)
+  try:
+    run_cache.RunCache().jit(double, "double")(batch(6))
+    jax.clear_caches()
+    first = cache_of()
+    first.jit(double, "double")(batch(6))
+    kept(first)
+    assert cache_of().jit(never, "double")(batch(6))["sum"] == 15
+  finally:
+    for name, value in before.items():
+      jax.config.update(name, value)
+
+
 def test_jax_keeps_no_second_copy(cache_of, tmp_path):
   folder = tmp_path / "jax"
   before = jax.config.jax_compilation_cache_dir
